@@ -1,0 +1,2 @@
+//! See the crate's Cargo.toml.
+#![forbid(unsafe_code)]

@@ -12,6 +12,7 @@ use x509_parser::time::ASN1Time;
 use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
 
 use super::KeyAlgorithm;
+use super::der::{algorithm_identifiers_agree, explicit_utf8};
 
 /// Longest chain that is looked at; bounds the signatures a hostile peer can make us verify.
 pub const MAX_CERTIFICATES: usize = 10;
@@ -204,24 +205,29 @@ fn check_one(index: usize, certificate: &X509Certificate<'_>, policy: &Policy<'_
     if certificate.raw_serial().is_empty() {
         return Err(malformed("no serial number"));
     }
-    if certificate.signature_algorithm != certificate.tbs_certificate.signature {
+    if !algorithm_identifiers_agree(certificate.as_raw()) {
         return Err(malformed("two different signature algorithms"));
+    }
+    // DER leaves one way to write a signature; accepting another would make certificates malleable.
+    if certificate.signature_value.unused_bits != 0 {
+        return Err(malformed("signature is not whole bytes"));
     }
     certificate.extensions_map().map_err(|_| malformed("an extension appears twice"))?;
     for extension in certificate.extensions() {
-        match extension.parsed_extension() {
-            ParsedExtension::ParseError { .. } => return Err(malformed("an extension cannot be parsed")),
+        let parsed = extension.parsed_extension();
+        if matches!(parsed, ParsedExtension::ParseError { .. }) {
+            return Err(malformed("an extension cannot be parsed"));
+        }
+        let evaluated = matches!(
+            parsed,
             ParsedExtension::BasicConstraints(_)
-            | ParsedExtension::KeyUsage(_)
-            | ParsedExtension::ExtendedKeyUsage(_)
-            | ParsedExtension::SubjectAlternativeName(_)
-            | ParsedExtension::SubjectKeyIdentifier(_)
-            | ParsedExtension::AuthorityKeyIdentifier(_) => {}
-            // Name constraints, policies and the like restrict a chain in ways not evaluated here.
-            _ if extension.critical => {
-                return Err(ChainError::UnknownCritical { index, oid: extension.oid.to_id_string() });
-            }
-            _ => {}
+                | ParsedExtension::KeyUsage(_)
+                | ParsedExtension::ExtendedKeyUsage(_)
+                | ParsedExtension::SubjectAlternativeName(_)
+        );
+        // Name constraints, policies and the like restrict a chain in ways not evaluated here.
+        if extension.critical && !evaluated {
+            return Err(ChainError::UnknownCritical { index, oid: extension.oid.to_id_string() });
         }
     }
     let validity = certificate.validity();
@@ -338,20 +344,10 @@ fn pci_name(index: usize, leaf: &X509Certificate<'_>) -> Result<Option<String>, 
     for name in &names.general_names {
         let GeneralName::OtherName(kind, value) = name else { continue };
         if *kind == PCI_NAME {
-            let text = utf8_in_explicit_tag(value)
+            let text = explicit_utf8(value)
                 .ok_or(ChainError::Malformed { index, reason: "PCIe name is not a UTF-8 string" })?;
             return Ok(Some(text.to_owned()));
         }
     }
     Ok(None)
-}
-
-/// `[0] EXPLICIT UTF8String`, both with lengths below 128: the longest name has 85 characters.
-fn utf8_in_explicit_tag(value: &[u8]) -> Option<&str> {
-    let [0xa0, outer, 0x0c, inner, text @ ..] = value else { return None };
-    let lengths_agree = usize::from(*inner) == text.len() && usize::from(*outer) == text.len() + 2;
-    if *outer >= 0x80 || !lengths_agree {
-        return None;
-    }
-    core::str::from_utf8(text).ok()
 }

@@ -49,7 +49,7 @@ fn failed(error: impl core::fmt::Display) -> MaterialError {
     MaterialError::Generate(error.to_string())
 }
 
-fn new_key(algorithm: KeyAlgorithm) -> Result<KeyPair, MaterialError> {
+pub(super) fn new_key(algorithm: KeyAlgorithm) -> Result<KeyPair, MaterialError> {
     KeyPair::generate_for(match algorithm {
         KeyAlgorithm::EcdsaP256 => &PKCS_ECDSA_P256_SHA256,
         KeyAlgorithm::EcdsaP384 => &PKCS_ECDSA_P384_SHA384,
@@ -72,14 +72,14 @@ fn common(subject: &str) -> Result<CertificateParams, MaterialError> {
     Ok(params)
 }
 
-fn authority(subject: &str, authorities_below: u8) -> Result<CertificateParams, MaterialError> {
+pub(super) fn authority(subject: &str, authorities_below: u8) -> Result<CertificateParams, MaterialError> {
     let mut params = common(subject)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(authorities_below));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)
 }
 
-fn leaf(name: &PciName) -> Result<CertificateParams, MaterialError> {
+pub(super) fn leaf(name: &PciName) -> Result<CertificateParams, MaterialError> {
     let subject = format!("tdispd device {:04x}:{:04x}", name.vendor, name.device);
     let mut params = common(&subject)?;
     // SPDM 1.3 wants the extension present and CA false; absence, as most leaves have it, is not enough.

@@ -3,9 +3,12 @@
 
 mod certificate;
 mod chain;
+mod der;
 mod generate;
 mod material;
 mod name;
+#[cfg(test)]
+mod tests;
 
 pub use certificate::{ChainError, MAX_CERTIFICATES, Policy, VerifiedCertificates, verify_certificates};
 pub use chain::{ChainFormatError, ChainView, encode_chain};

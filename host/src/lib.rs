@@ -1,1 +1,11 @@
-//! See the crate's Cargo.toml.
+//! The host side of TDISP: a requester that walks a device from DOE discovery to RUN, and checks it on the way.
+//!
+//! `cli` says what can be asked for, `walk` does it, over a `transport`; `output` tells what happened.
+
+pub mod cli;
+pub mod clock;
+pub mod doe;
+pub mod error;
+pub mod output;
+pub mod pci;
+pub mod transport;

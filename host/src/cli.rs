@@ -1,0 +1,371 @@
+//! The command line: what can be asked for, and the help that teaches it.
+//!
+//! Nothing here does anything; the shell parses its lines with the same [`Command`].
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::pci::Bdf;
+
+const EXAMPLES: &str = "\
+Examples:
+  # Everything, against a device process, without QEMU
+  tdispctl --vfio-user /run/tdispd/f0 run
+
+  # In a guest: the only TDISP-capable device is found by itself
+  tdispctl discover
+  tdispctl identify
+  tdispctl run --json > walk.jsonl
+
+  # In a guest, step by step, one SPDM session across commands
+  tdispctl --session /run/s lock
+  tdispctl --session /run/s report
+  tdispctl --session /run/s start
+  tdispctl mmio read 2 0x0 16
+  tdispctl --session /run/s stop
+
+  # An SPDM responder behind spdm-emu's socket
+  tdispctl --tcp 127.0.0.1:2323 identify --root-cert root.der
+
+  # Interactive, or from a pipe
+  printf 'lock\\nreport\\nstart\\nstop\\n' | tdispctl --vfio-user /run/tdispd/f0 shell
+
+Exit codes:
+  0 all good                       4 protocol error, or refused by the device
+  1 unexpected failure             5 verification failed (signature, chain, digest, HMAC)
+  2 usage                          6 a check did not hold (state, registers, MMIO, DMA)
+  3 no device, or no way to it     7 time-out";
+
+/// Walks a TDISP-capable PCIe device from DOE discovery to RUN, and checks it on the way.
+#[derive(Debug, Parser)]
+#[command(name = "tdispctl", version, after_help = EXAMPLES, propagate_version = true)]
+pub struct Cli {
+    /// How to reach the device, and how to talk about it.
+    #[command(flatten)]
+    pub options: Options,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options every command understands.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// PCI function in sysfs, e.g. 0000:01:00.0 (default: the only TDISP-capable one)
+    #[arg(long, global = true, value_name = "BDF", help_heading = "Target",
+          conflicts_with_all = ["tcp", "vfio_user"])]
+    pub device: Option<Bdf>,
+    /// SPDM responder behind a TCP socket that speaks spdm-emu's framing
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOST:PORT",
+        help_heading = "Target",
+        conflicts_with = "vfio_user"
+    )]
+    pub tcp: Option<String>,
+    /// Send spdm-emu's test greeting first (its own responder waits for one)
+    #[arg(long, global = true, help_heading = "Target", requires = "tcp")]
+    pub tcp_hello: bool,
+    /// vfio-user socket of a device process; tdispctl plays firmware and VMM
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Target")]
+    pub vfio_user: Option<PathBuf>,
+
+    /// Keep the SPDM session (keys, counters, nonce; mode 0600) here between commands
+    #[arg(long, global = true, value_name = "FILE")]
+    pub session: Option<PathBuf>,
+    /// Print JSON lines instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Trace registers, DOE objects and messages on stderr, without secrets (-vv: more)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Trust only chains whose root certificate equals this DER or PEM file
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Trust", conflicts_with = "root_hash")]
+    pub root_cert: Option<PathBuf>,
+    /// Trust only chains whose root certificate has this SHA-256 or SHA-384 hash (hexadecimal)
+    #[arg(long, global = true, value_name = "HEX", help_heading = "Trust")]
+    pub root_hash: Option<String>,
+    /// Certificate slot of the responder
+    #[arg(long, global = true, value_name = "N", default_value_t = 0, help_heading = "Trust",
+          value_parser = clap::value_parser!(u8).range(0..8))]
+    pub slot: u8,
+
+    /// Seconds to wait for a DOE response before giving up (PCIe 6.1 §6.30 allows the device one)
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
+    pub timeout: f64,
+}
+
+/// What tdispctl can be asked to do.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Find the DOE mailbox, IDE, BARs and what the mailbox speaks
+    Discover,
+    /// Fetch and verify certificates, challenge the device, read signed measurements
+    Identify,
+    /// Open a session, key an IDE stream and lock the interface
+    Lock(LockArgs),
+    /// Read the interface report and show which pages are private
+    Report(ReportArgs),
+    /// Start the locked interface with the nonce LOCK returned
+    Start,
+    /// Ask for the TDI state
+    State,
+    /// Stop the interface, then close the session
+    Stop {
+        /// Leave the session open, so that `lock` can follow
+        #[arg(long)]
+        keep_session: bool,
+    },
+    /// End the session without stopping the interface (the device must fall to ERROR)
+    End,
+    /// The whole walk, with checks at every state
+    Run(RunArgs),
+    /// Read commands from stdin, one a line; the connection and session stay open
+    Shell,
+    /// Read or write BAR memory
+    #[command(subcommand)]
+    Mmio(MmioCommand),
+    /// Read or write configuration space
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+/// How to bind the interface.
+#[derive(Debug, Clone, Args)]
+pub struct LockArgs {
+    /// When the IDE stream is enabled: after its keys (Linux) or before them (some devices need that)
+    #[arg(long, value_enum, default_value_t = IdeOrder::KeysFirst)]
+    pub ide_order: IdeOrder,
+    /// IDE stream id to program (default: 1, or what the device has where there is no configuration space)
+    #[arg(long, value_name = "ID", value_parser = number::<u8>)]
+    pub stream_id: Option<u8>,
+    /// TDISP FUNCTION_ID (default: the function's own address from sysfs, else 0)
+    #[arg(long, value_name = "ID", value_parser = number::<u32>)]
+    pub function_id: Option<u32>,
+    /// MMIO_REPORTING_OFFSET: bytes added to reported addresses
+    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = number::<u64>)]
+    pub mmio_offset: u64,
+    /// LOCK flags (bit 0 no firmware update, 1 cache line 128 B, 2 lock MSI-X, 3 P2P, 4 redirect)
+    #[arg(long, value_name = "BITS", default_value = "0", value_parser = number::<u16>)]
+    pub lock_flags: u16,
+}
+
+/// How to read the report.
+#[derive(Debug, Clone, Args)]
+pub struct ReportArgs {
+    /// Bytes to ask for at a time
+    #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    pub portion: u16,
+}
+
+/// What the whole walk does beyond the minimum.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// How to bind the interface.
+    #[command(flatten)]
+    pub lock: LockArgs,
+    /// How to read the report.
+    #[command(flatten)]
+    pub report: ReportArgs,
+    /// Only walk: leave MMIO and DMA alone
+    #[arg(long)]
+    pub no_use: bool,
+    /// Then lock and start again, clear Bus Master Enable, and expect ERROR
+    #[arg(long)]
+    pub provoke_error: bool,
+}
+
+/// The two orders in which an IDE stream comes up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum IdeOrder {
+    /// KEY_PROG and K_SET_GO, then the enable bit; secure at the next read.
+    KeysFirst,
+    /// The enable bit, then KEY_PROG and K_SET_GO; secure after the last K_SET_GO.
+    EnableFirst,
+}
+
+/// BAR accesses.
+#[derive(Debug, Clone, Subcommand)]
+pub enum MmioCommand {
+    /// Read LEN bytes (default 4)
+    Read {
+        /// BAR number
+        #[arg(value_parser = clap::value_parser!(u8).range(0..6))]
+        bar: u8,
+        /// Byte offset in the BAR
+        #[arg(value_parser = number::<u64>)]
+        offset: u64,
+        /// Bytes
+        #[arg(default_value = "4", value_parser = number::<u32>)]
+        length: u32,
+    },
+    /// Write bytes, given in hexadecimal in memory order
+    Write {
+        /// BAR number
+        #[arg(value_parser = clap::value_parser!(u8).range(0..6))]
+        bar: u8,
+        /// Byte offset in the BAR
+        #[arg(value_parser = number::<u64>)]
+        offset: u64,
+        /// Bytes, e.g. deadbeef
+        #[arg(value_parser = hex)]
+        bytes: HexBytes,
+    },
+}
+
+/// Configuration-space accesses.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ConfigCommand {
+    /// Read a register
+    Read {
+        /// Byte offset, 0 to 0xfff
+        #[arg(value_parser = number::<u16>)]
+        offset: u16,
+        /// Bytes: 1, 2 or 4
+        #[arg(default_value = "4", value_parser = width)]
+        width: u8,
+    },
+    /// Write a register
+    Write {
+        /// Byte offset, 0 to 0xfff
+        #[arg(value_parser = number::<u16>)]
+        offset: u16,
+        /// Bytes: 1, 2 or 4
+        #[arg(value_parser = width)]
+        width: u8,
+        /// Value
+        #[arg(value_parser = number::<u32>)]
+        value: u32,
+    },
+}
+
+/// Bytes typed in hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HexBytes(pub Vec<u8>);
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value > 0.0 && value <= 3600.0 => Ok(value),
+        _ => Err("not a number of seconds between 0 and 3600".into()),
+    }
+}
+
+fn number<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    let value = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    let value = value.map_err(|e| format!("not a number: {e}"))?;
+    T::try_from(value).map_err(|_| "too large".into())
+}
+
+fn width(text: &str) -> Result<u8, String> {
+    match text {
+        "1" => Ok(1),
+        "2" => Ok(2),
+        "4" => Ok(4),
+        _ => Err("1, 2 or 4".into()),
+    }
+}
+
+fn hex(text: &str) -> Result<HexBytes, String> {
+    parse_hex(text).map(HexBytes).ok_or_else(|| "an even number of hexadecimal digits".into())
+}
+
+/// Bytes from hexadecimal digits; `None` for an odd number, none at all or anything else.
+pub fn parse_hex(text: &str) -> Option<Vec<u8>> {
+    let text = text.strip_prefix("0x").unwrap_or(text).as_bytes();
+    if text.is_empty() || !text.len().is_multiple_of(2) {
+        return None;
+    }
+    let digit = |c: &u8| char::from(*c).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    text.chunks_exact(2)
+        .map(|pair| match pair {
+            [high, low] => Some(digit(high)? << 4 | digit(low)?),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("tdispctl").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_work_on_either_side_of_the_command() {
+        for line in ["--json --vfio-user /s run", "run --vfio-user /s --json"] {
+            let cli = parse(line).unwrap();
+            assert!(cli.options.json, "{line}");
+            assert_eq!(cli.options.vfio_user, Some("/s".into()));
+        }
+    }
+
+    #[test]
+    fn targets_and_trust_exclude_each_other() {
+        for line in [
+            "--device 0000:01:00.0 --tcp a:1 run",
+            "--device 0000:01:00.0 --vfio-user /s run",
+            "--tcp a:1 --vfio-user /s run",
+            "--root-cert f --root-hash 00 identify",
+            "--tcp-hello run",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn numbers_come_in_both_bases_and_are_checked() {
+        let cli = parse("mmio read 2 0x1000 16").unwrap();
+        assert!(matches!(
+            cli.command,
+            Command::Mmio(MmioCommand::Read { bar: 2, offset: 0x1000, length: 16 })
+        ));
+        for line in [
+            "mmio read 6 0",
+            "mmio read x 0",
+            "config read 0x10000",
+            "config read 0 3",
+            "config write 0 8 0",
+            "run --stream-id 256",
+            "run --portion 0",
+            "report --portion 0",
+            "--slot 8 identify",
+            "--timeout 0 run",
+            "--timeout nan run",
+            "mmio write 0 0 abc",
+            "mmio write 0 0 zz",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn hexadecimal_bytes() {
+        assert_eq!(parse_hex("dead00"), Some(vec![0xde, 0xad, 0]));
+        assert_eq!(parse_hex("0xBEEF"), Some(vec![0xbe, 0xef]));
+        for bad in ["", "a", "0x", "gg", "é1", "+1"] {
+            assert_eq!(parse_hex(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn run_has_the_documented_defaults() {
+        let Command::Run(run) = parse("run").unwrap().command else { panic!("not run") };
+        assert_eq!(run.lock.ide_order, IdeOrder::KeysFirst);
+        assert_eq!((run.lock.mmio_offset, run.lock.lock_flags, run.report.portion), (0, 0, 256));
+        assert!(!run.no_use && !run.provoke_error);
+    }
+}

@@ -1,0 +1,3 @@
+//! Telling people and programs what happened.
+
+pub mod record;

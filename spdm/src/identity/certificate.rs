@@ -11,7 +11,8 @@ use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
 
-use super::KeyAlgorithm;
+use crate::crypto::AsymAlgorithm;
+
 use super::der::{algorithm_identifiers_agree, explicit_utf8};
 
 /// Longest chain that is looked at; bounds the signatures a hostile peer can make us verify.
@@ -41,7 +42,7 @@ pub struct VerifiedCertificates {
     /// DER of the self-signed certificate everything hangs from: the first of the chain, or the policy's.
     pub root: Vec<u8>,
     /// Algorithm of the leaf's key.
-    pub algorithm: KeyAlgorithm,
+    pub algorithm: AsymAlgorithm,
     /// The leaf's public key: an uncompressed SEC1 point (0x04, X, Y).
     pub public_key: Vec<u8>,
     /// Text of the PCIe subject alternative name ([`super::PciName`]) of the leaf, unparsed.
@@ -322,21 +323,29 @@ fn one<T>(
         .map_err(|_| ChainError::Malformed { index, reason: "an extension is invalid" })
 }
 
-fn leaf_key(leaf: &X509Certificate<'_>) -> Result<(KeyAlgorithm, Vec<u8>), ChainError> {
+fn leaf_key(leaf: &X509Certificate<'_>) -> Result<(AsymAlgorithm, Vec<u8>), ChainError> {
     let info = leaf.public_key();
     let curve = info.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
     let algorithm = match curve {
         _ if info.algorithm.algorithm != OID_KEY_TYPE_EC_PUBLIC_KEY => None,
-        Some(curve) if curve == OID_EC_P256 => Some(KeyAlgorithm::EcdsaP256),
-        Some(curve) if curve == OID_NIST_EC_P384 => Some(KeyAlgorithm::EcdsaP384),
+        Some(curve) if curve == OID_EC_P256 => Some(AsymAlgorithm::EcdsaP256),
+        Some(curve) if curve == OID_NIST_EC_P384 => Some(AsymAlgorithm::EcdsaP384),
         _ => None,
     };
     let algorithm = algorithm.ok_or(ChainError::PublicKey)?;
     let point = &info.subject_public_key;
     let well_formed = point.unused_bits == 0
         && point.data.first() == Some(&4)
-        && point.data.len() == 1 + 2 * algorithm.coordinate_len();
+        && point.data.len() == point_size(algorithm);
     if well_formed { Ok((algorithm, point.data.to_vec())) } else { Err(ChainError::PublicKey) }
+}
+
+/// Size of an uncompressed SEC1 point, in bytes.
+const fn point_size(algorithm: AsymAlgorithm) -> usize {
+    match algorithm {
+        AsymAlgorithm::EcdsaP256 => 65,
+        AsymAlgorithm::EcdsaP384 => 97,
+    }
 }
 
 fn pci_name(index: usize, leaf: &X509Certificate<'_>) -> Result<Option<String>, ChainError> {

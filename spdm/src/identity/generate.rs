@@ -7,7 +7,9 @@ use rcgen::{
 };
 use zeroize::Zeroizing;
 
-use super::{KeyAlgorithm, Material, MaterialError, PciName, oid};
+use crate::crypto::AsymAlgorithm;
+
+use super::{Material, MaterialError, PciName, oid};
 
 /// The value of the SPDM extension: one entry that names id-DMTF-hardware-identity, without a definition
 /// (DSP0274 1.3 "Certificates", `id-spdm-cert-oids`).
@@ -23,7 +25,7 @@ const HARDWARE_IDENTITY_LIST: [u8; 16] = [
 ///
 /// # Errors
 /// [`MaterialError::Generate`] when the key generator or the encoder fails.
-pub fn generate(name: &PciName, algorithm: KeyAlgorithm) -> Result<Material, MaterialError> {
+pub fn generate(name: &PciName, algorithm: AsymAlgorithm) -> Result<Material, MaterialError> {
     let root_key = new_key(algorithm)?;
     let root = authority("tdispd root CA", 1)?;
     let root_certificate = root.self_signed(&root_key).map_err(failed)?;
@@ -49,10 +51,10 @@ fn failed(error: impl core::fmt::Display) -> MaterialError {
     MaterialError::Generate(error.to_string())
 }
 
-pub(super) fn new_key(algorithm: KeyAlgorithm) -> Result<KeyPair, MaterialError> {
+pub(super) fn new_key(algorithm: AsymAlgorithm) -> Result<KeyPair, MaterialError> {
     KeyPair::generate_for(match algorithm {
-        KeyAlgorithm::EcdsaP256 => &PKCS_ECDSA_P256_SHA256,
-        KeyAlgorithm::EcdsaP384 => &PKCS_ECDSA_P384_SHA384,
+        AsymAlgorithm::EcdsaP256 => &PKCS_ECDSA_P256_SHA256,
+        AsymAlgorithm::EcdsaP384 => &PKCS_ECDSA_P384_SHA384,
     })
     .map_err(failed)
 }

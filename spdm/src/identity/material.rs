@@ -1,52 +1,21 @@
 //! A chain together with the private key of its leaf, in memory and as PEM text.
 
 use core::fmt;
+use std::sync::Arc;
 
-use ring::rand::SystemRandom;
-use ring::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
-    EcdsaSigningAlgorithm, KeyPair as _,
-};
 use zeroize::Zeroizing;
 
+use crate::crypto::{AsymAlgorithm, RingSigner};
+use crate::slot::Slot;
+
 use super::{ChainError, Policy, verify_certificates};
-
-/// The key algorithms a slot can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KeyAlgorithm {
-    /// ECDSA on NIST P-256.
-    EcdsaP256,
-    /// ECDSA on NIST P-384.
-    EcdsaP384,
-}
-
-impl KeyAlgorithm {
-    /// Every algorithm, strongest last.
-    pub const ALL: [Self; 2] = [Self::EcdsaP256, Self::EcdsaP384];
-
-    /// Bytes of one coordinate of a point.
-    pub(super) const fn coordinate_len(self) -> usize {
-        match self {
-            Self::EcdsaP256 => 32,
-            Self::EcdsaP384 => 48,
-        }
-    }
-
-    fn signing(self) -> &'static EcdsaSigningAlgorithm {
-        match self {
-            Self::EcdsaP256 => &ECDSA_P256_SHA256_FIXED_SIGNING,
-            Self::EcdsaP384 => &ECDSA_P384_SHA384_FIXED_SIGNING,
-        }
-    }
-}
 
 /// A responder's certificates, root first, and the leaf's private key. The key is wiped when dropped and never
 /// shown by `Debug`.
 #[derive(Clone)]
 pub struct Material {
-    certificates: Vec<Vec<u8>>,
+    slot: Slot,
     pkcs8: Zeroizing<Vec<u8>>,
-    algorithm: KeyAlgorithm,
     pci_name: Option<String>,
 }
 
@@ -101,12 +70,12 @@ impl Material {
         let policy = Policy { leaf_constraints_required: true, ..Policy::default() };
         let verified = verify_certificates(&certificates.concat(), &policy)?;
         let algorithm = verified.algorithm;
-        let key = EcdsaKeyPair::from_pkcs8(algorithm.signing(), &pkcs8, &SystemRandom::new())
-            .map_err(|_| MaterialError::Key)?;
-        if key.public_key().as_ref() != verified.public_key {
+        let key = RingSigner::from_pkcs8(algorithm, &pkcs8).map_err(|_| MaterialError::Key)?;
+        if key.public_key() != verified.public_key {
             return Err(MaterialError::KeyMismatch);
         }
-        Ok(Self { certificates: verified.certificates, pkcs8, algorithm, pci_name: verified.pci_name })
+        let slot = Slot { certificates: verified.certificates, key: Arc::new(key) };
+        Ok(Self { slot, pkcs8, pci_name: verified.pci_name })
     }
 
     /// Reads what [`Self::chain_pem`] and [`Self::key_pem`] wrote, or a chain and a PKCS#8 key from elsewhere.
@@ -127,7 +96,7 @@ impl Material {
     #[must_use]
     pub fn chain_pem(&self) -> String {
         let blocks: Vec<_> =
-            self.certificates.iter().map(|der| pem::Pem::new(CERTIFICATE, der.as_slice())).collect();
+            self.certificates().iter().map(|der| pem::Pem::new(CERTIFICATE, der.as_slice())).collect();
         pem::encode_many(&blocks)
     }
 
@@ -137,10 +106,16 @@ impl Material {
         Zeroizing::new(pem::encode(&pem::Pem::new(PRIVATE_KEY, self.pkcs8.as_slice())))
     }
 
+    /// What a responder needs of it.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        self.slot.clone()
+    }
+
     /// The certificates in DER, root first, leaf last.
     #[must_use]
     pub fn certificates(&self) -> &[Vec<u8>] {
-        &self.certificates
+        &self.slot.certificates
     }
 
     /// The leaf's private key, PKCS#8.
@@ -151,8 +126,8 @@ impl Material {
 
     /// The key's algorithm.
     #[must_use]
-    pub fn algorithm(&self) -> KeyAlgorithm {
-        self.algorithm
+    pub fn algorithm(&self) -> AsymAlgorithm {
+        self.slot.algorithm()
     }
 
     /// Text of the leaf's PCIe subject alternative name, if it has one.
@@ -165,8 +140,7 @@ impl Material {
 impl fmt::Debug for Material {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Material")
-            .field("algorithm", &self.algorithm)
-            .field("certificates", &self.certificates.len())
+            .field("slot", &self.slot)
             .field("pci_name", &self.pci_name)
             .finish_non_exhaustive()
     }

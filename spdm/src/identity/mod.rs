@@ -2,7 +2,6 @@
 //! checks a requester makes on a chain it received.
 
 mod certificate;
-mod chain;
 mod der;
 mod generate;
 mod material;
@@ -11,9 +10,8 @@ mod name;
 mod tests;
 
 pub use certificate::{ChainError, MAX_CERTIFICATES, Policy, VerifiedCertificates, verify_certificates};
-pub use chain::{ChainFormatError, ChainView, encode_chain};
 pub use generate::generate;
-pub use material::{KeyAlgorithm, Material, MaterialError};
+pub use material::{Material, MaterialError};
 pub use name::{NameError, PciName};
 
 /// Object identifiers of DSP0274 1.3 "Certificates" (the arc 1.3.6.1.4.1.412.274).

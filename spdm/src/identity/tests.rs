@@ -5,6 +5,7 @@ use rcgen::{KeyUsagePurpose, date_time_ymd};
 
 use super::generate::{authority, leaf, new_key};
 use super::*;
+use crate::crypto::AsymAlgorithm;
 
 const NAME: PciName = PciName {
     vendor: 0x1b36,
@@ -27,7 +28,7 @@ fn chain(
     let mut intermediate = authority("intermediate", 0).unwrap();
     let mut end = leaf(&NAME).unwrap();
     change(&mut root, &mut intermediate, &mut end);
-    let keys = [(); 3].map(|()| new_key(KeyAlgorithm::EcdsaP256).unwrap());
+    let keys = [(); 3].map(|()| new_key(AsymAlgorithm::EcdsaP256).unwrap());
     let [root_key, intermediate_key, leaf_key] = &keys;
     let root_issuer = Issuer::from_params(&root, root_key);
     let intermediate_issuer = Issuer::from_params(&intermediate, intermediate_key);
@@ -44,7 +45,7 @@ fn verify(certificates: &[Vec<u8>]) -> Result<VerifiedCertificates, ChainError> 
 
 #[test]
 fn generated_chains_verify_and_name_the_device() {
-    for algorithm in KeyAlgorithm::ALL {
+    for algorithm in AsymAlgorithm::ALL.iter().copied() {
         let material = generate(&NAME, algorithm).unwrap();
         let verified = verify(material.certificates()).unwrap();
         assert_eq!(verified.algorithm, algorithm);
@@ -57,19 +58,19 @@ fn generated_chains_verify_and_name_the_device() {
 
 #[test]
 fn generated_chains_are_valid_at_any_time_and_never_the_same() {
-    let material = generate(&NAME, KeyAlgorithm::EcdsaP256).unwrap();
+    let material = generate(&NAME, AsymAlgorithm::EcdsaP256).unwrap();
     for time in [0, NOW, 253_402_300_799] {
         let policy = Policy { time: Some(time), ..STRICT };
         assert!(verify_certificates(&material.certificates().concat(), &policy).is_ok(), "{time}");
     }
-    let other = generate(&NAME, KeyAlgorithm::EcdsaP256).unwrap();
+    let other = generate(&NAME, AsymAlgorithm::EcdsaP256).unwrap();
     assert_ne!(material.certificates()[0], other.certificates()[0]);
     assert_ne!(material.pkcs8(), other.pkcs8());
 }
 
 #[test]
 fn pem_round_trips_and_debug_is_silent() {
-    for algorithm in KeyAlgorithm::ALL {
+    for algorithm in AsymAlgorithm::ALL.iter().copied() {
         let material = generate(&NAME, algorithm).unwrap();
         let again = Material::from_pem(&material.chain_pem(), &material.key_pem()).unwrap();
         assert_eq!(again.certificates(), material.certificates());
@@ -81,9 +82,9 @@ fn pem_round_trips_and_debug_is_silent() {
 
 #[test]
 fn keys_and_chains_that_do_not_belong_together_are_refused() {
-    let one = generate(&NAME, KeyAlgorithm::EcdsaP256).unwrap();
-    let two = generate(&NAME, KeyAlgorithm::EcdsaP256).unwrap();
-    let three = generate(&NAME, KeyAlgorithm::EcdsaP384).unwrap();
+    let one = generate(&NAME, AsymAlgorithm::EcdsaP256).unwrap();
+    let two = generate(&NAME, AsymAlgorithm::EcdsaP256).unwrap();
+    let three = generate(&NAME, AsymAlgorithm::EcdsaP384).unwrap();
     let load = |chain: &str, key: &str| Material::from_pem(chain, key).map(|_| ());
     assert_eq!(load(&one.chain_pem(), &two.key_pem()), Err(MaterialError::KeyMismatch));
     assert_eq!(load(&one.chain_pem(), &three.key_pem()), Err(MaterialError::Key));
@@ -100,7 +101,7 @@ fn keys_and_chains_that_do_not_belong_together_are_refused() {
 
 #[test]
 fn every_truncation_is_refused() {
-    let certificates = generate(&NAME, KeyAlgorithm::EcdsaP256).unwrap().certificates().to_vec();
+    let certificates = generate(&NAME, AsymAlgorithm::EcdsaP256).unwrap().certificates().to_vec();
     let whole = certificates.concat();
     for end in 0..whole.len() {
         let result = verify_certificates(&whole[..end], &STRICT);
@@ -112,7 +113,7 @@ fn every_truncation_is_refused() {
 
 #[test]
 fn a_change_of_any_byte_is_refused() {
-    let certificates = generate(&NAME, KeyAlgorithm::EcdsaP256).unwrap().certificates().to_vec();
+    let certificates = generate(&NAME, AsymAlgorithm::EcdsaP256).unwrap().certificates().to_vec();
     let whole = certificates.concat();
     for position in 0..whole.len() {
         let mut bad = whole.clone();
@@ -258,6 +259,5 @@ proptest::proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
         let _ = verify_certificates(&bytes, &STRICT);
-        let _ = ChainView::parse(&bytes, 32);
     }
 }

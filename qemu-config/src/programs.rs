@@ -1,0 +1,101 @@
+//! The programs under test: builds `tdispd`, and a static `tdispctl` that runs in a bare initramfs.
+
+use std::env;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+/// Naming it on the command line keeps `RUSTFLAGS` away from build scripts and procedural macros.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// How the programs are compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// As `cargo build` does.
+    Dev,
+    /// As `cargo build --release` does.
+    Release,
+}
+
+/// Why there are no programs.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Cargo did not start.
+    #[error("cannot run cargo: {0}")]
+    NotRun(#[from] io::Error),
+    /// The build failed; cargo has said why on standard error.
+    #[error("building {package} failed ({status})")]
+    Failed {
+        /// The package.
+        package: &'static str,
+        /// How cargo ended.
+        status: ExitStatus,
+    },
+    /// The build succeeded but left no program where it is expected.
+    #[error("no program at {0} after the build")]
+    Missing(PathBuf),
+}
+
+/// The programs of this workspace.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// The device.
+    pub tdispd: PathBuf,
+    /// The requester, statically linked.
+    pub tdispctl: PathBuf,
+}
+
+impl Programs {
+    /// Builds both (nothing to do if they are up to date). `TDISPD` and `TDISPCTL` in the environment name ready-made ones instead.
+    pub fn build(profile: Profile) -> Result<Self, BuildError> {
+        let tdispd = match env::var_os("TDISPD") {
+            Some(path) => existing(path.into())?,
+            None => build("tdispd", profile, false)?,
+        };
+        let tdispctl = match env::var_os("TDISPCTL") {
+            Some(path) => existing(path.into())?,
+            None => build("tdispctl", profile, true)?,
+        };
+        Ok(Self { tdispd, tdispctl })
+    }
+}
+
+/// Builds the program of the same name as its package.
+fn build(package: &'static str, profile: Profile, fully_static: bool) -> Result<PathBuf, BuildError> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(&workspace).args([
+        "build",
+        "--quiet",
+        "--locked",
+        "--package",
+        package,
+        "--bin",
+        package,
+    ]);
+    let mut place = PathBuf::new();
+    if fully_static {
+        // A directory of its own: other flags in the same one would make every build start over.
+        target.push("static");
+        place.push(TARGET);
+        command.args(["--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
+        command.env_remove("CARGO_ENCODED_RUSTFLAGS");
+    }
+    place.push(match profile {
+        Profile::Dev => "debug",
+        Profile::Release => {
+            command.arg("--release");
+            "release"
+        }
+    });
+    let status = command.arg("--target-dir").arg(&target).status()?;
+    if !status.success() {
+        return Err(BuildError::Failed { package, status });
+    }
+    existing(target.join(place).join(package))
+}
+
+fn existing(path: PathBuf) -> Result<PathBuf, BuildError> {
+    if path.is_file() { Ok(path) } else { Err(BuildError::Missing(path)) }
+}

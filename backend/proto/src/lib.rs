@@ -1,1 +1,5 @@
-//! See the crate's Cargo.toml.
+//! What both ends of our sockets share: message formats only, no I/O, no state.
+#![forbid(unsafe_code)]
+
+pub mod frame;
+pub mod vfio_user;

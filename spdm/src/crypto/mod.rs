@@ -1,0 +1,143 @@
+//! Cryptography as the protocol sees it: algorithms, secrets, and the provider that does the work.
+//!
+//! Randomness, key agreement and signing are separate so that a recorded transcript can be replayed with the
+//! recorded secrets.
+
+mod algorithms;
+mod ring;
+mod secret;
+
+pub use self::ring::{RingProvider, RingSigner};
+pub use algorithms::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
+pub use secret::{Digest, MAX_HASH_SIZE, Secret};
+
+/// Bytes of an AEAD tag, for every suite this crate knows.
+pub const TAG_SIZE: usize = 16;
+/// Bytes of an AEAD nonce, for every suite this crate knows.
+pub const IV_SIZE: usize = 12;
+
+/// A cryptographic operation did not succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CryptoError {
+    /// The provider cannot do this algorithm or combination.
+    #[error("algorithm not available")]
+    Unavailable,
+    /// A key, public value or encoding is not valid for its algorithm.
+    #[error("malformed key or public value")]
+    Malformed,
+    /// A signature, tag or HMAC is wrong.
+    #[error("verification failed")]
+    Mismatch,
+    /// The provider failed for a reason of its own, such as a lack of entropy.
+    #[error("cryptographic provider failed")]
+    Failed,
+}
+
+/// A hash in progress.
+pub trait Hasher: Send {
+    /// Adds bytes.
+    fn update(&mut self, data: &[u8]);
+    /// An independent copy of the state.
+    fn fork(&self) -> Box<dyn Hasher>;
+    /// The digest of everything so far; the hash can go on.
+    fn digest(&self) -> Digest;
+}
+
+/// An AEAD key, ready for use.
+pub trait AeadKey: Send {
+    /// Encrypts `data` in place and returns the tag.
+    fn seal(
+        &self,
+        iv: &[u8; IV_SIZE],
+        associated: &[u8],
+        data: &mut [u8],
+    ) -> Result<[u8; TAG_SIZE], CryptoError>;
+    /// Decrypts in place `data`, which ends with the tag, and returns the plain text.
+    fn open<'a>(
+        &self,
+        iv: &[u8; IV_SIZE],
+        associated: &[u8],
+        data: &'a mut [u8],
+    ) -> Result<&'a mut [u8], CryptoError>;
+}
+
+/// The requester's half of a key exchange: an ephemeral key whose public part has been or will be sent.
+pub trait KeyAgreement: Send {
+    /// Exchange data to send, X‖Y for elliptic curves.
+    fn public(&self) -> &[u8];
+    /// The shared secret with the peer's exchange data. A key is used once.
+    fn agree(self: Box<Self>, peer: &[u8]) -> Result<Secret, CryptoError>;
+}
+
+/// A private signing key.
+pub trait Signer: Send + Sync {
+    /// Its algorithm.
+    fn algorithm(&self) -> AsymAlgorithm;
+    /// Whether it can sign with this hash.
+    fn supports(&self, hash: HashAlgorithm) -> bool;
+    /// Appends the signature over `message`, hashed with `hash`, in SPDM's fixed-size form.
+    fn sign(&self, hash: HashAlgorithm, message: &[u8], signature: &mut Vec<u8>) -> Result<(), CryptoError>;
+}
+
+/// Everything else.
+pub trait Provider: Send {
+    /// Whether hashes, HMAC and HKDF of this algorithm work.
+    fn supports_hash(&self, hash: HashAlgorithm) -> bool;
+    /// Whether signatures of this algorithm over this hash can be verified.
+    fn supports_signature(&self, algorithm: AsymAlgorithm, hash: HashAlgorithm) -> bool;
+    /// Whether this key exchange group works.
+    fn supports_group(&self, group: DheGroup) -> bool;
+    /// Whether this AEAD suite works.
+    fn supports_aead(&self, aead: Aead) -> bool;
+
+    /// Fills `out` with random bytes.
+    fn random(&self, out: &mut [u8]) -> Result<(), CryptoError>;
+    /// Starts a hash.
+    fn hasher(&self, hash: HashAlgorithm) -> Result<Box<dyn Hasher>, CryptoError>;
+    /// HMAC over `data`.
+    fn hmac(&self, hash: HashAlgorithm, key: &[u8], data: &[u8]) -> Result<Secret, CryptoError>;
+    /// Checks an HMAC over `data` in constant time.
+    fn hmac_verify(
+        &self,
+        hash: HashAlgorithm,
+        key: &[u8],
+        data: &[u8],
+        tag: &[u8],
+    ) -> Result<(), CryptoError>;
+    /// HKDF-Expand to `length` bytes, at most [`MAX_HASH_SIZE`].
+    fn hkdf_expand(
+        &self,
+        hash: HashAlgorithm,
+        key: &[u8],
+        info: &[u8],
+        length: usize,
+    ) -> Result<Secret, CryptoError>;
+    /// Checks a signature over `message`, hashed with `hash`. `public_key` is the content of the certificate's
+    /// SubjectPublicKeyInfo bit string: 0x04‖X‖Y for elliptic curves.
+    fn verify(
+        &self,
+        algorithm: AsymAlgorithm,
+        hash: HashAlgorithm,
+        public_key: &[u8],
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), CryptoError>;
+    /// Starts a key exchange, as a requester does.
+    fn start_exchange(&self, group: DheGroup) -> Result<Box<dyn KeyAgreement>, CryptoError>;
+    /// Answers a key exchange, as a responder does: exchange data to send (appended to `public`) and the secret.
+    fn answer_exchange(
+        &self,
+        group: DheGroup,
+        peer: &[u8],
+        public: &mut Vec<u8>,
+    ) -> Result<Secret, CryptoError>;
+    /// Prepares an AEAD key.
+    fn aead_key(&self, aead: Aead, key: &[u8]) -> Result<Box<dyn AeadKey>, CryptoError>;
+}
+
+/// Hash of one piece of data.
+pub fn hash(provider: &dyn Provider, hash: HashAlgorithm, data: &[u8]) -> Result<Digest, CryptoError> {
+    let mut hasher = provider.hasher(hash)?;
+    hasher.update(data);
+    Ok(hasher.digest())
+}

@@ -1,0 +1,151 @@
+//! What a responder is told before it starts: versions, sizes, algorithms in order of preference, measurements.
+
+use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
+use crate::wire::{MIN_DATA_TRANSFER_SIZE, Version};
+
+/// Configuration of a responder. `Default` is a device that a TEE security manager accepts.
+#[derive(Clone, Debug)]
+pub struct ResponderConfig {
+    /// SPDM versions offered; 1.2 and 1.3.
+    pub versions: Vec<Version>,
+    /// DSP0277 versions offered for sessions, 1.0 to 1.2, in the same form as SPDM versions.
+    pub secured_versions: Vec<Version>,
+    /// Capabilities that can be switched.
+    pub capabilities: Capability,
+    /// Cryptography takes at most 2^this microseconds; at most 31.
+    pub ct_exponent: u8,
+    /// Largest single transfer the responder receives, in bytes; at least 42.
+    pub data_transfer_size: u32,
+    /// Largest message the responder receives, in bytes; without chunks the same as `data_transfer_size`.
+    pub max_message_size: u32,
+    /// Hash algorithms, most preferred first.
+    pub hashes: Vec<HashAlgorithm>,
+    /// Signature algorithms, most preferred first. Only those that a slot has a key for are offered.
+    pub asym: Vec<AsymAlgorithm>,
+    /// Key exchange groups, most preferred first.
+    pub groups: Vec<DheGroup>,
+    /// AEAD suites, most preferred first.
+    pub aeads: Vec<Aead>,
+    /// Hash algorithms of measurements, most preferred first; empty for raw bit streams only.
+    pub measurement_hashes: Vec<HashAlgorithm>,
+    /// Measurements, ascending by index.
+    pub measurements: Vec<Measurement>,
+    /// Seconds between heartbeats that a session asks for; 0 for none. A session ends after twice this time.
+    pub heartbeat_period: u8,
+    /// Sessions at once; 1 to 255.
+    pub session_limit: usize,
+    /// First sequence number that no record may have; smaller values are for tests of the limit.
+    pub sequence_limit: u64,
+}
+
+/// Switches of [`ResponderConfig`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capability {
+    /// CHALLENGE.
+    pub challenge: bool,
+    /// GET_MEASUREMENTS.
+    pub measurements: MeasurementSupport,
+    /// `MEAS_FRESH_CAP`.
+    pub fresh_measurements: bool,
+    /// KEY_EXCHANGE and all that needs a session.
+    pub key_exchange: bool,
+    /// Records are encrypted; if not they are only authenticated.
+    pub encrypt: bool,
+    /// HEARTBEAT.
+    pub heartbeat: bool,
+    /// KEY_UPDATE.
+    pub key_update: bool,
+    /// FINISH may travel unprotected if the requester wants it too.
+    pub handshake_in_the_clear: bool,
+    /// Certificate chains are of the alias model.
+    pub alias_certificates: bool,
+}
+
+/// `MEAS_CAP`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MeasurementSupport {
+    /// No measurements.
+    None,
+    /// Measurements, never signed.
+    Unsigned,
+    /// Measurements, signed on request.
+    Signed,
+}
+
+/// One measurement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Measurement {
+    /// Index, 1 to 239, or one of the reserved 0xFD (manifest) and 0xFE (mode).
+    pub index: u8,
+    /// `DMTFSpecMeasurementValueType`, 0 to 127, such as 0 for immutable ROM.
+    pub kind: u8,
+    /// Part of the trusted computing base: goes into that summary hash.
+    pub tcb: bool,
+    /// What it reports.
+    pub value: MeasurementValue,
+}
+
+/// Value of a measurement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MeasurementValue {
+    /// A bit stream, reported as it is on request, otherwise as its digest.
+    Raw(Vec<u8>),
+    /// A bit stream that is always reported as it is.
+    RawOnly(Vec<u8>),
+    /// A digest, used where the negotiated measurement hash has its length.
+    Digest(Vec<u8>),
+}
+
+/// A configuration that no responder can work with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A field has a value outside its range.
+    #[error("{field} must be {expected}")]
+    OutOfRange {
+        /// The field.
+        field: &'static str,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// No algorithm of this kind is left that the provider, the slots and the configuration have in common.
+    #[error("no usable {0}")]
+    NoAlgorithm(&'static str),
+    /// Slot 0 is empty.
+    #[error("slot 0 holds no certificate chain")]
+    NoCertificate,
+    /// A certificate chain does not fit SPDM's 65,535 bytes.
+    #[error("the certificate chain of slot {0} is too long")]
+    ChainTooLong(u8),
+}
+
+impl Default for ResponderConfig {
+    fn default() -> Self {
+        Self {
+            versions: vec![Version::V1_2, Version::V1_3],
+            secured_versions: vec![Version::V1_0, Version::V1_1, Version(0x12)],
+            capabilities: Capability {
+                challenge: true,
+                measurements: MeasurementSupport::Signed,
+                fresh_measurements: true,
+                key_exchange: true,
+                encrypt: true,
+                heartbeat: true,
+                key_update: true,
+                handshake_in_the_clear: false,
+                alias_certificates: false,
+            },
+            ct_exponent: 14,
+            data_transfer_size: 4608,
+            max_message_size: 4608,
+            hashes: vec![HashAlgorithm::Sha384, HashAlgorithm::Sha256, HashAlgorithm::Sha512],
+            asym: vec![AsymAlgorithm::EcdsaP384, AsymAlgorithm::EcdsaP256],
+            groups: vec![DheGroup::P384, DheGroup::P256],
+            aeads: vec![Aead::Aes256Gcm, Aead::Aes128Gcm],
+            measurement_hashes: vec![HashAlgorithm::Sha384, HashAlgorithm::Sha256, HashAlgorithm::Sha512],
+            measurements: Vec::new(),
+            heartbeat_period: 0,
+            session_limit: 4,
+            sequence_limit: u64::MAX,
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The responder: bytes in, bytes and events out.
+
+mod config;
+
+pub use config::*;

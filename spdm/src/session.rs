@@ -1,0 +1,286 @@
+//! One secure session, as both roles hold it: phases, keys of both directions, key update, saving and restoring.
+
+use crate::SessionId;
+use crate::crypto::{Aead, CryptoError, Digest, HashAlgorithm, Provider, Secret};
+use crate::key_schedule::{HandshakeSecrets, KeySchedule};
+use crate::secured::{Protection, RecordError, RecordKey};
+use crate::wire::Version;
+
+/// Which end of the session this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Role {
+    /// Sends requests.
+    Requester,
+    /// Answers them.
+    Responder,
+}
+
+/// What is fixed for the life of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SessionParameters {
+    /// Session id.
+    pub id: SessionId,
+    /// This end.
+    pub role: Role,
+    /// SPDM version in its raw form, `0x12` for 1.2.
+    pub version: u8,
+    /// Hash of the key schedule.
+    pub hash: HashAlgorithm,
+    /// AEAD suite.
+    pub aead: Aead,
+    /// What records protect.
+    pub protection: Protection,
+    /// First sequence number no key may use (DSP0277 1.1 "AEAD limits").
+    pub sequence_limit: u64,
+}
+
+/// How far a session is.
+enum Phase {
+    Handshake(Box<HandshakeSecrets>),
+    Application { export_master: Secret },
+}
+
+/// A key with the secret it came from, which the next one comes from.
+struct Direction {
+    secret: Secret,
+    key: RecordKey,
+}
+
+/// A secure session.
+pub struct Session {
+    parameters: SessionParameters,
+    phase: Phase,
+    outbound: Direction,
+    inbound: Direction,
+    /// Successor of `inbound` between KEY_UPDATE and the proof that the peer uses it: both are accepted.
+    inbound_next: Option<Direction>,
+}
+
+/// An established session at rest. It holds secrets: they are wiped when it is dropped, keep the file private.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct SavedSession {
+    parameters: SessionParameters,
+    export_master: Secret,
+    outbound: Secret,
+    outbound_sequence: u64,
+    inbound: Secret,
+    inbound_sequence: u64,
+}
+
+impl SavedSession {
+    /// What is fixed for the session.
+    pub const fn parameters(&self) -> &SessionParameters {
+        &self.parameters
+    }
+}
+
+impl SessionParameters {
+    fn schedule<'p>(&self, provider: &'p dyn Provider) -> KeySchedule<'p> {
+        KeySchedule::new(provider, Version(self.version), self.hash)
+    }
+
+    fn direction(
+        &self,
+        provider: &dyn Provider,
+        secret: Secret,
+        sequence: u64,
+    ) -> Result<Direction, CryptoError> {
+        let traffic = self.schedule(provider).traffic_key(&secret, self.aead)?;
+        let key =
+            RecordKey::new(provider, self.aead, self.protection, &traffic, sequence, self.sequence_limit)?;
+        Ok(Direction { secret, key })
+    }
+
+    /// Outbound and inbound direction from the secrets of requests and responses.
+    fn directions(
+        &self,
+        provider: &dyn Provider,
+        request: Secret,
+        response: Secret,
+    ) -> Result<(Direction, Direction), CryptoError> {
+        let request = self.direction(provider, request, 0)?;
+        let response = self.direction(provider, response, 0)?;
+        Ok(match self.role {
+            Role::Requester => (request, response),
+            Role::Responder => (response, request),
+        })
+    }
+}
+
+impl Session {
+    /// A session in its handshake phase, from the shared secret of KEY_EXCHANGE and the transcript hash TH1.
+    pub fn new(
+        provider: &dyn Provider,
+        parameters: SessionParameters,
+        shared: &Secret,
+        th1: &Digest,
+    ) -> Result<Self, CryptoError> {
+        let secrets = parameters.schedule(provider).handshake(shared, th1)?;
+        let (outbound, inbound) =
+            parameters.directions(provider, secrets.request.clone(), secrets.response.clone())?;
+        Ok(Self {
+            parameters,
+            phase: Phase::Handshake(Box::new(secrets)),
+            outbound,
+            inbound,
+            inbound_next: None,
+        })
+    }
+
+    /// Switches to the keys of the application phase, with the transcript hash TH2. Does nothing if done before.
+    pub fn establish(&mut self, provider: &dyn Provider, th2: &Digest) -> Result<(), CryptoError> {
+        let Phase::Handshake(secrets) = &self.phase else { return Ok(()) };
+        let application = self.parameters.schedule(provider).application(&secrets.handshake, th2)?;
+        (self.outbound, self.inbound) =
+            self.parameters.directions(provider, application.request, application.response)?;
+        self.phase = Phase::Application { export_master: application.export_master };
+        Ok(())
+    }
+
+    /// Session id.
+    pub const fn id(&self) -> SessionId {
+        self.parameters.id
+    }
+
+    /// What is fixed for the session.
+    pub const fn parameters(&self) -> &SessionParameters {
+        &self.parameters
+    }
+
+    /// Whether FINISH is done.
+    pub const fn is_established(&self) -> bool {
+        matches!(self.phase, Phase::Application { .. })
+    }
+
+    /// Verify data that `sender` puts into a message of the handshake; fails once established.
+    pub fn verify_data(
+        &self,
+        provider: &dyn Provider,
+        sender: Role,
+        transcript: &Digest,
+    ) -> Result<Secret, CryptoError> {
+        self.parameters.schedule(provider).verify_data(self.finished_key(sender)?, transcript)
+    }
+
+    /// Checks the verify data that `sender` put into a message of the handshake; fails once established.
+    pub fn check_verify_data(
+        &self,
+        provider: &dyn Provider,
+        sender: Role,
+        transcript: &Digest,
+        verify_data: &[u8],
+    ) -> Result<(), CryptoError> {
+        let finished = self.finished_key(sender)?;
+        self.parameters.schedule(provider).check_verify_data(finished, transcript, verify_data)
+    }
+
+    const fn finished_key(&self, sender: Role) -> Result<&Secret, CryptoError> {
+        match (&self.phase, sender) {
+            (Phase::Handshake(secrets), Role::Requester) => Ok(&secrets.request_finished),
+            (Phase::Handshake(secrets), Role::Responder) => Ok(&secrets.response_finished),
+            (Phase::Application { .. }, _) => Err(CryptoError::Unavailable),
+        }
+    }
+
+    /// Bytes by which a record is longer than its message.
+    pub const fn overhead(&self) -> usize {
+        self.parameters.protection.overhead()
+    }
+
+    /// Appends one record with `message`.
+    pub fn seal(&mut self, message: &[u8], record: &mut Vec<u8>) -> Result<(), RecordError> {
+        self.outbound.key.seal(self.parameters.id, message, record)
+    }
+
+    /// Opens one record into `message`, replacing what is there.
+    pub fn open(&mut self, record: &[u8], message: &mut Vec<u8>) -> Result<(), RecordError> {
+        if let Some(next) = &mut self.inbound_next
+            && next.key.open(record, message).is_ok()
+        {
+            return Ok(());
+        }
+        self.inbound.key.open(record, message)
+    }
+
+    /// Derives the next inbound key. Until [`Session::confirm_inbound`] records under either are accepted.
+    pub fn update_inbound(&mut self, provider: &dyn Provider) -> Result<(), CryptoError> {
+        let secret = self.parameters.schedule(provider).update(&self.inbound.secret)?;
+        self.inbound_next = Some(self.parameters.direction(provider, secret, 0)?);
+        Ok(())
+    }
+
+    /// Drops the old inbound key, once the peer has proved that it uses the new one.
+    pub fn confirm_inbound(&mut self) {
+        if let Some(next) = self.inbound_next.take() {
+            self.inbound = next;
+        }
+    }
+
+    /// Drops the new inbound key, if the peer refused to use it.
+    pub fn revert_inbound(&mut self) {
+        self.inbound_next = None;
+    }
+
+    /// Whether an inbound key waits for its confirmation.
+    pub const fn inbound_pending(&self) -> bool {
+        self.inbound_next.is_some()
+    }
+
+    /// Whether the peer has used the inbound key that waits for its confirmation.
+    pub fn inbound_used(&self) -> bool {
+        self.inbound_next.as_ref().is_some_and(|next| next.key.sequence() != 0)
+    }
+
+    /// Replaces the outbound key by its successor.
+    pub fn update_outbound(&mut self, provider: &dyn Provider) -> Result<(), CryptoError> {
+        let secret = self.parameters.schedule(provider).update(&self.outbound.secret)?;
+        self.outbound = self.parameters.direction(provider, secret, 0)?;
+        Ok(())
+    }
+
+    /// `export_master_secret`, once established.
+    pub const fn export_master(&self) -> Option<&Secret> {
+        match &self.phase {
+            Phase::Handshake(_) => None,
+            Phase::Application { export_master } => Some(export_master),
+        }
+    }
+
+    /// The session at rest; `None` during the handshake and while a key update is unconfirmed.
+    pub fn save(&self) -> Option<SavedSession> {
+        if self.inbound_next.is_some() {
+            return None;
+        }
+        Some(SavedSession {
+            parameters: self.parameters,
+            export_master: self.export_master()?.clone(),
+            outbound: self.outbound.secret.clone(),
+            outbound_sequence: self.outbound.key.sequence(),
+            inbound: self.inbound.secret.clone(),
+            inbound_sequence: self.inbound.key.sequence(),
+        })
+    }
+
+    /// A session that was saved.
+    pub fn restore(provider: &dyn Provider, saved: &SavedSession) -> Result<Self, CryptoError> {
+        let parameters = saved.parameters;
+        Ok(Self {
+            parameters,
+            phase: Phase::Application { export_master: saved.export_master.clone() },
+            outbound: parameters.direction(provider, saved.outbound.clone(), saved.outbound_sequence)?,
+            inbound: parameters.direction(provider, saved.inbound.clone(), saved.inbound_sequence)?,
+            inbound_next: None,
+        })
+    }
+}
+
+impl core::fmt::Debug for Session {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Session")
+            .field("parameters", &self.parameters)
+            .field("established", &self.is_established())
+            .field("outbound", &self.outbound.key)
+            .field("inbound", &self.inbound.key)
+            .finish()
+    }
+}

@@ -1,0 +1,293 @@
+//! NEGOTIATE_ALGORITHMS and ALGORITHMS
+//! (DSP0274 1.3 "NEGOTIATE_ALGORITHMS request and ALGORITHMS response messages").
+
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+    little_endian::{U16, U32},
+};
+
+use super::{Code, Header, Version};
+use crate::codec::{DecodeError, Put, Reader};
+
+/// `MeasurementSpecification`: DMTF measurements.
+pub const MEASUREMENT_SPECIFICATION_DMTF: u8 = 1;
+/// `OtherParamsSupport`: opaque data format 0, the free form.
+pub const OPAQUE_FORMAT_NONE: u8 = 1;
+/// `OtherParamsSupport`: opaque data format 1, the general form.
+pub const OPAQUE_FORMAT_GENERAL: u8 = 2;
+/// `OtherParamsSupport` from 1.3 on: the requester wants to use several keys (`ResponderMultiKeyConn`).
+pub const MULTI_KEY_CONNECTION: u8 = 1 << 4;
+/// `KeySchedule`: the SPDM key schedule.
+pub const KEY_SCHEDULE_SPDM: u16 = 1;
+/// `MeasurementHashAlgo` bit 0: raw bit streams only. Bit n+1 of it is bit n of `BaseHashSel`.
+pub const MEASUREMENT_HASH_RAW_ONLY: u32 = 1;
+
+const TABLE_DHE: u8 = 2;
+const TABLE_AEAD: u8 = 3;
+const TABLE_REQUESTER_ASYM: u8 = 4;
+const TABLE_KEY_SCHEDULE: u8 = 5;
+/// Each table carries two bytes of fixed algorithms.
+const TABLE_FIXED_SIZE: u8 = 2 << 4;
+/// No NEGOTIATE_ALGORITHMS may be longer, in bytes; DSP0274 1.3, `Length`.
+const MAX_REQUEST_SIZE: usize = 128;
+/// No more extended algorithms in total than this; DSP0274 1.3, `ExtAsymCount` and the tables.
+const MAX_EXTENDED: usize = 20;
+const EXTENDED_SIZE: usize = 4;
+
+/// The algorithm structure tables, as bit masks; `None` where a message carries no such table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AlgorithmTables {
+    /// Key exchange groups.
+    pub dhe: Option<u16>,
+    /// AEAD cipher suites.
+    pub aead: Option<u16>,
+    /// Signature algorithms of the requester, for mutual authentication.
+    pub requester_asym: Option<u16>,
+    /// Key schedules.
+    pub key_schedule: Option<u16>,
+}
+
+impl AlgorithmTables {
+    const fn entries(&self) -> [(u8, Option<u16>); 4] {
+        [
+            (TABLE_DHE, self.dhe),
+            (TABLE_AEAD, self.aead),
+            (TABLE_REQUESTER_ASYM, self.requester_asym),
+            (TABLE_KEY_SCHEDULE, self.key_schedule),
+        ]
+    }
+
+    fn count(&self) -> u8 {
+        self.entries().iter().map(|(_, mask)| u8::from(mask.is_some())).sum()
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        for (kind, mask) in self.entries() {
+            if let Some(mask) = mask {
+                out.put(&[kind, TABLE_FIXED_SIZE]);
+                out.put_u16(mask);
+            }
+        }
+    }
+
+    /// `count` tables in ascending order of type; adds the extended algorithms they carry to `extended`.
+    fn parse(reader: &mut Reader<'_>, count: u8, extended: &mut usize) -> Result<Self, DecodeError> {
+        let mut tables = Self::default();
+        let mut previous = 0;
+        for _ in 0..count {
+            let kind = reader.u8("algorithm type")?;
+            let counts = reader.u8("algorithm count")?;
+            if kind <= previous {
+                return Err(DecodeError::illegal("algorithm type"));
+            }
+            previous = kind;
+            if counts & 0xF0 != TABLE_FIXED_SIZE {
+                return Err(DecodeError::illegal("algorithm count"));
+            }
+            let mask = reader.u16("algorithm mask")?;
+            let slot = match kind {
+                TABLE_DHE => &mut tables.dhe,
+                TABLE_AEAD => &mut tables.aead,
+                TABLE_REQUESTER_ASYM => &mut tables.requester_asym,
+                TABLE_KEY_SCHEDULE => &mut tables.key_schedule,
+                _ => return Err(DecodeError::illegal("algorithm type")),
+            };
+            *slot = Some(mask);
+            let external = usize::from(counts & 0xF);
+            *extended += external;
+            reader.bytes(external * EXTENDED_SIZE, "extended algorithms")?;
+        }
+        Ok(tables)
+    }
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RequestBody {
+    length: U16,
+    measurement_specification: u8,
+    other_params: u8,
+    base_asym: U32,
+    base_hash: U32,
+    reserved: [u8; 12],
+    extended_asym: u8,
+    extended_hash: u8,
+    reserved2: u8,
+    mel_specification: u8,
+}
+const _: () = assert!(size_of::<RequestBody>() == 28);
+
+/// NEGOTIATE_ALGORITHMS: bit masks of what the requester supports. Extended (non-DMTF) algorithms are checked and
+/// skipped: nobody selects one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NegotiateAlgorithms {
+    /// Version of the message.
+    pub version: Version,
+    /// Measurement specifications.
+    pub measurement_specification: u8,
+    /// Opaque data formats and, from 1.3 on, multiple keys.
+    pub other_params: u8,
+    /// Signature algorithms of the responder.
+    pub base_asym: u32,
+    /// Hash algorithms.
+    pub base_hash: u32,
+    /// Measurement extension log specifications, 1.3.
+    pub mel_specification: u8,
+    /// The algorithm tables.
+    pub tables: AlgorithmTables,
+}
+
+impl Default for Version {
+    fn default() -> Self {
+        Self::V1_2
+    }
+}
+
+impl NegotiateAlgorithms {
+    /// Parses the message; its `Length` must be exactly what its counts say.
+    pub fn parse(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let start = reader.consumed();
+        let header = Header::expect(reader, Code::NEGOTIATE_ALGORITHMS)?;
+        let body: RequestBody = reader.read("algorithms")?;
+        let length = usize::from(body.length.get());
+        if length > MAX_REQUEST_SIZE {
+            return Err(DecodeError::illegal("length"));
+        }
+        let mut extended = usize::from(body.extended_asym) + usize::from(body.extended_hash);
+        if extended > MAX_EXTENDED {
+            return Err(DecodeError::illegal("extended algorithm count"));
+        }
+        reader.bytes(extended * EXTENDED_SIZE, "extended algorithms")?;
+        let tables = AlgorithmTables::parse(reader, header.param1, &mut extended)?;
+        if extended > MAX_EXTENDED {
+            return Err(DecodeError::illegal("extended algorithm count"));
+        }
+        if reader.consumed() - start != length {
+            return Err(DecodeError::illegal("length"));
+        }
+        Ok(Self {
+            version: header.version,
+            measurement_specification: body.measurement_specification,
+            other_params: body.other_params,
+            base_asym: body.base_asym.get(),
+            base_hash: body.base_hash.get(),
+            mel_specification: body.mel_specification,
+            tables,
+        })
+    }
+
+    /// Appends the message.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let count = self.tables.count();
+        Header::new(self.version, Code::NEGOTIATE_ALGORITHMS, count, 0).encode(out);
+        out.put(&RequestBody {
+            length: (32 + 4 * u16::from(count)).into(),
+            measurement_specification: self.measurement_specification,
+            other_params: self.other_params,
+            base_asym: self.base_asym.into(),
+            base_hash: self.base_hash.into(),
+            reserved: [0; 12],
+            extended_asym: 0,
+            extended_hash: 0,
+            reserved2: 0,
+            mel_specification: self.mel_specification,
+        });
+        self.tables.encode(out);
+    }
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct ResponseBody {
+    length: U16,
+    measurement_specification: u8,
+    other_params: u8,
+    measurement_hash: U32,
+    base_asym: U32,
+    base_hash: U32,
+    reserved: [u8; 11],
+    mel_specification: u8,
+    extended_asym: u8,
+    extended_hash: u8,
+    reserved2: [u8; 2],
+}
+const _: () = assert!(size_of::<ResponseBody>() == 32);
+
+/// ALGORITHMS: what the responder selected, at most one bit per mask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Algorithms {
+    /// Version of the message.
+    pub version: Version,
+    /// Measurement specification.
+    pub measurement_specification: u8,
+    /// Opaque data format and, from 1.3 on, multiple keys.
+    pub other_params: u8,
+    /// Hash algorithm of measurements.
+    pub measurement_hash: u32,
+    /// Signature algorithm of the responder.
+    pub base_asym: u32,
+    /// Hash algorithm.
+    pub base_hash: u32,
+    /// Measurement extension log specification, 1.3.
+    pub mel_specification: u8,
+    /// The algorithm tables.
+    pub tables: AlgorithmTables,
+}
+
+impl Algorithms {
+    /// Parses the message. Extended algorithms were never offered, so any is an error; so is more than one bit in
+    /// a mask.
+    pub fn parse(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let start = reader.consumed();
+        let header = Header::expect(reader, Code::ALGORITHMS)?;
+        let body: ResponseBody = reader.read("algorithms")?;
+        let mut extended = usize::from(body.extended_asym) + usize::from(body.extended_hash);
+        let tables = AlgorithmTables::parse(reader, header.param1, &mut extended)?;
+        if extended != 0 {
+            return Err(DecodeError::illegal("extended algorithm count"));
+        }
+        if reader.consumed() - start != usize::from(body.length.get()) {
+            return Err(DecodeError::illegal("length"));
+        }
+        let single = tables.entries().iter().all(|(_, mask)| mask.unwrap_or(0).count_ones() <= 1)
+            && [body.base_asym, body.base_hash, body.measurement_hash]
+                .iter()
+                .all(|mask| mask.get().count_ones() <= 1)
+            && body.measurement_specification.count_ones() <= 1
+            && (body.other_params & 0xF).count_ones() <= 1
+            && body.mel_specification.count_ones() <= 1;
+        if !single {
+            return Err(DecodeError::illegal("selection"));
+        }
+        Ok(Self {
+            version: header.version,
+            measurement_specification: body.measurement_specification,
+            other_params: body.other_params,
+            measurement_hash: body.measurement_hash.get(),
+            base_asym: body.base_asym.get(),
+            base_hash: body.base_hash.get(),
+            mel_specification: body.mel_specification,
+            tables,
+        })
+    }
+
+    /// Appends the message.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let count = self.tables.count();
+        Header::new(self.version, Code::ALGORITHMS, count, 0).encode(out);
+        out.put(&ResponseBody {
+            length: (36 + 4 * u16::from(count)).into(),
+            measurement_specification: self.measurement_specification,
+            other_params: self.other_params,
+            measurement_hash: self.measurement_hash.into(),
+            base_asym: self.base_asym.into(),
+            base_hash: self.base_hash.into(),
+            reserved: [0; 11],
+            mel_specification: self.mel_specification,
+            extended_asym: 0,
+            extended_hash: 0,
+            reserved2: [0; 2],
+        });
+        self.tables.encode(out);
+    }
+}

@@ -1,0 +1,135 @@
+//! KEY_EXCHANGE and KEY_EXCHANGE_RSP
+//! (DSP0274 1.3 "KEY_EXCHANGE request and KEY_EXCHANGE_RSP response messages").
+
+use super::{Code, Header, Nonce, SummaryType, Version, opaque_field};
+use crate::codec::{DecodeError, EncodeError, Put, Reader};
+
+/// `SessionPolicy` bit 0: the session ends when the responder's firmware is updated.
+pub const POLICY_TERMINATE_ON_UPDATE: u8 = 1;
+
+/// KEY_EXCHANGE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyExchange<'a> {
+    /// Version of the message.
+    pub version: Version,
+    /// Summary hash asked for.
+    pub summary: SummaryType,
+    /// Slot 0 to 7, or 0xFF for the public key without a certificate.
+    pub slot: u8,
+    /// The requester's half of the session id.
+    pub session_id: u16,
+    /// Session policy.
+    pub policy: u8,
+    /// Random data.
+    pub random: Nonce,
+    /// Exchange data: X‖Y of the requester's ephemeral public key.
+    pub exchange: &'a [u8],
+    /// Opaque data.
+    pub opaque: &'a [u8],
+}
+
+impl<'a> KeyExchange<'a> {
+    /// Parses the message.
+    pub fn parse(reader: &mut Reader<'a>, exchange_size: usize) -> Result<Self, DecodeError> {
+        let header = Header::expect(reader, Code::KEY_EXCHANGE)?;
+        let summary = SummaryType::parse(header.param1)?;
+        let session_id = reader.u16("session id")?;
+        let policy = reader.u8("session policy")?;
+        reader.u8("reserved")?;
+        Ok(Self {
+            version: header.version,
+            summary,
+            slot: header.param2,
+            session_id,
+            policy,
+            random: reader.array("random data")?,
+            exchange: reader.bytes(exchange_size, "exchange data")?,
+            opaque: opaque_field(reader)?,
+        })
+    }
+
+    /// Appends the message.
+    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        Header::new(self.version, Code::KEY_EXCHANGE, self.summary.value(), self.slot).encode(out);
+        out.put_u16(self.session_id);
+        out.put(&[self.policy, 0]);
+        out.put(&self.random);
+        out.put(self.exchange);
+        out.put_sized16(self.opaque, "opaque data")
+    }
+}
+
+/// KEY_EXCHANGE_RSP. An encoder may leave signature and verify data empty and append them afterwards: parts of the
+/// transcript end before each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyExchangeRsp<'a> {
+    /// Version of the message.
+    pub version: Version,
+    /// Heartbeat period in seconds; 0 if no heartbeat is wanted.
+    pub heartbeat_period: u8,
+    /// The responder's half of the session id.
+    pub session_id: u16,
+    /// `MutAuthRequested`: 0 if the requester is not to be authenticated.
+    pub mutual_auth: u8,
+    /// `SlotIDParam`: the requester's slot, if it is to be authenticated.
+    pub requester_slot: u8,
+    /// Random data.
+    pub random: Nonce,
+    /// Exchange data: X‖Y of the responder's ephemeral public key.
+    pub exchange: &'a [u8],
+    /// Summary hash; empty if none was asked for.
+    pub summary: &'a [u8],
+    /// Opaque data.
+    pub opaque: &'a [u8],
+    /// Signature over the transcript.
+    pub signature: &'a [u8],
+    /// `ResponderVerifyData`: HMAC over the transcript; empty if the handshake is in the clear.
+    pub verify_data: &'a [u8],
+}
+
+/// Sizes of the variable fields of KEY_EXCHANGE_RSP, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyExchangeSizes {
+    /// Exchange data.
+    pub exchange: usize,
+    /// Summary hash; 0 if none was asked for.
+    pub summary: usize,
+    /// Signature.
+    pub signature: usize,
+    /// Verify data; 0 if the handshake is in the clear.
+    pub verify_data: usize,
+}
+
+impl<'a> KeyExchangeRsp<'a> {
+    /// Parses the message.
+    pub fn parse(reader: &mut Reader<'a>, sizes: &KeyExchangeSizes) -> Result<Self, DecodeError> {
+        let header = Header::expect(reader, Code::KEY_EXCHANGE_RSP)?;
+        Ok(Self {
+            version: header.version,
+            heartbeat_period: header.param1,
+            session_id: reader.u16("session id")?,
+            mutual_auth: reader.u8("mutual authentication")?,
+            requester_slot: reader.u8("requester slot")?,
+            random: reader.array("random data")?,
+            exchange: reader.bytes(sizes.exchange, "exchange data")?,
+            summary: reader.bytes(sizes.summary, "measurement summary hash")?,
+            opaque: opaque_field(reader)?,
+            signature: reader.bytes(sizes.signature, "signature")?,
+            verify_data: reader.bytes(sizes.verify_data, "verify data")?,
+        })
+    }
+
+    /// Appends the message.
+    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        Header::new(self.version, Code::KEY_EXCHANGE_RSP, self.heartbeat_period, 0).encode(out);
+        out.put_u16(self.session_id);
+        out.put(&[self.mutual_auth, self.requester_slot]);
+        out.put(&self.random);
+        out.put(self.exchange);
+        out.put(self.summary);
+        out.put_sized16(self.opaque, "opaque data")?;
+        out.put(self.signature);
+        out.put(self.verify_data);
+        Ok(())
+    }
+}

@@ -1,0 +1,1 @@
+//! One list of sample messages, shared by all decoder tests.

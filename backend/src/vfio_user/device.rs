@@ -1,0 +1,72 @@
+//! What a vfio-user server needs of the function behind it.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+pub use rustix::io::Errno;
+use tdispd_proto::vfio_user::{IrqKind, MmapArea};
+
+/// One region. Fixed while a client is connected: the protocol has no message to say that it changed.
+#[derive(Clone, Debug, Default)]
+pub struct Region {
+    /// In bytes; zero for a region that does not exist.
+    pub size: u64,
+    /// Whether reads are allowed.
+    pub readable: bool,
+    /// Whether writes are allowed.
+    pub writable: bool,
+    /// What a client may map instead of sending messages.
+    pub mmap: Option<Mmap>,
+}
+
+impl Region {
+    /// A readable and writable region whose every access is a message.
+    #[must_use]
+    pub fn trapped(size: u64) -> Self {
+        Self { size, readable: true, writable: true, mmap: None }
+    }
+}
+
+/// The mappable part of a region.
+#[derive(Clone, Debug)]
+pub struct Mmap {
+    /// The file to map; sent to the client with each answer about the region.
+    pub file: Arc<OwnedFd>,
+    /// Where the region begins in the file, in bytes.
+    pub offset: u64,
+    /// The areas that may be mapped, page-aligned; none means the whole region.
+    pub areas: Vec<MmapArea>,
+}
+
+/// A PCI function, as the server calls it while it answers a message.
+///
+/// None of these may block. DMA and interrupts come after the reply: collect them and hand them to the
+/// [`Server`](super::Server) once [`Server::on_ready`](super::Server::on_ready) has returned.
+pub trait Device {
+    /// All regions, by index (`VFIO_PCI_*_REGION_INDEX`): at least 9 for QEMU.
+    fn regions(&self) -> &[Region];
+
+    /// How many interrupts of this type there are.
+    fn irq_count(&self, kind: IrqKind) -> u32;
+
+    /// Reads `data.len()` bytes; the range is inside a readable region. `data` is zeroed.
+    ///
+    /// # Errors
+    /// The errno the client is to see. A guest then reads all ones.
+    fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno>;
+
+    /// Writes `data`; the range is inside a writable region.
+    ///
+    /// # Errors
+    /// The errno the client is to see, unless it asked for no reply.
+    fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno>;
+
+    /// DEVICE_RESET.
+    fn reset(&mut self);
+
+    /// A client has negotiated a version.
+    fn client_connected(&mut self) {}
+
+    /// The client that had negotiated is gone, and with it its memory and its interrupts.
+    fn client_disconnected(&mut self) {}
+}

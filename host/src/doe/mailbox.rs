@@ -182,3 +182,6 @@ impl Mailbox {
         self.capability.offset.saturating_add(register)
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

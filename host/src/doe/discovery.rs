@@ -1,0 +1,1 @@
+//! DOE discovery: which data objects a mailbox speaks.

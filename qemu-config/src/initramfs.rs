@@ -1,4 +1,4 @@
-//! Puts an initramfs together: busybox, lspci, kernel modules, the programs under test, and the init that obeys the host.
+//! Puts an initramfs together: busybox, pciutils, kernel modules, the programs under test, and the init that obeys the host.
 
 use crate::cpio::{Archive, TooLarge};
 use crate::modules::{ModuleError, Modules};
@@ -55,7 +55,7 @@ pub enum InitramfsError {
     TooLarge(#[from] TooLarge),
 }
 
-/// What goes into an initramfs, beside busybox, lspci and init.
+/// What goes into an initramfs, beside busybox, pciutils and init.
 #[derive(Debug, Clone)]
 pub struct Initramfs {
     testbed: Testbed,
@@ -92,7 +92,7 @@ impl Initramfs {
         }
         archive.file("init", 0o755, INIT)?;
         archive.file("bin/busybox", 0o755, &read(&root.join("usr/bin/busybox"))?)?;
-        self.add_lspci(&mut archive)?;
+        self.add_pciutils(&mut archive)?;
         for (name, path) in &self.programs {
             archive.file(&format!("usr/local/bin/{name}"), 0o755, &read(path)?)?;
         }
@@ -100,13 +100,17 @@ impl Initramfs {
         Ok(archive.finish()?)
     }
 
-    /// lspci is linked dynamically: its libraries go where its loader looks without any configuration.
-    fn add_lspci(&self, archive: &mut Archive) -> Result<(), InitramfsError> {
+    /// lspci and setpci are linked dynamically: their libraries go where the loader looks without any configuration.
+    fn add_pciutils(&self, archive: &mut Archive) -> Result<(), InitramfsError> {
         let root = &self.testbed.root;
-        let program = root.join("usr/bin/lspci");
-        archive.file("usr/bin/lspci", 0o755, &read(&program)?)?;
+        let mut needed = BTreeSet::new();
+        for name in ["lspci", "setpci"] {
+            let program = root.join("usr/bin").join(name);
+            archive.file(&format!("usr/bin/{name}"), 0o755, &read(&program)?)?;
+            needed.extend(libraries(root, &program)?);
+        }
         archive.file("lib64/ld-linux-x86-64.so.2", 0o755, &read(&loader(root))?)?;
-        for library in libraries(root, &program)? {
+        for library in needed {
             let name = library.file_name().unwrap_or_default().to_string_lossy();
             archive.file(&format!("usr/lib/x86_64-linux-gnu/{name}"), 0o644, &read(&library)?)?;
         }

@@ -8,7 +8,7 @@ use std::process::{Command, ExitStatus};
 /// Naming it on the command line keeps `RUSTFLAGS` away from build scripts and procedural macros.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// How the programs are compiled.
+/// How the device is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
     /// As `cargo build` does.
@@ -54,7 +54,8 @@ impl Programs {
         };
         let tdispctl = match env::var_os("TDISPCTL") {
             Some(path) => existing(path.into())?,
-            None => build("tdispctl", profile, true)?,
+            // Always optimised: in the guest every instruction is emulated.
+            None => build("tdispctl", Profile::Release, true)?,
         };
         Ok(Self { tdispd, tdispctl })
     }
@@ -63,7 +64,11 @@ impl Programs {
 /// Builds the program of the same name as its package.
 fn build(package: &'static str, profile: Profile, fully_static: bool) -> Result<PathBuf, BuildError> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
+    // Absolute, because cargo starts in another directory.
+    let mut target = match env::var_os("CARGO_TARGET_DIR") {
+        Some(directory) => std::path::absolute(directory)?,
+        None => workspace.join("target"),
+    };
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(&workspace).args([
         "build",

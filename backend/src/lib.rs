@@ -1,1 +1,3 @@
 //! See the crate's Cargo.toml.
+pub mod function;
+pub mod vfio_user;

@@ -1,0 +1,93 @@
+//! What a function is to the device that carries it: registers behind BARs, and work to be done for it.
+//!
+//! A function never does DMA or raises an interrupt inside a register access, because the other side of the socket serves
+//! neither before it has its reply: it notes what is to be done, and [`Function::poll_work`] hands it out afterwards.
+
+mod dma_engine;
+mod test_function;
+
+use mmio::BarSet;
+
+pub use dma_engine::{CHUNK, LIMIT};
+pub use test_function::{TestFunction, TestFunctionConfig};
+
+/// Names one DMA request of a function; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DmaId(pub u64);
+
+/// Something a function wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Read guest memory; answered by [`Function::dma_done`] with exactly `length` bytes, or an error.
+    DmaRead {
+        /// Names the request in the answer.
+        id: DmaId,
+        /// Bus address.
+        address: u64,
+        /// Bytes, at most [`CHUNK`].
+        length: usize,
+    },
+    /// Write guest memory; answered by [`Function::dma_done`] with no bytes, or an error.
+    DmaWrite {
+        /// Names the request in the answer.
+        id: DmaId,
+        /// Bus address.
+        address: u64,
+        /// What to write, at most [`CHUNK`] bytes.
+        data: Vec<u8>,
+    },
+    /// Send one MSI-X message.
+    Interrupt {
+        /// Number of the vector, less than [`Function::vectors`].
+        vector: u16,
+    },
+    /// Assert or deassert INTx.
+    IntxLevel(bool),
+}
+
+/// Why a DMA request was not carried out, as far as a function can know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DmaError {
+    /// The device may not: Bus Master Enable is clear, or the TDI's phase allows no DMA.
+    #[error("the device may not do DMA now")]
+    NotAllowed,
+    /// No memory answers at that address, or not in that direction.
+    #[error("no memory answers at this address")]
+    Fault,
+}
+
+/// A function of the device, without configuration space, gate or memory: those are the device's.
+pub trait Function {
+    /// A short name for logs.
+    fn name(&self) -> &'static str;
+
+    /// The BARs it wants.
+    fn bars(&self) -> &BarSet;
+
+    /// MSI-X vectors it uses; 0 if it has no MSI-X and uses INTx.
+    fn vectors(&self) -> u16;
+
+    /// Reads registers, past the gate already: `offset` counts from the start of the BAR and lies with all of `data` in
+    /// one range of registers. Fills all of `data`.
+    fn read(&mut self, bar: u8, offset: u64, data: &mut [u8]);
+
+    /// Writes registers; `offset` as for [`Function::read`].
+    fn write(&mut self, bar: u8, offset: u64, data: &[u8]);
+
+    /// The next thing to do, once the reply to the access that caused it has left. Call until `None`, and again after
+    /// every [`Function::dma_done`], [`Function::stop`], [`Function::scrub`] and [`Function::reset`].
+    fn poll_work(&mut self) -> Option<Work>;
+
+    /// The answer to a DMA request. Answers to requests that were abandoned meanwhile are ignored.
+    fn dma_done(&mut self, id: DmaId, result: Result<&[u8], DmaError>);
+
+    /// Abandons work in progress and asks for none (PCIe 6.1 §11.3: before the answer to LOCK, on STOP and on entry to
+    /// ERROR). Registers stay.
+    fn stop(&mut self);
+
+    /// Forgets everything confidential. Implies [`Function::stop`].
+    fn scrub(&mut self);
+
+    /// Back to power-on state, as function-level and conventional reset ask for.
+    fn reset(&mut self);
+}

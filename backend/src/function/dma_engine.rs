@@ -141,7 +141,11 @@ impl DmaEngine {
                 Ok(_) => self.advance(job, length),
                 Err(error) => Some(Err(error.into())),
             },
-            state => {
+            state @ (State::Idle
+            | State::Ready(_)
+            | State::Reading(..)
+            | State::Read(..)
+            | State::Writing(..)) => {
                 self.state = state;
                 None
             }

@@ -1,4 +1,6 @@
-#![doc = include_str!("REGISTERS.md")]
+//! The default function: a register of every kind, a DMA engine, interrupts, private and shared memory.
+//!
+//! `REGISTERS.md` is the contract with software in the guest; a test compares it with this file.
 
 use mmio::{
     AddressWidth, Attribute, BarLayout, BarSet, Kind, LayoutError, RangeLayout, Register, RegisterHandler,
@@ -100,6 +102,10 @@ impl Default for TestFunctionConfig {
 }
 
 /// The default function of the device: something of every kind to try TDISP with.
+///
+/// BAR 0 has the registers below, BAR 2 private and then shared memory, BAR 4 MSI-X if that is asked for.
+///
+#[doc = include_str!("REGISTERS.md")]
 #[derive(Debug)]
 pub struct TestFunction {
     bars: BarSet,

@@ -1,2 +1,20 @@
-//! See the crate's Cargo.toml.
+//! TDISP 1.0 and IDE_KM without I/O: the wire formats, the IDE capability with its keys, and the device
+//! security manager (DSM) that owns one state machine per TEE device interface (TDI).
+//!
+//! Bytes and plain descriptions go in; bytes and [`Effect`]s come out. No sockets, no clock, no threads.
+//!
+//! - [`wire`]: messages, objects and the interface report, parsed and encoded in both directions.
+//! - [`ide`]: the IDE extended capability's register image and the key state behind it.
+//! - [`dsm`]: the states, the checks of LOCK, the events that move a TDI, and the cascades between them.
 #![forbid(unsafe_code)]
+
+pub mod dsm;
+pub mod ide;
+pub mod wire;
+
+/// An SPDM session, as the transport below names it. Only compared for equality.
+pub type SessionId = u32;
+
+pub use dsm::{Answer, Cause, ConfigError, ConfigWrite, Dsm, DsmConfig, Effect, FunctionView};
+pub use ide::{Ide, IdeConfig, StreamIndex};
+pub use wire::{ErrorCode, FunctionId, InterfaceId, LockFlags, Nonce, TdiState};

@@ -1,0 +1,168 @@
+//! What can be chosen about a DSM. Every default is what a conforming device would do, by the best reading
+//! of the specification; where its text leaves room, the other reading is here as a setting.
+
+use thiserror::Error;
+
+use crate::ide::{IdeConfig, IdeConfigError};
+use crate::wire::LockFlags;
+
+/// Configuration of a DSM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DsmConfig {
+    /// Number of functions hosted, 1 to 256; their numbers are 0, 1, 2 and so on.
+    pub functions: usize,
+    /// How FUNCTION_ID names a function.
+    pub function_match: FunctionMatch,
+    /// LOCK_INTERFACE_FLAGS_SUPPORTED.
+    pub lock_flags: LockFlags,
+    /// DEV_ADDR_WIDTH, bits.
+    pub dev_addr_width: u8,
+    /// NUM_REQ_THIS, at least 1.
+    pub num_req_this: u8,
+    /// NUM_REQ_ALL, at least 1.
+    pub num_req_all: u8,
+    /// Most bytes of a report in one DEVICE_INTERFACE_REPORT, at least 1.
+    pub max_report_portion: u16,
+    /// Reserved fields of requests that are not zero.
+    pub reserved_fields: ReservedFields,
+    /// GET_DEVICE_INTERFACE_STATE from another session than the one that locked.
+    pub foreign_state_query: ForeignStateQuery,
+    /// Writes that change nothing, to registers that LOCK froze.
+    pub same_value_write: SameValueWrite,
+    /// Clearing Memory Space Enable or Bus Master Enable while locked or running.
+    pub command_clear: CommandClear,
+    /// Whether LOCK wants an address in every BAR. Only for transports without configuration space should it not.
+    pub bars_must_be_assigned: bool,
+    /// The IDE capability.
+    pub ide: IdeConfig,
+    /// What IDE_KM says of the device's ports.
+    pub ports: PortConfig,
+}
+
+impl Default for DsmConfig {
+    fn default() -> Self {
+        Self {
+            functions: 1,
+            function_match: FunctionMatch::default(),
+            lock_flags: LockFlags::new().with_no_fw_update(true).with_lock_msix(true),
+            dev_addr_width: 52,
+            num_req_this: 1,
+            num_req_all: 1,
+            max_report_portion: 4096,
+            reserved_fields: ReservedFields::default(),
+            foreign_state_query: ForeignStateQuery::default(),
+            same_value_write: SameValueWrite::default(),
+            command_clear: CommandClear::default(),
+            bars_must_be_assigned: true,
+            ide: IdeConfig::default(),
+            ports: PortConfig::default(),
+        }
+    }
+}
+
+/// How FUNCTION_ID names a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum FunctionMatch {
+    /// By the function number in bits 2:0, or in bits 7:0 when more than eight functions are hosted; bus,
+    /// device and segment are not looked at, because a device knows them only from what it is told.
+    #[default]
+    Number,
+    /// Function 0 has exactly this requester id, the others follow it.
+    Pinned {
+        /// Requester id of function 0.
+        requester_id: u16,
+        /// Its segment. A FUNCTION_ID that states a segment must state this one.
+        segment: u8,
+    },
+    /// Any id means function 0: for requesters that make one up.
+    Any,
+}
+
+/// What to do about a reserved field that is not zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ReservedFields {
+    /// Refuse the request.
+    #[default]
+    Reject,
+    /// Do not look at them. LOCK's reserved flags are refused nevertheless: they are not supported flags.
+    Ignore,
+}
+
+/// Whether any session may ask for a TDI's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ForeignStateQuery {
+    /// Only the session that locked, while it lives.
+    #[default]
+    Reject,
+    /// Any.
+    Answer,
+}
+
+/// What a write that changes nothing means to a frozen register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SameValueWrite {
+    /// Nothing.
+    #[default]
+    Ignore,
+    /// The same as one that changes something.
+    Error,
+}
+
+/// What clearing Memory Space Enable or Bus Master Enable means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CommandClear {
+    /// The TDI goes to ERROR.
+    #[default]
+    Error,
+    /// Nothing: lets an ordinary driver reset its device.
+    Lenient,
+}
+
+/// What QUERY_RESP says of the device's port, apart from the registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct PortConfig {
+    /// Highest port index that is accepted. An endpoint has port 0; further ones are names for the same port.
+    pub max_port_index: u8,
+    /// Requester id of function 0; [`super::Dsm::learn_address`] replaces it.
+    pub requester_id: u16,
+    /// Segment; [`super::Dsm::learn_address`] replaces it.
+    pub segment: u8,
+}
+
+/// A configuration that no DSM can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// No function, or more than a device can have.
+    #[error("{0} functions; there must be 1 to 256")]
+    Functions(usize),
+    /// A count that the protocol wants to be at least 1.
+    #[error("{0} must be at least 1")]
+    Zero(&'static str),
+    /// Reserved flags are set.
+    #[error("reserved LOCK flags are offered: {0:#06x}")]
+    LockFlags(u16),
+    /// The IDE capability.
+    #[error(transparent)]
+    Ide(#[from] IdeConfigError),
+}
+
+impl DsmConfig {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if self.functions == 0 || self.functions > 256 {
+            return Err(ConfigError::Functions(self.functions));
+        }
+        for (name, value) in [
+            ("NUM_REQ_THIS", u16::from(self.num_req_this)),
+            ("NUM_REQ_ALL", u16::from(self.num_req_all)),
+            ("the report portion", self.max_report_portion),
+        ] {
+            if value == 0 {
+                return Err(ConfigError::Zero(name));
+            }
+        }
+        if self.lock_flags.reserved() != 0 {
+            return Err(ConfigError::LockFlags(self.lock_flags.into_bits()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,155 @@
+//! Everything that moves TDIs without being a message: sessions, streams, configuration writes, resets,
+//! faults; and the cascades from one to the next (PCIe 6.1 §11.2.1, §11.2.6).
+
+use crate::SessionId;
+use crate::ide::{IdeEvent, InsecureCause, StreamIndex};
+
+use super::Dsm;
+use super::config::{CommandClear, SameValueWrite};
+use super::effect::{Cause, Effect, Fault};
+use super::tdi::Event;
+use super::view::{ConfigWrite, LockedRegister};
+
+impl Dsm {
+    /// An SPDM session is over, however it ended. The keys it programmed are wiped, their streams become
+    /// insecure, and the TDIs bound to them or locked through it go to ERROR.
+    pub fn session_ended(&mut self, session: SessionId) {
+        for function in 0..self.tdis.len() {
+            if self.binding(function).is_some_and(|binding| binding.session == session) {
+                self.fall(function, Cause::SessionEnded);
+            }
+        }
+        let mut events = Vec::new();
+        self.ide.session_ended(session, &mut events);
+        self.apply(events);
+        self.tdis.disown(session);
+        if self.key_manager == Some(session) {
+            self.key_manager = None;
+        }
+    }
+
+    /// Software wrote a register of a function that LOCK may have frozen.
+    pub fn config_written(&mut self, function: usize, write: ConfigWrite) {
+        let Some(binding) = self.binding(function) else { return };
+        if !write.changed && self.config.same_value_write == SameValueWrite::Ignore {
+            return;
+        }
+        let frozen = match write.register {
+            LockedRegister::MemorySpaceCleared | LockedRegister::BusMasterCleared => {
+                self.config.command_clear == CommandClear::Error
+            }
+            LockedRegister::MsiX => binding.lock.flags.lock_msix(),
+            LockedRegister::Bar(_)
+            | LockedRegister::ExpansionRom
+            | LockedRegister::Bist
+            | LockedRegister::DeviceControl
+            | LockedRegister::PowerState
+            | LockedRegister::ResizableBar
+            | LockedRegister::VfResizableBar
+            | LockedRegister::EnhancedAllocation
+            | LockedRegister::Ari
+            | LockedRegister::Pasid
+            | LockedRegister::Multicast
+            | LockedRegister::PageRequest
+            | LockedRegister::SrIov => true,
+        };
+        if frozen {
+            self.fall(function, Cause::ConfigurationWritten(write.register));
+        }
+    }
+
+    /// Reads the IDE capability; `offset` counts from its start, and its 4-byte header reads as zero.
+    pub fn ide_read(&self, offset: u16, data: &mut [u8]) {
+        self.ide.read(offset, data);
+    }
+
+    /// Writes the IDE capability, any width at any offset from its start. A bound stream that is disabled,
+    /// or whose control or association registers change, takes its TDIs to ERROR.
+    pub fn ide_write(&mut self, offset: u16, data: &[u8]) {
+        let mut events = Vec::new();
+        self.ide.write(offset, data, &mut events);
+        self.apply(events);
+    }
+
+    /// A stream failed outside of its registers: integrity check, link.
+    pub fn stream_failed(&mut self, stream: StreamIndex, cause: InsecureCause) {
+        let mut events = Vec::new();
+        self.ide.fail(stream, cause, &mut events);
+        self.apply(events);
+    }
+
+    /// The link went down: no stream survives it.
+    pub fn link_down(&mut self) {
+        let streams: Vec<StreamIndex> = self.ide.streams().map(|view| view.index).collect();
+        for stream in streams {
+            self.stream_failed(stream, InsecureCause::LinkDown);
+        }
+    }
+
+    /// Something went wrong inside the device that a locked or running TDI does not survive.
+    pub fn fault(&mut self, function: usize, fault: Fault) {
+        self.fall(function, Cause::Fault(fault));
+    }
+
+    /// Function level reset. SPDM sessions and IDE streams survive it.
+    pub fn function_reset(&mut self, function: usize) {
+        self.fall(function, Cause::FunctionReset);
+    }
+
+    /// Conventional reset of one function other than function 0, or its removal: its TDI is unlocked.
+    pub fn function_conventional_reset(&mut self, function: usize) {
+        self.tdis.step(function, Event::Reset, Cause::ConventionalReset);
+    }
+
+    /// Conventional reset of the device: every TDI unlocked, every key gone, every IDE register at its
+    /// default. SPDM sessions die with it, but ending those is the owner's to do.
+    pub fn conventional_reset(&mut self) {
+        for function in 0..self.tdis.len() {
+            self.tdis.step(function, Event::Reset, Cause::ConventionalReset);
+        }
+        let mut events = Vec::new();
+        self.ide.reset(&mut events);
+        self.apply(events);
+        self.key_manager = None;
+    }
+
+    /// Carries what happened to streams on to TDIs, until nothing follows any more.
+    pub(super) fn apply(&mut self, events: Vec<IdeEvent>) {
+        let mut pending = events;
+        while !pending.is_empty() {
+            let mut caused = Vec::new();
+            for event in pending {
+                match event {
+                    IdeEvent::Secure(stream) => self.report_stream(stream, true),
+                    IdeEvent::Insecure(stream, cause) => {
+                        self.report_stream(stream, false);
+                        for function in self.bound_to(stream) {
+                            self.fall(function, Cause::StreamInsecure(stream, cause));
+                        }
+                    }
+                    IdeEvent::Written { stream, changed } => {
+                        let counts = changed || self.config.same_value_write == SameValueWrite::Error;
+                        if counts && !self.bound_to(stream).is_empty() {
+                            self.ide.fail(stream, InsecureCause::RegisterWritten, &mut caused);
+                        }
+                    }
+                }
+            }
+            pending = caused;
+        }
+    }
+
+    fn report_stream(&mut self, stream: StreamIndex, secure: bool) {
+        let stream_id = self.ide.view(stream).map_or(0, |view| view.control.stream_id());
+        self.tdis.effects.push_back(Effect::StreamSecure { stream, stream_id, secure });
+    }
+
+    fn bound_to(&self, stream: StreamIndex) -> Vec<usize> {
+        let bound = |function: &usize| self.binding(*function).is_some_and(|b| b.stream == stream);
+        (0..self.tdis.len()).filter(bound).collect()
+    }
+
+    fn fall(&mut self, function: usize, cause: Cause) {
+        self.tdis.step(function, Event::Fall, cause);
+    }
+}

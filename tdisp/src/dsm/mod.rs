@@ -1,0 +1,117 @@
+//! The device security manager: one state machine per TDI (PCIe 6.1 §11.2), the messages that drive it, and
+//! the cascades from sessions, streams, configuration writes and resets.
+
+mod config;
+mod dispatch;
+mod effect;
+mod events;
+mod key_management;
+mod lock;
+mod refusal;
+mod report;
+mod tdi;
+mod view;
+
+pub use config::{
+    CommandClear, ConfigError, DsmConfig, ForeignStateQuery, FunctionMatch, PortConfig, ReservedFields,
+    SameValueWrite,
+};
+pub use effect::{Cause, Effect, Fault};
+pub use refusal::Refusal;
+pub use view::{BarView, ConfigWrite, FunctionView, LockedRegister, RangeView, RomView};
+
+use crate::SessionId;
+use crate::ide::{Ide, StreamIndex};
+use crate::wire::{LockRequest, TdiState};
+use tdi::{Binding, Tdi, Tdis};
+
+/// Whether a message has an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Answer {
+    /// The response was appended.
+    Respond,
+    /// The message is discarded without a word.
+    Silent,
+}
+
+/// What a locked or running TDI is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BindingView {
+    /// Session that carried LOCK.
+    pub session: SessionId,
+    /// IDE stream.
+    pub stream: StreamIndex,
+    /// LOCK's parameters: flags, stream id, reporting offset.
+    pub lock: LockRequest,
+}
+
+/// The device security manager of one device.
+pub struct Dsm {
+    config: DsmConfig,
+    ide: Ide,
+    tdis: Tdis,
+    /// The session that IDE_KM belongs to until it ends (QUERY or KEY_PROG claim it).
+    key_manager: Option<SessionId>,
+    requester_id: u16,
+    segment: u8,
+}
+
+impl Dsm {
+    /// A DSM after a conventional reset.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the configuration contradicts the protocol or itself.
+    pub fn new(config: DsmConfig) -> Result<Self, ConfigError> {
+        config.check()?;
+        let ide = Ide::new(config.ide.clone())?;
+        let tdis = Tdis::new(config.functions);
+        let (requester_id, segment) = (config.ports.requester_id, config.ports.segment);
+        Ok(Self { config, ide, tdis, key_manager: None, requester_id, segment })
+    }
+
+    /// What it was built from.
+    pub fn config(&self) -> &DsmConfig {
+        &self.config
+    }
+
+    /// State of a TDI. A function that is not hosted is CONFIG_UNLOCKED.
+    pub fn state(&self, function: usize) -> TdiState {
+        self.tdis.get(function).map_or(TdiState::CONFIG_UNLOCKED, Tdi::state)
+    }
+
+    /// What a TDI is bound to, in CONFIG_LOCKED and RUN.
+    pub fn binding(&self, function: usize) -> Option<BindingView> {
+        self.tdis.get(function)?.binding().map(Binding::view)
+    }
+
+    /// The report that was fixed at LOCK, in CONFIG_LOCKED and RUN.
+    pub fn report(&self, function: usize) -> Option<&[u8]> {
+        Some(&self.tdis.get(function)?.binding()?.report)
+    }
+
+    /// The IDE capability, to look at.
+    pub fn ide(&self) -> &Ide {
+        &self.ide
+    }
+
+    /// The session that IDE_KM belongs to, if one claimed it.
+    pub fn key_manager(&self) -> Option<SessionId> {
+        self.key_manager
+    }
+
+    /// The next effect. To be drained after every other call.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.tdis.effects.pop_front()
+    }
+
+    /// The requester id of function 0 and its segment became known or changed, as QUERY_RESP shows them.
+    /// Whether that breaks a TDI is for the owner to say: [`Dsm::fault`] with [`Fault::RequesterIdChanged`].
+    pub fn learn_address(&mut self, requester_id: u16, segment: u8) {
+        self.requester_id = requester_id;
+        self.segment = segment;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,2 @@
 //! See the crate's Cargo.toml.
+pub mod guest;

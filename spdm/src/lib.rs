@@ -10,6 +10,7 @@ pub mod crypto;
 pub mod doe;
 pub mod identity;
 pub mod key_schedule;
+pub mod requester;
 pub mod responder;
 pub mod secured;
 pub mod session;

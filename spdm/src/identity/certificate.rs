@@ -151,8 +151,8 @@ pub fn verify_certificates(der: &[u8], policy: &Policy<'_>) -> Result<VerifiedCe
         first.as_raw()
     } else {
         let root = policy.root.ok_or(ChainError::RootMissing)?;
-        let (rest, issuer) =
-            X509Certificate::from_der(root).map_err(|_| ChainError::Malformed { index: 0, reason: "root" })?;
+        let (rest, issuer) = X509Certificate::from_der(root)
+            .map_err(|_| ChainError::Malformed { index: 0, reason: "root" })?;
         if !rest.is_empty() {
             return Err(ChainError::Malformed { index: 0, reason: "root" });
         }
@@ -334,9 +334,8 @@ fn leaf_key(leaf: &X509Certificate<'_>) -> Result<(AsymAlgorithm, Vec<u8>), Chai
     };
     let algorithm = algorithm.ok_or(ChainError::PublicKey)?;
     let point = &info.subject_public_key;
-    let well_formed = point.unused_bits == 0
-        && point.data.first() == Some(&4)
-        && point.data.len() == point_size(algorithm);
+    let well_formed =
+        point.unused_bits == 0 && point.data.first() == Some(&4) && point.data.len() == point_size(algorithm);
     if well_formed { Ok((algorithm, point.data.to_vec())) } else { Err(ChainError::PublicKey) }
 }
 

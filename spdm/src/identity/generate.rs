@@ -1,9 +1,9 @@
 //! Makes a device's certificate chain: root, intermediate, leaf, with fresh keys.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, OtherNameValue,
-    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, OtherNameValue, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
+    SanType, date_time_ymd,
 };
 use zeroize::Zeroizing;
 
@@ -13,9 +13,8 @@ use super::{Material, MaterialError, PciName, oid};
 
 /// The value of the SPDM extension: one entry that names id-DMTF-hardware-identity, without a definition
 /// (DSP0274 1.3 "Certificates", `id-spdm-cert-oids`).
-const HARDWARE_IDENTITY_LIST: [u8; 16] = [
-    0x30, 0x0e, 0x30, 0x0c, 0x06, 0x0a, 0x2b, 0x06, 0x01, 0x04, 0x01, 0x83, 0x1c, 0x82, 0x12, 0x02,
-];
+const HARDWARE_IDENTITY_LIST: [u8; 16] =
+    [0x30, 0x0e, 0x30, 0x0c, 0x06, 0x0a, 0x2b, 0x06, 0x01, 0x04, 0x01, 0x83, 0x1c, 0x82, 0x12, 0x02];
 
 /// Makes a root certificate authority, an intermediate and the leaf for `name`, all three with new keys of
 /// `algorithm`. Only the leaf's key survives; nobody can issue under this root again.
@@ -33,8 +32,7 @@ pub fn generate(name: &PciName, algorithm: AsymAlgorithm) -> Result<Material, Ma
 
     let intermediate_key = new_key(algorithm)?;
     let intermediate = authority("tdispd device CA", 0)?;
-    let intermediate_certificate =
-        intermediate.signed_by(&intermediate_key, &root_issuer).map_err(failed)?;
+    let intermediate_certificate = intermediate.signed_by(&intermediate_key, &root_issuer).map_err(failed)?;
     let intermediate_issuer = Issuer::from_params(&intermediate, &intermediate_key);
 
     let leaf_key = new_key(algorithm)?;
@@ -88,13 +86,9 @@ pub(super) fn leaf(name: &PciName) -> Result<CertificateParams, MaterialError> {
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(oid::EKU_RESPONDER_AUTH.to_vec())];
-    params.subject_alt_names = vec![SanType::OtherName((
-        PciName::OID.to_vec(),
-        OtherNameValue::Utf8String(name.to_string()),
-    ))];
-    params.custom_extensions = vec![CustomExtension::from_oid_content(
-        oid::SPDM_EXTENSION,
-        HARDWARE_IDENTITY_LIST.to_vec(),
-    )];
+    params.subject_alt_names =
+        vec![SanType::OtherName((PciName::OID.to_vec(), OtherNameValue::Utf8String(name.to_string())))];
+    params.custom_extensions =
+        vec![CustomExtension::from_oid_content(oid::SPDM_EXTENSION, HARDWARE_IDENTITY_LIST.to_vec())];
     Ok(params)
 }

@@ -1,0 +1,214 @@
+//! CHALLENGE and GET_MEASUREMENTS: proofs by signature.
+
+use super::command::{Challenged, Measurement, MeasurementQuery, MeasurementReport, Reply};
+use super::error::{Misuse, RequesterError, Violation};
+use super::state::{Core, Flow, Message, Next, Request};
+use crate::transcript::SigningContext;
+use crate::wire::{
+    Challenge, ChallengeAuth, GetMeasurements, MeasurementOperation, Measurements, OpaqueElements,
+    RequesterContext, ResponderFlags, SignatureRequest, SummaryType, Version,
+};
+
+/// `SlotID` of CHALLENGE_AUTH's first parameter.
+const SLOT_MASK: u8 = 0xf;
+/// `BasicMutAuthReq` of CHALLENGE_AUTH's first parameter.
+const BASIC_MUTUAL_AUTHENTICATION: u8 = 1 << 7;
+
+/// Bytes of the summary hash that a responder adds to CHALLENGE_AUTH or KEY_EXCHANGE_RSP.
+pub(super) fn summary_size(core: &Core, summary: SummaryType) -> Result<usize, Misuse> {
+    let connection = core.connected()?;
+    if summary == SummaryType::None {
+        return Ok(0);
+    }
+    if connection.info.capabilities.any(ResponderFlags::MEAS_MASK) {
+        Ok(connection.hash().size())
+    } else {
+        Err(Misuse::NotCapable("measurements"))
+    }
+}
+
+/// `Some` random context where the version has one.
+fn new_context(core: &Core, version: Version) -> Result<Option<RequesterContext>, RequesterError> {
+    if version >= Version::V1_3 { core.random().map(Some) } else { Ok(None) }
+}
+
+/// What a summary hash was asked for, found.
+pub(super) fn found(summary: &[u8]) -> Option<Vec<u8>> {
+    (!summary.is_empty()).then(|| summary.to_vec())
+}
+
+/// Opaque data has to be in the general form, the only one that is offered.
+pub(super) fn check_opaque(message: &Message<'_>, opaque: &[u8]) -> Result<(), RequesterError> {
+    OpaqueElements::new(opaque)
+        .and_then(|mut elements| elements.try_for_each(|element| element.map(|_| ())))
+        .map_err(|error| message.malformed(error))
+}
+
+/// CHALLENGE on its way.
+pub(super) struct PendingChallenge {
+    slot: u8,
+    summary_size: usize,
+    context: Option<RequesterContext>,
+}
+
+impl PendingChallenge {
+    /// CHALLENGE.
+    pub(super) fn start(core: &Core, slot: u8, summary: SummaryType) -> Result<Next, RequesterError> {
+        let connection = core.connected()?;
+        if core.in_session() {
+            return Err(Misuse::InSession.into());
+        }
+        if !connection.info.capabilities.has(ResponderFlags::CHAL) {
+            return Err(Misuse::NotCapable("CHALLENGE").into());
+        }
+        connection.peer(slot)?;
+        let version = connection.info.version;
+        let summary_size = summary_size(core, summary)?;
+        let context = new_context(core, version)?;
+        let mut bytes = Vec::new();
+        Challenge { version, slot, summary, nonce: core.random()?, context }.encode(&mut bytes);
+        let flow = Flow::Challenge(Self { slot, summary_size, context });
+        Ok(Next::Send(Request::clear(version, bytes, flow)))
+    }
+
+    /// CHALLENGE_AUTH.
+    pub(super) fn authenticate(self, core: &mut Core, message: &Message<'_>) -> Result<Next, RequesterError> {
+        let connection = core.connected()?;
+        let (hash_size, signature_size) =
+            (connection.hash().size(), connection.info.algorithms.signature.signature_size());
+        let (response, exact) = message
+            .parse(|reader| ChallengeAuth::parse(reader, hash_size, self.summary_size, signature_size))?;
+        let peer = connection.peer(self.slot)?;
+        let about_slot =
+            response.attributes & SLOT_MASK == self.slot && response.slot_mask >> self.slot & 1 == 1;
+        message.require(about_slot, Violation::Slot)?;
+        message.require(
+            response.attributes & BASIC_MUTUAL_AUTHENTICATION == 0,
+            Violation::NotAnnounced("mutual authentication"),
+        )?;
+        message.require(response.chain_hash == peer.chain_digest.as_ref(), Violation::Digest("chain"))?;
+        message.require(response.context == self.context, Violation::Context)?;
+        check_opaque(message, response.opaque)?;
+        let signed = exact.get(..exact.len() - response.signature.len()).unwrap_or_default();
+        let log = connection.identity_log.as_ref();
+        let digest = connection.extend(&*core.provider, log, [message.request, signed])?.digest();
+        let context = SigningContext::ChallengeAuth;
+        let genuine = connection.verify(&*core.provider, peer, context, &digest, response.signature);
+        message.require(genuine, Violation::Signature)?;
+        core.connected_mut()?.identity_log = None;
+        Ok(Next::Done(Reply::Challenged(Challenged {
+            slot: self.slot,
+            summary: found(response.summary),
+            opaque: response.opaque.to_vec(),
+        })))
+    }
+}
+
+/// GET_MEASUREMENTS on its way.
+pub(super) struct PendingMeasurements {
+    query: MeasurementQuery,
+    context: Option<RequesterContext>,
+}
+
+impl PendingMeasurements {
+    /// GET_MEASUREMENTS.
+    pub(super) fn start(core: &Core, query: MeasurementQuery) -> Result<Next, RequesterError> {
+        let connection = core.connected()?;
+        let capabilities = connection.info.capabilities;
+        if !capabilities.any(ResponderFlags::MEAS_MASK) {
+            return Err(Misuse::NotCapable("measurements").into());
+        }
+        if matches!(query.operation, MeasurementOperation::One(0 | 0xff)) {
+            return Err(Misuse::OutOfRange("measurement index").into());
+        }
+        let signature = match query.signed_by {
+            None => None,
+            Some(_) if !capabilities.has(ResponderFlags::MEAS_SIG) => {
+                return Err(Misuse::NotCapable("signed measurements").into());
+            }
+            Some(slot) => {
+                connection.peer(slot)?;
+                Some(SignatureRequest { nonce: core.random()?, slot })
+            }
+        };
+        let version = connection.info.version;
+        let context = new_context(core, version)?;
+        let mut bytes = Vec::new();
+        GetMeasurements {
+            version,
+            raw: query.raw,
+            new: false,
+            operation: query.operation,
+            signature,
+            context,
+        }
+        .encode(&mut bytes);
+        let flow = Flow::Measurements(Self { query, context });
+        Ok(Next::Send(Request::new(core, version, bytes, flow)))
+    }
+
+    /// MEASUREMENTS.
+    pub(super) fn report(self, core: &mut Core, message: &Message<'_>) -> Result<Next, RequesterError> {
+        let connection = core.connected()?;
+        let signature_size = match self.query.signed_by {
+            Some(_) => connection.info.algorithms.signature.signature_size(),
+            None => 0,
+        };
+        let (response, exact) = message.parse(|reader| Measurements::parse(reader, signature_size))?;
+        message.require(response.context == self.context, Violation::Context)?;
+        check_opaque(message, response.opaque)?;
+        let measurements = self.blocks(message, &response)?;
+
+        let signed = exact.get(..exact.len() - response.signature.len()).unwrap_or_default();
+        let log = connection.measurement_log.as_ref();
+        let log = connection.extend(&*core.provider, log, [message.request, signed])?;
+        if let Some(slot) = self.query.signed_by {
+            message.require(response.slot == slot, Violation::Slot)?;
+            let (peer, context) = (connection.peer(slot)?, SigningContext::Measurements);
+            let genuine =
+                connection.verify(&*core.provider, peer, context, &log.digest(), response.signature);
+            message.require(genuine, Violation::Signature)?;
+        }
+        core.connected_mut()?.measurement_log = self.query.signed_by.is_none().then_some(log);
+        let counted = self.query.operation == MeasurementOperation::Count;
+        Ok(Next::Done(Reply::Measurements(MeasurementReport {
+            total: counted.then_some(response.total),
+            measurements,
+            signed: self.query.signed_by.map(|_| response.changed),
+            opaque: response.opaque.to_vec(),
+        })))
+    }
+
+    /// The blocks, after comparing them with the request.
+    fn blocks(
+        &self,
+        message: &Message<'_>,
+        response: &Measurements<'_>,
+    ) -> Result<Vec<Measurement>, RequesterError> {
+        let broken = |what| message.violation(Violation::Measurements(what));
+        let mut measurements: Vec<Measurement> = Vec::new();
+        for block in response.iter() {
+            let block = block.map_err(|error| message.malformed(error))?;
+            if measurements.iter().any(|earlier| earlier.index == block.index) {
+                return Err(broken("an index appears twice"));
+            }
+            measurements.push(Measurement {
+                index: block.index,
+                kind: block.kind,
+                raw: block.raw,
+                value: block.value.to_vec(),
+            });
+        }
+        if measurements.len() != usize::from(response.blocks) {
+            return Err(broken("the number of blocks"));
+        }
+        let fits = match self.query.operation {
+            MeasurementOperation::Count => measurements.is_empty(),
+            MeasurementOperation::One(index) => {
+                matches!(measurements.as_slice(), [one] if one.index == index)
+            }
+            MeasurementOperation::All => !measurements.is_empty(),
+        };
+        if fits { Ok(measurements) } else { Err(broken("what was asked for")) }
+    }
+}

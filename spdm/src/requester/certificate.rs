@@ -1,0 +1,194 @@
+//! GET_DIGESTS and GET_CERTIFICATE: who the responder says it is, and whether that holds.
+
+use super::command::{PeerCertificate, Reply, SlotDigests, Trust};
+use super::config::{RootPin, TrustPolicy};
+use super::error::{Misuse, RequesterError, Violation};
+use super::state::{Core, Flow, Message, Next, Peer, Request};
+use crate::crypto::{Digest, HashAlgorithm, hash};
+use crate::identity::{Policy, VerifiedCertificates, verify_certificates};
+use crate::slot::SLOT_COUNT;
+use crate::wire::{
+    Certificate, CertificateChain, Digests, GetCertificate, GetDigests, ResponderFlags, Version,
+};
+
+/// Bytes of CERTIFICATE before the portion.
+const CERTIFICATE_OVERHEAD: usize = 8;
+
+/// GET_DIGESTS.
+pub(super) fn get_digests(core: &Core) -> Result<Next, RequesterError> {
+    let version = capable(core)?;
+    let mut bytes = Vec::new();
+    GetDigests { version }.encode(&mut bytes);
+    Ok(Next::Send(Request::new(core, version, bytes, Flow::Digests)))
+}
+
+/// DIGESTS.
+pub(super) fn digests(core: &mut Core, message: &Message<'_>) -> Result<Next, RequesterError> {
+    let size = core.connected()?.hash().size();
+    let (response, exact) = message.parse(|reader| Digests::parse(reader, size))?;
+    let slots = (0_u8..8).filter_map(|slot| Some((slot, response.digest(slot)?.to_vec())));
+    let digests = SlotDigests {
+        supported: response.supported_slots,
+        provisioned: response.provisioned_slots,
+        digests: slots.collect(),
+    };
+    log(core, message, exact)?;
+    core.connected_mut()?.digests = Some(digests.clone());
+    Ok(Next::Done(Reply::Digests(digests)))
+}
+
+fn capable(core: &Core) -> Result<Version, Misuse> {
+    let info = &core.connected()?.info;
+    if info.capabilities.has(ResponderFlags::CERT) {
+        Ok(info.version)
+    } else {
+        Err(Misuse::NotCapable("certificates"))
+    }
+}
+
+/// Exchanges in the clear are part of what CHALLENGE signs.
+fn log(core: &mut Core, message: &Message<'_>, exact: &[u8]) -> Result<(), RequesterError> {
+    if !message.secured {
+        let connection = core.connected()?;
+        let log = connection.identity_log.as_ref();
+        let log = connection.extend(&*core.provider, log, [message.request, exact])?;
+        core.connected_mut()?.identity_log = Some(log);
+    }
+    Ok(())
+}
+
+/// A certificate chain on its way.
+pub(super) struct Fetch {
+    slot: u8,
+    chain: Vec<u8>,
+    /// Length of the whole, once the first portion told it.
+    total: Option<usize>,
+    /// Length asked for in the request under way.
+    asked: u16,
+}
+
+impl Fetch {
+    /// The first GET_CERTIFICATE.
+    pub(super) fn start(core: &Core, slot: u8) -> Result<Next, RequesterError> {
+        capable(core)?;
+        if usize::from(slot) >= SLOT_COUNT {
+            return Err(Misuse::OutOfRange("slot").into());
+        }
+        Self { slot, chain: Vec::new(), total: None, asked: 0 }.ask(core)
+    }
+
+    fn ask(mut self, core: &Core) -> Result<Next, RequesterError> {
+        let version = core.connected()?.info.version;
+        let room = usize::try_from(core.config.data_transfer_size).unwrap_or(usize::MAX);
+        let missing = self.total.map_or(usize::MAX, |total| total - self.chain.len());
+        let length = missing.min(room - CERTIFICATE_OVERHEAD);
+        self.asked = u16::try_from(length).unwrap_or(u16::MAX);
+        // A chain of 65535 bytes at most: the offset of a missing byte fits.
+        let offset = u16::try_from(self.chain.len()).unwrap_or(u16::MAX);
+        let mut bytes = Vec::new();
+        GetCertificate { version, slot: self.slot, slot_size: false, offset, length: self.asked }
+            .encode(&mut bytes);
+        Ok(Next::Send(Request::new(core, version, bytes, Flow::Certificate(self))))
+    }
+
+    /// CERTIFICATE: the next portion, or the end.
+    pub(super) fn portion(mut self, core: &mut Core, message: &Message<'_>) -> Result<Next, RequesterError> {
+        let (response, exact) = message.parse(Certificate::parse)?;
+        message.require(response.slot == self.slot, Violation::Slot)?;
+        let length = response.portion.len();
+        let total = self.chain.len() + length + usize::from(response.remainder);
+        let adds_up = (1..=usize::from(self.asked)).contains(&length)
+            && total <= usize::from(u16::MAX)
+            && self.total.is_none_or(|earlier| earlier == total);
+        message.require(adds_up, Violation::Portion)?;
+        self.total = Some(total);
+        self.chain.extend_from_slice(response.portion);
+        log(core, message, exact)?;
+        if response.remainder == 0 { self.finish(core, message) } else { self.ask(core) }
+    }
+
+    /// Checks the whole chain and remembers the leaf's key.
+    fn finish(self, core: &mut Core, message: &Message<'_>) -> Result<Next, RequesterError> {
+        let chain_digest = core.digest(&self.chain)?;
+        let connection = core.connected()?;
+        let announced = connection.digests.as_ref().and_then(|digests| digests.of(self.slot));
+        let agrees = announced.is_none_or(|announced| announced == chain_digest.as_ref());
+        message.require(agrees, Violation::Digest("chain"))?;
+
+        let view = CertificateChain::parse(&self.chain, connection.hash().size())
+            .map_err(|error| message.malformed(error))?;
+        let root = pinned_certificate(core, connection.hash(), view.root_hash)?;
+        let policy = Policy {
+            time: core.config.time,
+            root: root.as_deref(),
+            leaf_constraints_required: connection.info.version >= Version::V1_3,
+        };
+        let verified = verify_certificates(view.certificates, &policy)
+            .map_err(|error| RequesterError::Chain { slot: self.slot, error })?;
+        let root_digest = core.digest(&verified.root)?;
+        message.require(root_digest.as_ref() == view.root_hash, Violation::Digest("root"))?;
+        let algorithm = connection.info.algorithms.signature;
+        message.require(verified.algorithm == algorithm, Violation::KeyAlgorithm)?;
+        let trust = trust(core, &verified)?.ok_or_else(|| message.violation(Violation::Untrusted))?;
+
+        let peer = Peer { public_key: verified.public_key.clone(), chain_digest };
+        if let Some(known) = core.connected_mut()?.peers.get_mut(usize::from(self.slot)) {
+            *known = Some(peer);
+        }
+        Ok(Next::Done(Reply::Certificate(PeerCertificate {
+            slot: self.slot,
+            chain: verified,
+            chain_digest: chain_digest.as_ref().to_vec(),
+            root_digest: root_digest.as_ref().to_vec(),
+            trust,
+        })))
+    }
+}
+
+/// The pinned certificate that the chain hangs from, in case the chain leaves it out.
+fn pinned_certificate(
+    core: &Core,
+    algorithm: HashAlgorithm,
+    root_hash: &[u8],
+) -> Result<Option<Vec<u8>>, RequesterError> {
+    let TrustPolicy::Pinned(pins) = &core.config.trust else { return Ok(None) };
+    for pin in pins {
+        if let RootPin::Certificate(certificate) = pin
+            && hash(&*core.provider, algorithm, certificate)?.as_ref() == root_hash
+        {
+            return Ok(Some(certificate.clone()));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether, and why, the root deserves trust.
+fn trust(core: &Core, verified: &VerifiedCertificates) -> Result<Option<Trust>, RequesterError> {
+    let pins = match &core.config.trust {
+        TrustPolicy::FirstUse => return Ok(Some(Trust::FirstUse)),
+        TrustPolicy::Pinned(pins) => pins,
+    };
+    for pin in pins {
+        let pinned = match pin {
+            RootPin::Certificate(certificate) => *certificate == verified.root,
+            RootPin::Digest(digest) => {
+                let algorithm = HashAlgorithm::ALL.iter().find(|hash| hash.size() == digest.len());
+                let Some(algorithm) = algorithm else { continue };
+                hash(&*core.provider, *algorithm, &verified.root)? == Digest::new(digest)
+            }
+        };
+        if pinned {
+            return Ok(Some(Trust::Pinned));
+        }
+    }
+    Ok(None)
+}
+
+impl SlotDigests {
+    /// Digest of this slot's chain, if the slot is provisioned.
+    #[must_use]
+    pub fn of(&self, slot: u8) -> Option<&[u8]> {
+        let (_, digest) = self.digests.iter().find(|(number, _)| *number == slot)?;
+        Some(digest)
+    }
+}

@@ -1,0 +1,234 @@
+//! What a requester can be told to do, what comes next, and what it brings back.
+
+use core::time::Duration;
+
+use crate::SessionId;
+use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
+use crate::identity::VerifiedCertificates;
+use crate::wire::{ContentChanged, MeasurementOperation, ResponderFlags, SummaryType, Version};
+
+/// One thing to do. Most take one exchange; some take several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// GET_VERSION, GET_CAPABILITIES, NEGOTIATE_ALGORITHMS. Forgets whatever was known before, a session included.
+    Connect,
+    /// GET_DIGESTS.
+    Digests,
+    /// GET_CERTIFICATE in as many portions as it takes, then the checks of the whole chain.
+    Certificate {
+        /// Slot 0 to 7.
+        slot: u8,
+    },
+    /// CHALLENGE of a slot whose certificate chain has been fetched.
+    Challenge {
+        /// Slot 0 to 7.
+        slot: u8,
+        /// Which measurements the responder is to summarise.
+        summary: SummaryType,
+    },
+    /// GET_MEASUREMENTS, inside the session if there is one.
+    Measurements(MeasurementQuery),
+    /// KEY_EXCHANGE and FINISH with a slot whose certificate chain has been fetched.
+    StartSession {
+        /// Slot 0 to 7.
+        slot: u8,
+        /// Which measurements the responder is to summarise.
+        summary: SummaryType,
+        /// Whether a firmware update of the responder ends the session (`SessionPolicy` bit 0).
+        end_on_update: bool,
+    },
+    /// HEARTBEAT.
+    Heartbeat,
+    /// KEY_UPDATE and its verification with the new key.
+    UpdateKeys(UpdateKeys),
+    /// END_SESSION.
+    EndSession {
+        /// Whether a responder that caches negotiated state is to drop it.
+        clear_negotiated_state: bool,
+    },
+    /// VENDOR_DEFINED_REQUEST, inside the session if there is one.
+    Vendor {
+        /// Registry that assigned the vendor id.
+        standard_id: u16,
+        /// Vendor id, as long as its registry wants it.
+        vendor_id: Vec<u8>,
+        /// Payload.
+        payload: Vec<u8>,
+    },
+}
+
+/// Which measurements, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MeasurementQuery {
+    /// Count, one or all.
+    pub operation: MeasurementOperation,
+    /// Ask for raw bit streams where the responder has them.
+    pub raw: bool,
+    /// Slot whose key is to sign everything asked since the last signature; `None` asks for no signature.
+    pub signed_by: Option<u8>,
+}
+
+/// Which keys KEY_UPDATE replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpdateKeys {
+    /// The key for requests (UpdateKey).
+    Requests,
+    /// The keys for both directions (UpdateAllKeys).
+    Both,
+}
+
+/// What the host does next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Send this message, and give the answer to `receive`.
+    Send {
+        /// `true` for a secured record (DOE type 2), `false` for a clear message (DOE type 1).
+        secured: bool,
+        /// The message, without transport padding.
+        bytes: Vec<u8>,
+    },
+    /// Wait this long, then call `retry`.
+    RetryAfter(Duration),
+    /// The command is done.
+    Done(Reply),
+}
+
+/// What a command brought back. Everything in it has been verified as far as the message can be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// Of [`Command::Connect`].
+    Connected(ConnectionInfo),
+    /// Of [`Command::Digests`].
+    Digests(SlotDigests),
+    /// Of [`Command::Certificate`].
+    Certificate(PeerCertificate),
+    /// Of [`Command::Challenge`].
+    Challenged(Challenged),
+    /// Of [`Command::Measurements`].
+    Measurements(MeasurementReport),
+    /// Of [`Command::StartSession`].
+    SessionStarted(SessionInfo),
+    /// Of [`Command::Heartbeat`].
+    Alive,
+    /// Of [`Command::UpdateKeys`].
+    KeysUpdated,
+    /// Of [`Command::EndSession`].
+    SessionEnded,
+    /// Of [`Command::Vendor`]: the payload.
+    Vendor(Vec<u8>),
+}
+
+/// What GET_VERSION, GET_CAPABILITIES and NEGOTIATE_ALGORITHMS agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionInfo {
+    /// SPDM version of every message from now on.
+    pub version: Version,
+    /// What the responder can do.
+    pub capabilities: ResponderFlags,
+    /// CTExponent: 2^this microseconds is what the responder's cryptography may take.
+    pub ct_exponent: u8,
+    /// Largest message the responder receives, in bytes.
+    pub data_transfer_size: u32,
+    /// Algorithms.
+    pub algorithms: SelectedAlgorithms,
+}
+
+/// Algorithms the responder selected. Those it has no use for, given its capabilities, may be `None`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SelectedAlgorithms {
+    /// Hash of transcripts, digests and the key schedule.
+    pub hash: HashAlgorithm,
+    /// Signature algorithm of the responder.
+    pub signature: AsymAlgorithm,
+    /// Hash that measurements were made with; `None` for raw bit streams only.
+    pub measurement_hash: Option<HashAlgorithm>,
+    /// Key exchange group.
+    pub group: Option<DheGroup>,
+    /// AEAD suite.
+    pub aead: Option<Aead>,
+}
+
+/// Digests of the provisioned slots. They are hearsay until a chain or a signature confirms them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlotDigests {
+    /// Slots that exist, bit per slot; 0 before SPDM 1.3, which does not tell.
+    pub supported: u8,
+    /// Slots that hold a chain, bit per slot.
+    pub provisioned: u8,
+    /// Slot number and digest, ascending.
+    pub digests: Vec<(u8, Vec<u8>)>,
+}
+
+/// How the root of a chain came to be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// It is one of the roots the caller pinned.
+    Pinned,
+    /// It is trusted because nothing else was known. Whoever can put itself in the middle now, stays there.
+    FirstUse,
+}
+
+/// A certificate chain that holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// Slot it came from.
+    pub slot: u8,
+    /// The certificates and what was found in them.
+    pub chain: VerifiedCertificates,
+    /// Digest of the whole chain under the negotiated hash, as DIGESTS reports it.
+    pub chain_digest: Vec<u8>,
+    /// Digest of the root certificate under the negotiated hash.
+    pub root_digest: Vec<u8>,
+    /// Why its root is trusted.
+    pub trust: Trust,
+}
+
+/// A responder that proved it holds the key of a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Challenged {
+    /// The slot.
+    pub slot: u8,
+    /// Summary hash of the measurements, if one was asked for.
+    pub summary: Option<Vec<u8>>,
+    /// Opaque data.
+    pub opaque: Vec<u8>,
+}
+
+/// Measurements, and whether a signature vouches for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeasurementReport {
+    /// Number of measurements there are, if that was asked.
+    pub total: Option<u8>,
+    /// The measurements, in the responder's order.
+    pub measurements: Vec<Measurement>,
+    /// What the signature said about changes while measuring; `None` if there is no signature.
+    pub signed: Option<ContentChanged>,
+    /// Opaque data.
+    pub opaque: Vec<u8>,
+}
+
+/// One measurement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Measurement {
+    /// Index, 1 to 254.
+    pub index: u8,
+    /// `DMTFSpecMeasurementValueType` without the raw bit.
+    pub kind: u8,
+    /// Whether the value is a raw bit stream and not a digest.
+    pub raw: bool,
+    /// Digest or bit stream.
+    pub value: Vec<u8>,
+}
+
+/// A session that both sides have confirmed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// Its id on the wire.
+    pub id: SessionId,
+    /// Seconds within which the responder wants to hear of us; 0 if it does not care.
+    pub heartbeat_period: u8,
+    /// Version of secured messages (DSP0277).
+    pub secured_version: Version,
+    /// Summary hash of the measurements, if one was asked for when the session was started here.
+    pub summary: Option<Vec<u8>>,
+}

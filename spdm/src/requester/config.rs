@@ -1,0 +1,152 @@
+//! What a requester offers, whom it trusts and how long it waits.
+
+use core::time::Duration;
+
+use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm, Provider};
+use crate::wire::{MIN_DATA_TRANSFER_SIZE, RequesterFlags, Version};
+
+/// Versions this requester speaks.
+const VERSIONS: [Version; 2] = [Version::V1_2, Version::V1_3];
+
+/// Settings of a requester. The default offers everything the crate can do and trusts on first use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequesterConfig {
+    /// SPDM versions to choose the highest common one from: any of 1.2 and 1.3.
+    pub versions: Vec<Version>,
+    /// Versions of secured messages (DSP0277) to offer in KEY_EXCHANGE, in any order.
+    pub secured_versions: Vec<Version>,
+    /// Hashes to offer.
+    pub hashes: Vec<HashAlgorithm>,
+    /// Signature algorithms to offer. A responder chooses signature and hash independently; a pair the provider
+    /// cannot verify is refused when it is chosen.
+    pub signatures: Vec<AsymAlgorithm>,
+    /// Key exchange groups to offer.
+    pub groups: Vec<DheGroup>,
+    /// AEAD suites to offer.
+    pub aeads: Vec<Aead>,
+    /// Whether to offer heartbeats.
+    pub heartbeat: bool,
+    /// Whether to offer key updates.
+    pub key_update: bool,
+    /// CTExponent: 2^this microseconds is what our cryptography may take.
+    pub ct_exponent: u8,
+    /// Largest message we receive, in bytes; at least 42.
+    pub data_transfer_size: u32,
+    /// Which root certificates to trust.
+    pub trust: TrustPolicy,
+    /// Seconds since 1970 at which certificates have to be valid; `None` does not check.
+    pub time: Option<i64>,
+    /// How often a request is sent again when the responder is busy or not ready.
+    pub retries: u32,
+    /// How long to wait before a busy responder is asked again.
+    pub busy_delay: Duration,
+    /// Longest wait a responder may ask for.
+    pub max_delay: Duration,
+}
+
+/// Which root certificates to trust.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TrustPolicy {
+    /// Any root. The reply says so, and the caller may pin what it saw.
+    #[default]
+    FirstUse,
+    /// These and no others.
+    Pinned(Vec<RootPin>),
+}
+
+/// One trusted root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RootPin {
+    /// The certificate, in DER. It may be missing from the chain.
+    Certificate(Vec<u8>),
+    /// Digest of the certificate, under the hash of that length: SHA-256, SHA-384 or SHA-512.
+    Digest(Vec<u8>),
+}
+
+impl Default for RequesterConfig {
+    fn default() -> Self {
+        Self {
+            versions: VERSIONS.to_vec(),
+            secured_versions: vec![Version::V1_0, Version::V1_1, Version::V1_2],
+            hashes: vec![HashAlgorithm::Sha384, HashAlgorithm::Sha256],
+            signatures: vec![AsymAlgorithm::EcdsaP384, AsymAlgorithm::EcdsaP256],
+            groups: vec![DheGroup::P384, DheGroup::P256],
+            aeads: vec![Aead::Aes256Gcm, Aead::Aes128Gcm],
+            heartbeat: true,
+            key_update: true,
+            ct_exponent: 14,
+            data_transfer_size: 0x1200,
+            trust: TrustPolicy::FirstUse,
+            time: None,
+            retries: 20,
+            busy_delay: Duration::from_millis(50),
+            max_delay: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Settings that cannot work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequesterConfigError {
+    /// Nothing is offered.
+    #[error("no {0} is offered")]
+    Nothing(&'static str),
+    /// A version this crate does not speak.
+    #[error("SPDM {0} is not implemented")]
+    Version(Version),
+    /// The cryptographic provider does not have what is offered.
+    #[error("the cryptographic provider cannot do every {0} that is offered")]
+    Unavailable(&'static str),
+    /// DSP0274 wants room for at least 42 bytes.
+    #[error("a data transfer size of {0} is below 42")]
+    DataTransferSize(u32),
+}
+
+impl RequesterConfig {
+    /// Checks the settings against the crate and the provider.
+    pub(super) fn check(&self, provider: &dyn Provider) -> Result<(), RequesterConfigError> {
+        use RequesterConfigError::{DataTransferSize, Nothing, Unavailable};
+        let offers = [
+            ("version", self.versions.is_empty()),
+            ("version of secured messages", self.secured_versions.is_empty()),
+            ("hash", self.hashes.is_empty()),
+            ("signature algorithm", self.signatures.is_empty()),
+            ("key exchange group", self.groups.is_empty()),
+            ("AEAD suite", self.aeads.is_empty()),
+        ];
+        if let Some((what, _)) = offers.iter().find(|(_, empty)| *empty) {
+            return Err(Nothing(what));
+        }
+        if let Some(version) = self.versions.iter().find(|version| !VERSIONS.contains(version)) {
+            return Err(RequesterConfigError::Version(*version));
+        }
+        let verifiable = |signature: &AsymAlgorithm| {
+            self.hashes.iter().any(|hash| provider.supports_signature(*signature, *hash))
+        };
+        let available = [
+            ("hash", self.hashes.iter().all(|hash| provider.supports_hash(*hash))),
+            ("signature algorithm", self.signatures.iter().all(verifiable)),
+            ("key exchange group", self.groups.iter().all(|group| provider.supports_group(*group))),
+            ("AEAD suite", self.aeads.iter().all(|aead| provider.supports_aead(*aead))),
+        ];
+        if let Some((what, _)) = available.iter().find(|(_, available)| !*available) {
+            return Err(Unavailable(what));
+        }
+        if self.data_transfer_size < MIN_DATA_TRANSFER_SIZE {
+            return Err(DataTransferSize(self.data_transfer_size));
+        }
+        Ok(())
+    }
+
+    /// The capability flags that go with the settings.
+    pub(super) fn flags(&self) -> RequesterFlags {
+        let mut flags = RequesterFlags::ENCRYPT | RequesterFlags::MAC | RequesterFlags::KEY_EX;
+        if self.heartbeat {
+            flags |= RequesterFlags::HBEAT;
+        }
+        if self.key_update {
+            flags |= RequesterFlags::KEY_UPD;
+        }
+        RequesterFlags(flags)
+    }
+}

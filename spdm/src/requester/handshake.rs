@@ -1,0 +1,189 @@
+//! KEY_EXCHANGE and FINISH: from a connection to a session.
+
+use super::attest::{check_opaque, found, summary_size};
+use super::command::{Reply, SessionInfo};
+use super::error::{Misuse, RequesterError, Violation};
+use super::negotiate::both;
+use super::state::{ActiveSession, Core, Flow, Message, Next, Request};
+use crate::crypto::{Aead, DheGroup, KeyAgreement};
+use crate::secured::Protection;
+use crate::session::{Role, Session, SessionParameters};
+use crate::transcript::{SigningContext, Transcript};
+use crate::wire::{
+    Finish, FinishRsp, KeyExchange, KeyExchangeRsp, KeyExchangeSizes, POLICY_TERMINATE_ON_UPDATE,
+    RequesterFlags, ResponderFlags, SelectedSecuredVersion, SummaryType, SupportedSecuredVersions,
+    VersionNumber,
+};
+
+/// DSP0277 1.1 "AEAD limits": without an agreement on fewer, every sequence number but the last may be used.
+const SEQUENCE_LIMIT: u64 = u64::MAX;
+
+/// KEY_EXCHANGE on its way.
+pub(super) struct PendingKeyExchange {
+    slot: u8,
+    id: u16,
+    sizes: KeyExchangeSizes,
+    aead: Aead,
+    agreement: Box<dyn KeyAgreement>,
+}
+
+/// FINISH on its way.
+pub(super) struct PendingFinish {
+    /// TH up to and including FINISH.
+    transcript: Transcript,
+}
+
+impl PendingKeyExchange {
+    /// KEY_EXCHANGE.
+    pub(super) fn start(
+        core: &Core,
+        slot: u8,
+        summary: SummaryType,
+        end_on_update: bool,
+    ) -> Result<Next, RequesterError> {
+        let connection = core.connected()?;
+        if core.in_session() {
+            return Err(Misuse::InSession.into());
+        }
+        let (group, aead) = capable(core)?;
+        connection.peer(slot)?;
+        let hash_size = connection.hash().size();
+        let sizes = KeyExchangeSizes {
+            exchange: group.size(),
+            summary: summary_size(core, summary)?,
+            signature: connection.info.algorithms.signature.signature_size(),
+            // The handshake in the clear is not offered.
+            verify_data: hash_size,
+        };
+        let agreement = core.provider.start_exchange(group)?;
+        let id = session_id_half(core)?;
+        let versions: Vec<_> =
+            core.config.secured_versions.iter().map(|version| VersionNumber::new(*version)).collect();
+        let mut opaque = Vec::new();
+        SupportedSecuredVersions(&versions).encode(&mut opaque)?;
+        let version = connection.info.version;
+        let mut bytes = Vec::new();
+        KeyExchange {
+            version,
+            summary,
+            slot,
+            session_id: id,
+            policy: if end_on_update { POLICY_TERMINATE_ON_UPDATE } else { 0 },
+            random: core.random()?,
+            exchange: agreement.public(),
+            opaque: &opaque,
+        }
+        .encode(&mut bytes)?;
+        let flow = Flow::KeyExchange(Self { slot, id, sizes, aead, agreement });
+        Ok(Next::Send(Request::clear(version, bytes, flow)))
+    }
+
+    /// KEY_EXCHANGE_RSP, and FINISH if it proves that the responder has the slot's key and our secret.
+    pub(super) fn exchanged(self, core: &mut Core, message: &Message<'_>) -> Result<Next, RequesterError> {
+        let (response, exact) = message.parse(|reader| KeyExchangeRsp::parse(reader, &self.sizes))?;
+        let connection = core.connected()?;
+        let info = &connection.info;
+        message.require(response.mutual_auth == 0, Violation::NotAnnounced("mutual authentication"))?;
+        let heartbeat =
+            both(core.config.flags(), RequesterFlags::HBEAT, info.capabilities, ResponderFlags::HBEAT);
+        message
+            .require(heartbeat || response.heartbeat_period == 0, Violation::NotAnnounced("a heartbeat"))?;
+        check_opaque(message, response.opaque)?;
+        let selected =
+            SelectedSecuredVersion::find(response.opaque).map_err(|error| message.malformed(error))?;
+        let offered = |selected: &SelectedSecuredVersion| {
+            core.config.secured_versions.iter().any(|version| selected.0 == VersionNumber::new(*version))
+        };
+        let selected = selected.filter(offered);
+        let selected =
+            selected.ok_or_else(|| message.violation(Violation::Selection("secured message version")))?;
+
+        let peer = connection.peer(self.slot)?;
+        let provider = &*core.provider;
+        let hash = connection.hash();
+        let mut transcript = Transcript::session(provider, hash, &connection.vca, &peer.chain_digest)?;
+        transcript.append(message.request);
+        let signed = exact.len() - response.signature.len() - response.verify_data.len();
+        transcript.append(exact.get(..signed).unwrap_or_default());
+        let context = SigningContext::KeyExchangeRsp;
+        let genuine = connection.verify(provider, peer, context, &transcript.digest(), response.signature);
+        message.require(genuine, Violation::Signature)?;
+        transcript.append(response.signature);
+
+        let protection = if info.capabilities.has(ResponderFlags::ENCRYPT) {
+            Protection::EncryptAndMac
+        } else {
+            Protection::MacOnly
+        };
+        let parameters = SessionParameters {
+            id: u32::from(self.id) | u32::from(response.session_id) << 16,
+            role: Role::Requester,
+            version: info.version.0,
+            hash,
+            aead: self.aead,
+            protection,
+            sequence_limit: SEQUENCE_LIMIT,
+        };
+        let shared = self
+            .agreement
+            .agree(response.exchange)
+            .map_err(|_| message.violation(Violation::ExchangeData))?;
+        let th1 = transcript.digest();
+        let session = Session::new(provider, parameters, &shared, &th1)?;
+        session
+            .check_verify_data(provider, Role::Responder, &th1, response.verify_data)
+            .map_err(|_| message.violation(Violation::VerifyData))?;
+        transcript.append(response.verify_data);
+
+        let session_info = SessionInfo {
+            id: parameters.id,
+            heartbeat_period: response.heartbeat_period,
+            secured_version: selected.version(),
+            summary: found(response.summary),
+        };
+        let next = PendingFinish::start(core, &session, transcript)?;
+        core.session = Some(ActiveSession { session, info: session_info });
+        Ok(next)
+    }
+}
+
+impl PendingFinish {
+    /// FINISH, inside the session, under the keys of the handshake.
+    fn start(core: &Core, session: &Session, mut transcript: Transcript) -> Result<Next, RequesterError> {
+        let version = core.connected()?.info.version;
+        let mut bytes = Vec::new();
+        Finish { version, requester_slot: 0, signature: None, verify_data: &[] }.encode(&mut bytes);
+        transcript.append(&bytes);
+        let verify_data = session.verify_data(&*core.provider, Role::Requester, &transcript.digest())?;
+        transcript.append(verify_data.as_ref());
+        bytes.extend_from_slice(verify_data.as_ref());
+        let flow = Flow::Finish(Self { transcript });
+        Ok(Next::Send(Request { version, bytes, secured: true, flow }))
+    }
+
+    /// FINISH_RSP: the session is established.
+    pub(super) fn finished(mut self, core: &mut Core, message: &Message<'_>) -> Result<Next, RequesterError> {
+        let (_, exact) = message.parse(|reader| FinishRsp::parse(reader, 0))?;
+        self.transcript.append(exact);
+        let active = core.session.as_mut().ok_or(Misuse::NoSession)?;
+        active.session.establish(&*core.provider, &self.transcript.digest())?;
+        Ok(Next::Done(Reply::SessionStarted(active.info.clone())))
+    }
+}
+
+/// What a session needs of both sides.
+fn capable(core: &Core) -> Result<(DheGroup, Aead), Misuse> {
+    let info = &core.connected()?.info;
+    let algorithms = &info.algorithms;
+    match (algorithms.group, algorithms.aead) {
+        (Some(group), Some(aead)) if info.capabilities.has(ResponderFlags::KEY_EX | ResponderFlags::MAC) => {
+            Ok((group, aead))
+        }
+        _ => Err(Misuse::NotCapable("sessions")),
+    }
+}
+
+/// Our half of the session id, never 0 so that the whole is not either.
+fn session_id_half(core: &Core) -> Result<u16, RequesterError> {
+    Ok(u16::from_le_bytes(core.random()?).max(1))
+}

@@ -1,0 +1,353 @@
+//! The requester, without I/O: commands go in; messages to send, times to wait and verified replies come out.
+//!
+//! ```
+//! # use spdm::requester::{Command, Reply, Requester, RequesterError, Step};
+//! # use std::time::Duration;
+//! # fn exchange(secured: bool, message: &[u8]) -> (bool, Vec<u8>) { (secured, message.to_vec()) }
+//! fn run(requester: &mut Requester, command: Command) -> Result<Reply, RequesterError> {
+//!     let mut step = requester.begin(command)?;
+//!     loop {
+//!         step = match step {
+//!             Step::Send { secured, bytes } => {
+//!                 let (secured, response) = exchange(secured, &bytes); // the transport's part
+//!                 requester.receive(secured, &response)?
+//!             }
+//!             Step::RetryAfter(delay) => {
+//!                 std::thread::sleep(delay);
+//!                 requester.retry()?
+//!             }
+//!             Step::Done(reply) => return Ok(reply),
+//!         }
+//!     }
+//! }
+//! ```
+//!
+//! [`Driver`] is this loop over a [`Transport`], with one method and one reply type per command.
+
+mod attest;
+mod certificate;
+mod command;
+mod config;
+mod driver;
+mod error;
+mod handshake;
+mod negotiate;
+mod operate;
+mod saved;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use command::*;
+pub use config::{RequesterConfig, RequesterConfigError, RootPin, TrustPolicy};
+pub use driver::{Driver, DriverError, Response, Transport};
+pub use error::{Misuse, RequesterError, Violation};
+pub use saved::{RestoreError, SavedSession};
+
+use self::state::{Core, Flow, Message, Next, Request};
+use crate::codec::Reader;
+use crate::crypto::Provider;
+use crate::wire::{Code, ErrorCode, ErrorResponse, Header, NotReady, RespondIfReady};
+
+/// Longest ExtendedErrorData time exponent that is taken seriously: 2^31 µs.
+const MAX_DELAY_EXPONENT: u8 = 31;
+/// Bit that tells a response code from the code of its request.
+const REQUEST_BIT: u8 = 0x80;
+
+/// One requester's end of one connection, with at most one session on it.
+pub struct Requester {
+    core: Core,
+    pending: Option<Pending>,
+}
+
+/// The command under way.
+struct Pending {
+    request: Request,
+    turn: Turn,
+    /// Retries left.
+    patience: u32,
+}
+
+/// What a pending command waits for.
+enum Turn {
+    /// The response.
+    Receive,
+    /// The host's clock, then the same request again.
+    Repeat,
+    /// The host's clock, then RESPOND_IF_READY.
+    Fetch(NotReady),
+}
+
+impl Requester {
+    /// A requester without a connection.
+    ///
+    /// # Errors
+    /// [`RequesterConfigError`] for settings that cannot work with this crate or this provider.
+    pub fn new(config: RequesterConfig, provider: Box<dyn Provider>) -> Result<Self, RequesterConfigError> {
+        config.check(&*provider)?;
+        let core = Core { config, provider, connection: None, session: None };
+        Ok(Self { core, pending: None })
+    }
+
+    /// Takes up a session that was saved.
+    ///
+    /// # Errors
+    /// [`RestoreError`] if the session was not saved by this crate or cannot be used with this provider. The
+    /// requester is as before then, otherwise its earlier connection and session are forgotten.
+    pub fn restore(&mut self, saved: &SavedSession) -> Result<(), RestoreError> {
+        let (connection, session) = saved.revive(&*self.core.provider)?;
+        self.pending = None;
+        self.core.connection = Some(connection);
+        self.core.session = Some(session);
+        Ok(())
+    }
+
+    /// The session as it is now, for [`Self::restore`]; `None` without an established session, or while a command
+    /// is under way.
+    #[must_use]
+    pub fn save(&self) -> Option<SavedSession> {
+        if self.pending.is_some() {
+            return None;
+        }
+        SavedSession::of(&self.core)
+    }
+
+    /// What was negotiated.
+    #[must_use]
+    pub fn connection(&self) -> Option<&ConnectionInfo> {
+        self.core.connection.as_ref().map(|connection| &connection.info)
+    }
+
+    /// The established session.
+    #[must_use]
+    pub fn session(&self) -> Option<&SessionInfo> {
+        let active = self.core.session.as_ref()?;
+        active.session.is_established().then_some(&active.info)
+    }
+
+    /// Starts a command.
+    ///
+    /// # Errors
+    /// [`RequesterError::Misuse`] if it cannot be started now; nothing has changed then, and no step follows.
+    pub fn begin(&mut self, command: Command) -> Result<Step, RequesterError> {
+        if self.pending.is_some() {
+            return Err(Misuse::CommandInProgress.into());
+        }
+        let core = &mut self.core;
+        let next = match command {
+            Command::Connect => Ok(negotiate::Negotiation::start(core)),
+            Command::Digests => certificate::get_digests(core),
+            Command::Certificate { slot } => certificate::Fetch::start(core, slot),
+            Command::Challenge { slot, summary } => attest::PendingChallenge::start(core, slot, summary),
+            Command::Measurements(query) => attest::PendingMeasurements::start(core, query),
+            Command::StartSession { slot, summary, end_on_update } => {
+                handshake::PendingKeyExchange::start(core, slot, summary, end_on_update)
+            }
+            Command::Heartbeat => operate::heartbeat(core),
+            Command::UpdateKeys(keys) => operate::PendingKeyUpdate::start(core, keys),
+            Command::EndSession { clear_negotiated_state } => {
+                operate::end_session(core, clear_negotiated_state)
+            }
+            Command::Vendor { standard_id, vendor_id, payload } => {
+                operate::PendingVendor::start(core, standard_id, vendor_id, &payload)
+            }
+        }?;
+        self.proceed(next)
+    }
+
+    /// Takes the response to what [`Step::Send`] said. `secured` is how it came: as a secured record or in clear.
+    ///
+    /// # Errors
+    /// Any [`RequesterError`]; the command is over then. The session stands unless it was being started, or the
+    /// responder said that it ended.
+    pub fn receive(&mut self, secured: bool, response: &[u8]) -> Result<Step, RequesterError> {
+        let pending = match &self.pending {
+            None => return Err(Misuse::NoCommand.into()),
+            Some(Pending { turn: Turn::Receive, .. }) => self.pending.take(),
+            Some(_) => return Err(Misuse::WrongTurn.into()),
+        };
+        let pending = pending.ok_or(Misuse::NoCommand)?;
+        let result = self.handle(pending, secured, response);
+        if result.is_err() {
+            self.settle();
+        }
+        result
+    }
+
+    /// Goes on after the wait of [`Step::RetryAfter`].
+    ///
+    /// # Errors
+    /// [`RequesterError::Misuse`] if no wait was asked for; other errors end the command.
+    pub fn retry(&mut self) -> Result<Step, RequesterError> {
+        let pending = match &self.pending {
+            None => return Err(Misuse::NoCommand.into()),
+            Some(Pending { turn: Turn::Receive, .. }) => return Err(Misuse::WrongTurn.into()),
+            Some(_) => self.pending.take(),
+        };
+        let mut pending = pending.ok_or(Misuse::NoCommand)?;
+        let mut fetch = Vec::new();
+        if let Turn::Fetch(NotReady { request, token, .. }) = pending.turn {
+            RespondIfReady { version: pending.request.version, request, token }.encode(&mut fetch);
+        }
+        let bytes = if fetch.is_empty() { &pending.request.bytes } else { &fetch };
+        let step = self.protect(pending.request.secured, bytes).inspect_err(|_| self.settle())?;
+        pending.turn = Turn::Receive;
+        self.pending = Some(pending);
+        Ok(step)
+    }
+
+    /// Drops the command under way, if there is one: no response came, or nobody waits for it any more. A session
+    /// that was being started is gone. An established one may be out of step with the responder.
+    pub fn cancel(&mut self) {
+        self.pending = None;
+        self.settle();
+    }
+
+    /// After a failed command: half a session is none.
+    fn settle(&mut self) {
+        if self.core.session.as_ref().is_some_and(|active| !active.session.is_established()) {
+            self.core.session = None;
+        }
+    }
+
+    /// Turns what a command wants next into a step.
+    fn proceed(&mut self, next: Next) -> Result<Step, RequesterError> {
+        let request = match next {
+            Next::Done(reply) => return Ok(Step::Done(reply)),
+            Next::Send(request) => request,
+        };
+        if let Some(info) = self.connection() {
+            let limit = usize::try_from(info.data_transfer_size).unwrap_or(usize::MAX);
+            if request.bytes.len() > limit {
+                return Err(Misuse::TooLong { length: request.bytes.len(), limit }.into());
+            }
+        }
+        self.core.note_request(request.code());
+        let step = self.protect(request.secured, &request.bytes)?;
+        let patience = self.core.config.retries;
+        self.pending = Some(Pending { request, turn: Turn::Receive, patience });
+        Ok(step)
+    }
+
+    /// A message as it leaves.
+    fn protect(&mut self, secured: bool, message: &[u8]) -> Result<Step, RequesterError> {
+        if !secured {
+            return Ok(Step::Send { secured, bytes: message.to_vec() });
+        }
+        let active = self.core.session.as_mut().ok_or(Misuse::NoSession)?;
+        let mut bytes = Vec::new();
+        active.session.seal(message, &mut bytes)?;
+        Ok(Step::Send { secured, bytes })
+    }
+
+    /// One response, to the end.
+    fn handle(&mut self, pending: Pending, secured: bool, response: &[u8]) -> Result<Step, RequesterError> {
+        let code = pending.request.code();
+        let mut plain = Vec::new();
+        let response = if secured && pending.request.secured {
+            let active = self.core.session.as_mut().ok_or(Misuse::NoSession)?;
+            active.session.open(response, &mut plain)?;
+            plain.as_slice()
+        } else {
+            response
+        };
+        let message = Message { request: &pending.request.bytes, code, response, secured };
+        let header = Header::parse(&mut Reader::new(response)).map_err(|error| message.malformed(error))?;
+        if secured != pending.request.secured {
+            return Err(message.violation(match header.code {
+                Code::ERROR if !secured => Violation::UnprotectedError(ErrorCode(header.param1)),
+                _ => Violation::Protection { secured },
+            }));
+        }
+        let limit = usize::try_from(self.core.config.data_transfer_size).unwrap_or(usize::MAX);
+        if response.len() > limit.saturating_add(state::MAX_PADDING) {
+            return Err(message.violation(Violation::TooLong(response.len())));
+        }
+        if header.code == Code::ERROR {
+            let mut reader = Reader::new(response);
+            let error = ErrorResponse::parse(&mut reader).map_err(|error| message.malformed(error))?;
+            return self.refused(pending, &error);
+        }
+        let expected = pending.request.version;
+        message
+            .require(header.version == expected, Violation::Version { expected, received: header.version })?;
+        message.require(header.code.0 == code.0 & !REQUEST_BIT, Violation::Code(header.code))?;
+
+        let core = &mut self.core;
+        let next = match pending.request.flow {
+            Flow::Version(flow) => flow.version(core, &message),
+            Flow::Capabilities(flow) => flow.capabilities(core, &message),
+            Flow::Algorithms(flow) => flow.algorithms(core, &message),
+            Flow::Digests => certificate::digests(core, &message),
+            Flow::Certificate(flow) => flow.portion(core, &message),
+            Flow::Challenge(flow) => flow.authenticate(core, &message),
+            Flow::Measurements(flow) => flow.report(core, &message),
+            Flow::KeyExchange(flow) => flow.exchanged(core, &message),
+            Flow::Finish(flow) => flow.finished(core, &message),
+            Flow::Heartbeat => operate::alive(&message),
+            Flow::KeyUpdate(flow) => flow.acknowledged(core, &message),
+            Flow::EndSession => operate::ended(core, &message),
+            Flow::Vendor(flow) => flow.answered(&message),
+        }?;
+        self.proceed(next)
+    }
+
+    /// An ERROR: wait and try again, or give up.
+    fn refused(&mut self, mut pending: Pending, error: &ErrorResponse<'_>) -> Result<Step, RequesterError> {
+        let request = pending.request.code();
+        let violation = |violation| RequesterError::Violation { request, violation };
+        let (delay, turn) = match error.code {
+            ErrorCode::BUSY => (self.core.config.busy_delay, Turn::Repeat),
+            ErrorCode::RESPONSE_NOT_READY => {
+                let not_ready = error.not_ready().filter(|not_ready| {
+                    not_ready.request == request
+                        && not_ready.exponent <= MAX_DELAY_EXPONENT
+                        && not_ready.multiplier > 1
+                        && negotiate::may_be_deferred(request)
+                });
+                let not_ready = not_ready.ok_or_else(|| violation(Violation::NotReady))?;
+                (not_ready.delay(), Turn::Fetch(not_ready))
+            }
+            code => {
+                self.note_refusal(&pending.request, code);
+                return Err(RequesterError::Refused { request, code, data: error.data });
+            }
+        };
+        if delay > self.core.config.max_delay {
+            return Err(violation(Violation::Delay(delay)));
+        }
+        pending.patience =
+            pending.patience.checked_sub(1).ok_or(RequesterError::OutOfPatience { request })?;
+        pending.turn = turn;
+        self.pending = Some(pending);
+        Ok(Step::RetryAfter(delay))
+    }
+
+    /// What a final ERROR means for connection, session and logs.
+    fn note_refusal(&mut self, request: &Request, code: ErrorCode) {
+        if let Some(connection) = &mut self.core.connection
+            && request.code() == Code::GET_MEASUREMENTS
+        {
+            connection.measurement_log = None;
+        }
+        match code {
+            // The responder ends a session whose record it could not open (DSP0277).
+            ErrorCode::DECRYPT_ERROR if request.secured => self.core.session = None,
+            ErrorCode::REQUEST_RESYNCH => self.core.disconnect(),
+            _ => {}
+        }
+        if let (Flow::KeyUpdate(_), Some(active)) = (&request.flow, &mut self.core.session) {
+            active.session.revert_inbound();
+        }
+    }
+}
+
+impl core::fmt::Debug for Requester {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Requester")
+            .field("connection", &self.connection())
+            .field("session", &self.core.session.as_ref().map(|active| &active.session))
+            .field("pending", &self.pending.as_ref().map(|pending| pending.request.code()))
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,120 @@
+//! A connection with its session, at rest: what separate invocations of a program hand to each other.
+
+use serde::{Deserialize, Serialize};
+
+use super::command::{ConnectionInfo, SelectedAlgorithms, SessionInfo};
+use super::state::{ActiveSession, Connection, Core, Peer};
+use crate::SessionId;
+use crate::crypto::{CryptoError, Digest, Provider};
+use crate::session;
+use crate::slot::SLOT_COUNT;
+use crate::transcript::Vca;
+use crate::wire::{ResponderFlags, Version};
+
+/// An established session and the connection it lives on. It holds keys, which are wiped when it is dropped and
+/// not shown by `Debug`; whoever stores it keeps others from reading it. Using a copy after the original has sent
+/// something repeats sequence numbers: store it again after every command, and restore the newest only.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SavedSession {
+    session: session::SavedSession,
+    heartbeat_period: u8,
+    secured_version: u8,
+    version: u8,
+    capabilities: u32,
+    ct_exponent: u8,
+    data_transfer_size: u32,
+    algorithms: SelectedAlgorithms,
+    vca: Vec<u8>,
+    peers: Vec<SavedPeer>,
+}
+
+/// What signatures of one slot are checked with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct SavedPeer {
+    slot: u8,
+    public_key: Vec<u8>,
+    chain_digest: Vec<u8>,
+}
+
+/// A saved session that cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// Its parts contradict each other; it was not written by this program or was damaged.
+    #[error("the saved session is inconsistent: {0}")]
+    Inconsistent(&'static str),
+    /// The provider cannot use its keys.
+    #[error("the saved session's keys cannot be used: {0}")]
+    Crypto(#[from] CryptoError),
+}
+
+impl SavedSession {
+    /// The session's id.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.session.parameters().id
+    }
+
+    pub(super) fn of(core: &Core) -> Option<Self> {
+        let ActiveSession { session, info: session_info } = core.session.as_ref()?;
+        let connection = core.connection.as_ref()?;
+        let info = &connection.info;
+        let peers = (0_u8..).zip(&connection.peers).filter_map(|(slot, peer)| {
+            let Peer { public_key, chain_digest } = peer.clone()?;
+            Some(SavedPeer { slot, public_key, chain_digest: chain_digest.as_ref().to_vec() })
+        });
+        Some(Self {
+            session: session.save()?,
+            heartbeat_period: session_info.heartbeat_period,
+            secured_version: session_info.secured_version.0,
+            version: info.version.0,
+            capabilities: info.capabilities.0,
+            ct_exponent: info.ct_exponent,
+            data_transfer_size: info.data_transfer_size,
+            algorithms: info.algorithms,
+            vca: connection.vca.as_ref().to_vec(),
+            peers: peers.collect(),
+        })
+    }
+
+    pub(super) fn revive(
+        &self,
+        provider: &dyn Provider,
+    ) -> Result<(Connection, ActiveSession), RestoreError> {
+        let parameters = self.session.parameters();
+        let algorithms = &self.algorithms;
+        let agrees = parameters.role == session::Role::Requester
+            && parameters.version == self.version
+            && parameters.hash == algorithms.hash
+            && Some(parameters.aead) == algorithms.aead;
+        if !agrees {
+            return Err(RestoreError::Inconsistent("the session is not of this connection"));
+        }
+        let mut vca = Vca::new();
+        vca.append(&self.vca);
+        let info = ConnectionInfo {
+            version: Version(self.version),
+            capabilities: ResponderFlags(self.capabilities),
+            ct_exponent: self.ct_exponent,
+            data_transfer_size: self.data_transfer_size,
+            algorithms: *algorithms,
+        };
+        let mut connection = Connection::new(info, vca);
+        for saved in &self.peers {
+            let slot = connection.peers.get_mut(usize::from(saved.slot).min(SLOT_COUNT));
+            let slot = slot.ok_or(RestoreError::Inconsistent("a slot number"))?;
+            if saved.chain_digest.len() != algorithms.hash.size() {
+                return Err(RestoreError::Inconsistent("a digest's length"));
+            }
+            let chain_digest = Digest::new(&saved.chain_digest);
+            *slot = Some(Peer { public_key: saved.public_key.clone(), chain_digest });
+        }
+        let session_info = SessionInfo {
+            id: parameters.id,
+            heartbeat_period: self.heartbeat_period,
+            secured_version: Version(self.secured_version),
+            summary: None,
+        };
+        let session = session::Session::restore(provider, &self.session)?;
+        Ok((connection, ActiveSession { session, info: session_info }))
+    }
+}

@@ -1,0 +1,252 @@
+//! What outlives a command, and how a command's requests and responses travel through it.
+
+use super::attest::{PendingChallenge, PendingMeasurements};
+use super::certificate::Fetch;
+use super::command::{ConnectionInfo, Reply, SessionInfo, SlotDigests};
+use super::config::RequesterConfig;
+use super::error::{Misuse, RequesterError, Violation};
+use super::handshake::{PendingFinish, PendingKeyExchange};
+use super::negotiate::{Capable, Negotiation, Versioned};
+use super::operate::{PendingKeyUpdate, PendingVendor};
+use crate::codec::{DecodeError, Reader};
+use crate::crypto::{CryptoError, Digest, HashAlgorithm, Provider, hash};
+use crate::session::Session;
+use crate::slot::SLOT_COUNT;
+use crate::transcript::{SigningContext, Transcript, Vca, Verifier};
+use crate::wire::{Code, Version};
+
+/// DOE pads messages to whole double words; what lies in the padding is of no interest.
+pub(super) const MAX_PADDING: usize = 3;
+
+/// Everything but the command under way.
+pub(super) struct Core {
+    pub(super) config: RequesterConfig,
+    pub(super) provider: Box<dyn Provider>,
+    pub(super) connection: Option<Connection>,
+    pub(super) session: Option<ActiveSession>,
+}
+
+/// The result of a negotiation, and what was learned over it.
+pub(super) struct Connection {
+    pub(super) info: ConnectionInfo,
+    pub(super) vca: Vca,
+    pub(super) digests: Option<SlotDigests>,
+    pub(super) peers: [Option<Peer>; SLOT_COUNT],
+    /// M1/M2 without the challenge itself, since the last GET_DIGESTS or CHALLENGE.
+    pub(super) identity_log: Option<Transcript>,
+    /// L1/L2 since the last signature.
+    pub(super) measurement_log: Option<Transcript>,
+}
+
+/// What signatures of one slot are checked with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    pub(super) public_key: Vec<u8>,
+    pub(super) chain_digest: Digest,
+}
+
+/// A session from KEY_EXCHANGE_RSP on.
+pub(super) struct ActiveSession {
+    pub(super) session: Session,
+    pub(super) info: SessionInfo,
+}
+
+impl Connection {
+    pub(super) fn new(info: ConnectionInfo, vca: Vca) -> Self {
+        Self {
+            info,
+            vca,
+            digests: None,
+            peers: Default::default(),
+            identity_log: None,
+            measurement_log: None,
+        }
+    }
+
+    pub(super) fn hash(&self) -> HashAlgorithm {
+        self.info.algorithms.hash
+    }
+
+    /// The slot's key, if its chain has been verified.
+    pub(super) fn peer(&self, slot: u8) -> Result<&Peer, Misuse> {
+        let peer = self.peers.get(usize::from(slot)).ok_or(Misuse::OutOfRange("slot"))?;
+        peer.as_ref().ok_or(Misuse::NoCertificate(slot))
+    }
+
+    /// Checks a signature over a transcript; `false` if it is wrong.
+    pub(super) fn verify(
+        &self,
+        provider: &dyn Provider,
+        peer: &Peer,
+        context: SigningContext,
+        transcript: &Digest,
+        signature: &[u8],
+    ) -> bool {
+        let verifier = Verifier {
+            algorithm: self.info.algorithms.signature,
+            hash: self.hash(),
+            version: self.info.version,
+            public_key: &peer.public_key,
+        };
+        verifier.verify(provider, context, transcript, signature).is_ok()
+    }
+
+    /// Adds an exchange to a log that begins with VCA.
+    pub(super) fn extend(
+        &self,
+        provider: &dyn Provider,
+        log: Option<&Transcript>,
+        parts: [&[u8]; 2],
+    ) -> Result<Transcript, CryptoError> {
+        let mut log = match log {
+            Some(log) => log.clone(),
+            None => Transcript::new(provider, self.hash(), &self.vca)?,
+        };
+        parts.iter().for_each(|part| log.append(part));
+        Ok(log)
+    }
+}
+
+impl Core {
+    /// The negotiated connection.
+    pub(super) fn connected(&self) -> Result<&Connection, Misuse> {
+        self.connection.as_ref().ok_or(Misuse::NotConnected)
+    }
+
+    /// As [`Self::connected`], for use while a response is handled.
+    pub(super) fn connected_mut(&mut self) -> Result<&mut Connection, Misuse> {
+        self.connection.as_mut().ok_or(Misuse::NotConnected)
+    }
+
+    /// Whether there is an established session, which then carries every request.
+    pub(super) fn in_session(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// Digest under the negotiated hash.
+    pub(super) fn digest(&self, data: &[u8]) -> Result<Digest, RequesterError> {
+        Ok(hash(&*self.provider, self.connected()?.hash(), data)?)
+    }
+
+    /// Random bytes.
+    pub(super) fn random<const N: usize>(&self) -> Result<[u8; N], RequesterError> {
+        let mut bytes = [0; N];
+        self.provider.random(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Forgets connection and session.
+    pub(super) fn disconnect(&mut self) {
+        self.connection = None;
+        self.session = None;
+    }
+
+    /// What a request of this code does to the logs before it leaves (DSP0274 1.3 "CHALLENGE_AUTH signature
+    /// generation", "MEASUREMENTS signature generation").
+    pub(super) fn note_request(&mut self, code: Code) {
+        let Some(connection) = &mut self.connection else { return };
+        if code != Code::GET_MEASUREMENTS {
+            connection.measurement_log = None;
+        }
+        let skips_challenge = [
+            Code::GET_MEASUREMENTS,
+            Code::KEY_EXCHANGE,
+            Code::FINISH,
+            Code::KEY_UPDATE,
+            Code::HEARTBEAT,
+            Code::END_SESSION,
+        ];
+        if code == Code::GET_DIGESTS || skips_challenge.contains(&code) {
+            connection.identity_log = None;
+        }
+    }
+}
+
+/// A request ready to leave, and what handles its response.
+pub(super) struct Request {
+    /// Version of the request and of its response.
+    pub(super) version: Version,
+    /// The message in clear.
+    pub(super) bytes: Vec<u8>,
+    /// Whether it travels inside the session.
+    pub(super) secured: bool,
+    pub(super) flow: Flow,
+}
+
+impl Request {
+    /// A request outside any session.
+    pub(super) fn clear(version: Version, bytes: Vec<u8>, flow: Flow) -> Self {
+        Self { version, bytes, secured: false, flow }
+    }
+
+    /// A request that uses the session if there is one.
+    pub(super) fn new(core: &Core, version: Version, bytes: Vec<u8>, flow: Flow) -> Self {
+        Self { version, bytes, secured: core.in_session(), flow }
+    }
+
+    /// Its code.
+    pub(super) fn code(&self) -> Code {
+        Code(self.bytes.get(1).copied().unwrap_or_default())
+    }
+}
+
+/// The response a command waits for, with what has to be remembered until it comes.
+pub(super) enum Flow {
+    Version(Negotiation),
+    Capabilities(Versioned),
+    Algorithms(Capable),
+    Digests,
+    Certificate(Fetch),
+    Challenge(PendingChallenge),
+    Measurements(PendingMeasurements),
+    KeyExchange(PendingKeyExchange),
+    Finish(PendingFinish),
+    Heartbeat,
+    KeyUpdate(PendingKeyUpdate),
+    EndSession,
+    Vendor(PendingVendor),
+}
+
+/// What follows a response.
+pub(super) enum Next {
+    Send(Request),
+    Done(Reply),
+}
+
+/// A response of the right code and version, with the request it answers.
+pub(super) struct Message<'a> {
+    /// The request in clear.
+    pub(super) request: &'a [u8],
+    pub(super) code: Code,
+    /// The response in clear, with padding unless it came in a record.
+    pub(super) response: &'a [u8],
+    pub(super) secured: bool,
+}
+
+impl<'a> Message<'a> {
+    /// Parses the whole response; also gives it without its padding, as transcripts want it.
+    pub(super) fn parse<T>(
+        &self,
+        parse: impl FnOnce(&mut Reader<'a>) -> Result<T, DecodeError>,
+    ) -> Result<(T, &'a [u8]), RequesterError> {
+        let mut reader = Reader::new(self.response);
+        let padding = if self.secured { 0 } else { MAX_PADDING };
+        let parsed = parse(&mut reader).and_then(|parsed| reader.finish(padding).map(|()| parsed));
+        let parsed = parsed.map_err(|error| self.malformed(error))?;
+        let exact = self.response.get(..reader.consumed()).unwrap_or_default();
+        Ok((parsed, exact))
+    }
+
+    pub(super) fn malformed(&self, error: DecodeError) -> RequesterError {
+        RequesterError::Malformed { request: self.code, error }
+    }
+
+    pub(super) fn violation(&self, violation: Violation) -> RequesterError {
+        RequesterError::Violation { request: self.code, violation }
+    }
+
+    /// Fails with `violation` unless `holds`.
+    pub(super) fn require(&self, holds: bool, violation: Violation) -> Result<(), RequesterError> {
+        if holds { Ok(()) } else { Err(self.violation(violation)) }
+    }
+}

@@ -7,7 +7,7 @@ use crate::wire::{
 };
 
 use super::config::{ForeignStateQuery, FunctionMatch, ReservedFields};
-use super::effect::{Cause, Effect};
+use super::effect::Effect;
 use super::refusal::Refusal;
 use super::tdi::{Event, Outcome, Tdi};
 use super::view::FunctionView;
@@ -76,7 +76,7 @@ impl Dsm {
             }
             Request::GetState => reply(interface, Response::State(self.state(function)), response),
             Request::GetReport { offset, length } => {
-                self.apply_message(function, Event::Report, Cause::Locked)?;
+                self.apply_message(function, Event::Report)?;
                 let report = self.report(function).unwrap_or_default();
                 let (portion, remainder) =
                     portion(report, offset, length.min(self.config.max_report_portion))?;
@@ -87,11 +87,11 @@ impl Dsm {
                 reply(interface, Response::Lock(nonce), response);
             }
             Request::Start(nonce) => {
-                self.apply_message(function, Event::Start(&nonce), Cause::Started)?;
+                self.apply_message(function, Event::Start(&nonce))?;
                 reply(interface, Response::Start, response);
             }
             Request::Stop => {
-                self.apply_message(function, Event::Stop, Cause::Stopped)?;
+                self.apply_message(function, Event::Stop)?;
                 reply(interface, Response::Stop, response);
             }
             Request::BindP2p(_) | Request::UnbindP2p(_) | Request::SetMmioAttribute(_) | Request::Vdm(_) => {
@@ -109,11 +109,9 @@ impl Dsm {
     ) -> Result<&'f FunctionView, Refusal> {
         let id = interface.function;
         if self.config.reserved_fields == ReservedFields::Reject {
-            if interface.reserved != 0 {
-                return Err(Refusal::Reserved("INTERFACE_ID"));
-            }
-            if id.reserved() != 0 || (id.segment().is_none() && id.segment_field() != 0) {
-                return Err(Refusal::Reserved("FUNCTION_ID"));
+            let unstated_segment = id.segment().is_none() && id.segment_field() != 0;
+            if interface.reserved != 0 || id.reserved() != 0 || unstated_segment {
+                return Err(Refusal::ReservedInterface);
             }
         }
         let number = match self.config.function_match {
@@ -182,7 +180,7 @@ impl Dsm {
             given = Some(nonce.clone());
             Ok((binding, nonce))
         };
-        let outcome = tdis.step(view.number, Event::Lock(&mut check), Cause::Locked);
+        let outcome = tdis.step(view.number, Event::Lock(&mut check));
         if let Outcome::Refused(refusal) = outcome {
             return Err(refusal);
         }
@@ -190,8 +188,8 @@ impl Dsm {
     }
 
     /// Lets a message's event happen; a refusal becomes the message's error.
-    fn apply_message(&mut self, function: usize, event: Event<'_>, cause: Cause) -> Result<(), Refusal> {
-        match self.tdis.step(function, event, cause) {
+    fn apply_message(&mut self, function: usize, event: Event<'_>) -> Result<(), Refusal> {
+        match self.tdis.step(function, event) {
             Outcome::Moved | Outcome::Stays => Ok(()),
             Outcome::Refused(refusal) => Err(refusal),
         }

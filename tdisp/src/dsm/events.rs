@@ -98,14 +98,14 @@ impl Dsm {
 
     /// Conventional reset of one function other than function 0, or its removal: its TDI is unlocked.
     pub fn function_conventional_reset(&mut self, function: usize) {
-        self.tdis.step(function, Event::Reset, Cause::ConventionalReset);
+        self.tdis.step(function, Event::Reset);
     }
 
     /// Conventional reset of the device: every TDI unlocked, every key gone, every IDE register at its
     /// default. SPDM sessions die with it, but ending those is the owner's to do.
     pub fn conventional_reset(&mut self) {
         for function in 0..self.tdis.len() {
-            self.tdis.step(function, Event::Reset, Cause::ConventionalReset);
+            self.tdis.step(function, Event::Reset);
         }
         let mut events = Vec::new();
         self.ide.reset(&mut events);
@@ -120,9 +120,9 @@ impl Dsm {
             let mut caused = Vec::new();
             for event in pending {
                 match event {
-                    IdeEvent::Secure(stream) => self.report_stream(stream, true),
-                    IdeEvent::Insecure(stream, cause) => {
-                        self.report_stream(stream, false);
+                    IdeEvent::Secure { stream, stream_id } => self.stream_effect(stream, stream_id, true),
+                    IdeEvent::Insecure { stream, stream_id, cause } => {
+                        self.stream_effect(stream, stream_id, false);
                         for function in self.bound_to(stream) {
                             self.fall(function, Cause::StreamInsecure(stream, cause));
                         }
@@ -139,8 +139,7 @@ impl Dsm {
         }
     }
 
-    fn report_stream(&mut self, stream: StreamIndex, secure: bool) {
-        let stream_id = self.ide.view(stream).map_or(0, |view| view.control.stream_id());
+    fn stream_effect(&mut self, stream: StreamIndex, stream_id: u8, secure: bool) {
         self.tdis.effects.push_back(Effect::StreamSecure { stream, stream_id, secure });
     }
 
@@ -150,6 +149,6 @@ impl Dsm {
     }
 
     fn fall(&mut self, function: usize, cause: Cause) {
-        self.tdis.step(function, Event::Fall, cause);
+        self.tdis.step(function, Event::Fall(cause));
     }
 }

@@ -46,7 +46,7 @@ fn check_stream(ide: &Ide, stream_id: u8, session: SessionId) -> Result<StreamIn
     if matches!(stream, StreamIndex::Link(_)) {
         return Err(Refusal::NotSelective(stream));
     }
-    let defaults = ide.streams().filter(|view| view.control.enable() && view.control.default_stream());
+    let defaults = ide.streams().filter(|view| view.control.default_stream());
     if defaults.count() > 1 {
         return Err(Refusal::SeveralDefaultStreams);
     }

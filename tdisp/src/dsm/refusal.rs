@@ -5,7 +5,7 @@ use thiserror::Error;
 use crate::ide::StreamIndex;
 use crate::wire::{DecodeError, ErrorCode, MessageCode, ReportTooLong, TdiState};
 
-/// A protocol rejection (PCIe 6.1 §11.3.22, and §11.3.8 for the checks of LOCK).
+/// A protocol rejection (PCIe 6.1 §11.3 "TDISP_ERROR"; §11.3.8 for the checks of LOCK).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// The header's version is not 1.0.
@@ -20,6 +20,9 @@ pub enum Refusal {
     /// A reserved field is not zero.
     #[error("{0}: reserved, but not zero")]
     Reserved(&'static str),
+    /// INTERFACE_ID has reserved bits set, and so names nothing.
+    #[error("reserved bits of INTERFACE_ID are set")]
+    ReservedInterface,
     /// FUNCTION_ID names no function that is hosted here.
     #[error("no such interface")]
     Interface,
@@ -99,7 +102,7 @@ impl Refusal {
         match self {
             Self::Version(_) => ErrorCode::VERSION_MISMATCH,
             Self::Unsupported(_) => ErrorCode::UNSUPPORTED_REQUEST,
-            Self::Interface => ErrorCode::INVALID_INTERFACE,
+            Self::ReservedInterface | Self::Interface => ErrorCode::INVALID_INTERFACE,
             Self::State(_) => ErrorCode::INVALID_INTERFACE_STATE,
             Self::Nonce => ErrorCode::INVALID_NONCE,
             Self::Entropy => ErrorCode::INSUFFICIENT_ENTROPY,

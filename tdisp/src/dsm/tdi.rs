@@ -51,9 +51,23 @@ pub(super) enum Event<'a> {
     /// STOP_INTERFACE_REQUEST.
     Stop,
     /// Trust is lost: stream, session, frozen register, function level reset, internal fault.
-    Fall,
+    Fall(Cause),
     /// Conventional reset.
     Reset,
+}
+
+impl Event<'_> {
+    /// What a transition on this event is put down to.
+    fn cause(&self) -> Option<Cause> {
+        match self {
+            Self::Lock(_) => Some(Cause::Locked),
+            Self::Report => None,
+            Self::Start(_) => Some(Cause::Started),
+            Self::Stop => Some(Cause::Stopped),
+            Self::Fall(cause) => Some(*cause),
+            Self::Reset => Some(Cause::ConventionalReset),
+        }
+    }
 }
 
 /// What came of it.
@@ -106,7 +120,7 @@ impl Tdi {
                 Ok((binding, nonce)) => (Self::Locked { binding, nonce }, Outcome::Moved),
                 Err(refusal) => (Self::Unlocked, Outcome::Refused(refusal)),
             },
-            (Self::Unlocked, Event::Stop | Event::Fall | Event::Reset) => (Self::Unlocked, Outcome::Stays),
+            (Self::Unlocked, Event::Stop | Event::Fall(_) | Event::Reset) => (Self::Unlocked, Outcome::Stays),
             (state @ Self::Unlocked, Event::Report | Event::Start(_)) => state.refuse(),
 
             (state @ Self::Locked { .. }, Event::Lock(_)) => state.refuse(),
@@ -119,16 +133,16 @@ impl Tdi {
                 }
             }
             (Self::Locked { .. }, Event::Stop | Event::Reset) => (Self::Unlocked, Outcome::Moved),
-            (Self::Locked { binding, .. }, Event::Fall) => Self::fall(&binding),
+            (Self::Locked { binding, .. }, Event::Fall(_)) => Self::fall(&binding),
 
             (state @ Self::Run { .. }, Event::Lock(_) | Event::Start(_)) => state.refuse(),
             (state @ Self::Run { .. }, Event::Report) => (state, Outcome::Stays),
             (Self::Run { .. }, Event::Stop | Event::Reset) => (Self::Unlocked, Outcome::Moved),
-            (Self::Run { binding }, Event::Fall) => Self::fall(&binding),
+            (Self::Run { binding }, Event::Fall(_)) => Self::fall(&binding),
 
             (state @ Self::Error { .. }, Event::Lock(_) | Event::Report | Event::Start(_)) => state.refuse(),
             (Self::Error { .. }, Event::Stop | Event::Reset) => (Self::Unlocked, Outcome::Moved),
-            (state @ Self::Error { .. }, Event::Fall) => (state, Outcome::Stays),
+            (state @ Self::Error { .. }, Event::Fall(_)) => (state, Outcome::Stays),
         }
     }
 
@@ -163,12 +177,13 @@ impl Tdis {
 
     /// Lets an event happen to a TDI, and queues what has to follow a transition. Nothing happens to a
     /// function that is not hosted.
-    pub(super) fn step(&mut self, function: usize, event: Event<'_>, cause: Cause) -> Outcome {
+    pub(super) fn step(&mut self, function: usize, event: Event<'_>) -> Outcome {
         let Some(tdi) = self.tdis.get_mut(function) else { return Outcome::Refused(Refusal::Interface) };
         let from = tdi.state();
+        let cause = event.cause();
         let outcome = tdi.step(event);
         let to = tdi.state();
-        if outcome == Outcome::Moved {
+        if let (Outcome::Moved, Some(cause)) = (outcome, cause) {
             if to != TdiState::RUN {
                 self.effects.push_back(Effect::StopDma { function });
             }

@@ -1,5 +1,5 @@
 //! Where each register of the IDE capability lies: the configuration it follows from, and the map from an
-//! offset to a register (PCIe 6.1 §7.9.26, Figure 7-x "IDE Extended Capability").
+//! offset to a register (PCIe 6.1 §7.9.26 "IDE Extended Capability").
 
 use thiserror::Error;
 

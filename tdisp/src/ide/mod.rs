@@ -44,9 +44,21 @@ pub enum InsecureCause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdeEvent {
     /// The stream became secure.
-    Secure(StreamIndex),
+    Secure {
+        /// The stream.
+        stream: StreamIndex,
+        /// Its id.
+        stream_id: u8,
+    },
     /// The stream was secure and is not any more; its keys are gone.
-    Insecure(StreamIndex, InsecureCause),
+    Insecure {
+        /// The stream.
+        stream: StreamIndex,
+        /// The id it had while it was secure.
+        stream_id: u8,
+        /// Why.
+        cause: InsecureCause,
+    },
     /// Software wrote the stream's control or association registers.
     Written {
         /// The stream.
@@ -142,13 +154,13 @@ impl Ide {
     /// The stream with this id. Among several, one that is enabled wins, then one that was ever given a
     /// control value, then selective before link, then the lowest index.
     pub fn find(&self, stream_id: u8) -> Option<StreamIndex> {
-        self.streams().filter(|view| view.control.stream_id() == stream_id).map(|view| view.index).min_by_key(
-            |index| {
-                let control = self.view(*index).map(|view| view.control).unwrap_or_default();
-                let link = matches!(index, StreamIndex::Link(_));
-                (!control.enable(), control.into_bits() == 0, link, *index)
-            },
-        )
+        self.streams()
+            .filter(|view| view.control.stream_id() == stream_id)
+            .min_by_key(|view| {
+                let link = matches!(view.index, StreamIndex::Link(_));
+                (!view.control.enable(), view.control.into_bits() == 0, link, view.index)
+            })
+            .map(|view| view.index)
     }
 
     /// What can be said of one stream.

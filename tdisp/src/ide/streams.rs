@@ -67,12 +67,13 @@ impl Stream {
         order: SecureOrder,
         events: &mut Vec<IdeEvent>,
     ) {
-        let old = core::mem::replace(&mut self.control, value);
+        let old = self.control;
         let renamed = old.stream_id() != value.stream_id();
         let disabled = old.enable() && !value.enable();
         if renamed || disabled {
             self.fall(index, InsecureCause::Disabled, events);
         }
+        self.control = value;
         if renamed {
             // A key was programmed for a stream id, and this stream does not have it any more.
             self.keys.wipe();
@@ -103,7 +104,7 @@ impl Stream {
         };
         if keyed && allowed && !self.secure {
             self.secure = true;
-            events.push(IdeEvent::Secure(index));
+            events.push(IdeEvent::Secure { stream: index, stream_id: self.control.stream_id() });
         }
     }
 
@@ -118,7 +119,7 @@ impl Stream {
         let was_secure = core::mem::take(&mut self.secure);
         if was_secure {
             self.keys.wipe();
-            events.push(IdeEvent::Insecure(index, cause));
+            events.push(IdeEvent::Insecure { stream: index, stream_id: self.control.stream_id(), cause });
         }
         was_secure
     }

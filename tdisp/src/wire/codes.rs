@@ -3,10 +3,10 @@
 
 use core::fmt;
 
-/// The only TDISP version there is: 1.0 (PCIe 6.1 §11.3.1).
+/// The only TDISP version there is: 1.0 (PCIe 6.1 §11.3 "TDISP_VERSION").
 pub const VERSION_1_0: u8 = 0x10;
 
-/// A TDISP message code (PCIe 6.1 §11.3.2). Requests have bit 7 set; the response to a request has it clear.
+/// A TDISP message code (PCIe 6.1 §11.3). Requests have bit 7 set; the response to a request has it clear.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MessageCode(pub u8);
 
@@ -108,7 +108,7 @@ impl MessageCode {
     }
 }
 
-/// ERROR_CODE of a TDISP_ERROR (PCIe 6.1 §11.3.22).
+/// ERROR_CODE of a TDISP_ERROR (PCIe 6.1 §11.3 "TDISP_ERROR").
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ErrorCode(pub u32);
 

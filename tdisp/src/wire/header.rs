@@ -1,4 +1,4 @@
-//! The 16-byte header of every TDISP message, and the INTERFACE_ID in it (PCIe 6.1 §11.3.2).
+//! The 16-byte header of every TDISP message, and the INTERFACE_ID in it (PCIe 6.1 §11.3 "TDISP Message Format").
 
 use core::fmt;
 

@@ -1,4 +1,4 @@
-//! IDE_KM data objects, both directions (PCIe 6.1 §6.33.3, Tables 6-25 and following).
+//! IDE_KM data objects, both directions (PCIe 6.1 §6.33.3 "IDE Key Management").
 
 use core::fmt;
 

@@ -22,3 +22,6 @@ pub use report::{
 };
 pub use request::{Request, RequestMessage, Vdm};
 pub use response::{Capabilities, ExtendedError, FieldTooLong, RequestBitmap, Response, ResponseMessage};
+
+#[cfg(test)]
+mod tests;

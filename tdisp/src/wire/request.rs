@@ -1,4 +1,4 @@
-//! TDISP requests, both directions (PCIe 6.1 §11.3.4–§11.3.21).
+//! TDISP requests, both directions (PCIe 6.1 §11.3).
 
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};

@@ -1,4 +1,4 @@
-//! TDISP responses, both directions (PCIe 6.1 §11.3.5–§11.3.22).
+//! TDISP responses, both directions (PCIe 6.1 §11.3).
 
 use core::fmt;
 

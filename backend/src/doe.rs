@@ -4,7 +4,7 @@
 //! configuration write was answered, and BUSY reads 1 until it calls [`Mailbox::respond`].
 
 use bitfield_struct::bitfield;
-use spdm::doe::MAX_OBJECT_DWORDS;
+use spdm::doe::{HEADER_SIZE, MAX_OBJECT_SIZE, object_size};
 
 /// Register offsets inside the capability, after its 4-byte header.
 mod offset {
@@ -156,7 +156,7 @@ impl Mailbox {
     fn push(&mut self, value: u32) {
         match self.state {
             State::Idle | State::Ready { .. } => {
-                if self.request.len() < MAX_OBJECT_DWORDS * 4 {
+                if self.request.len() < MAX_OBJECT_SIZE {
                     self.request.extend_from_slice(&value.to_le_bytes());
                 } else {
                     self.fail("more dwords written than an object can have");
@@ -173,8 +173,8 @@ impl Mailbox {
             State::Ready { .. } => return self.fail("GO while a response waits to be read"),
             State::Queued | State::Working | State::Failed => return,
         }
-        let declared = spdm::doe::ObjectHeader::parse(&self.request).map(|header| header.length_dwords as usize * 4);
-        if declared.as_ref().is_ok_and(|bytes| *bytes == self.request.len()) {
+        let declared = self.request.first_chunk::<HEADER_SIZE>().and_then(|header| object_size(*header));
+        if declared == Some(self.request.len()) {
             self.state = State::Queued;
             return;
         }

@@ -1,3 +1,14 @@
-//! See the crate's Cargo.toml.
+//! tdispd: a TDISP-capable PCIe device, as a process.
+//!
+//! The cores `spdm`, `tdisp` and `mmio` know nothing of each other; here they become one device. [`device`] composes
+//! them and is itself free of sockets and clocks; [`vfio_user`] is the way in; [`daemon`] is the loop around both.
+
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod device;
+mod doe;
 pub mod function;
+mod pci;
+mod state_dir;
 pub mod vfio_user;

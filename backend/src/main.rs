@@ -1,2 +1,72 @@
-//! The binary.
-fn main() {}
+//! `tdispd`: command line, logging, exit codes. Everything else is in the library.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tdispd::cli::Arguments;
+use tdispd::config::Config;
+use tdispd::daemon::Daemon;
+use tdispd::device::{BuildError, Device};
+use tdispd::vfio_user::Server;
+
+/// The host failed.
+const EXIT_HOST: u8 = 1;
+/// The command line or the configuration is wrong.
+const EXIT_USAGE: u8 = 2;
+
+/// A message for the user, and the exit code.
+struct Failure(String, u8);
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let level = match arguments.verbose {
+        0 => "info",
+        1 => "debug",
+        _ => "trace",
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(message, code)) => {
+            eprintln!("tdispd: {message}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let usage = |error: &dyn std::fmt::Display| Failure(error.to_string(), EXIT_USAGE);
+    let host = |error: &dyn std::fmt::Display| Failure(error.to_string(), EXIT_HOST);
+    let config = match &arguments.config {
+        Some(path) => Config::load(path).map_err(|error| usage(&error))?,
+        None => Config::default(),
+    };
+    // Printing needs no sockets: it shows one function, or those of the file.
+    let functions = if arguments.print_config && arguments.sockets.is_empty() {
+        config.functions.len().max(1)
+    } else {
+        arguments.sockets.len()
+    };
+    let config = config.for_sockets(functions).map_err(|error| usage(&error))?;
+    if arguments.print_config {
+        print!("{}", config.to_toml().map_err(|error| host(&error))?);
+        return Ok(());
+    }
+    let device = Device::new(&config, arguments.state_dir.as_deref()).map_err(|error| match error {
+        BuildError::Config(_) => usage(&error),
+        BuildError::State(_) | BuildError::Memory(_) | BuildError::Descriptor(_) => host(&error),
+    })?;
+    let servers = arguments
+        .sockets
+        .iter()
+        .map(|path| Server::bind(path))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| host(&error))?;
+    let mut daemon = Daemon::new(device, servers).map_err(|error| host(&error))?;
+    for (number, path) in arguments.sockets.iter().enumerate() {
+        log::info!("function {number}: waiting on {}", path.display());
+    }
+    daemon.run().map_err(|error| host(&error))?;
+    log::info!("ended by a signal");
+    Ok(())
+}

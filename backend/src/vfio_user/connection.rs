@@ -65,7 +65,7 @@ impl Connection {
                             irqs: &mut self.irqs,
                             device,
                         };
-                        return handler.handle(&header, payload, fds);
+                        handler.handle(&header, payload, fds)
                     }
                     (MessageType::Reply, Command::DMA_READ | Command::DMA_WRITE) => {
                         self.engine.reply(&header, payload);
@@ -168,3 +168,6 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

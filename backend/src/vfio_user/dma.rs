@@ -264,3 +264,6 @@ impl DmaTable {
         Ok(backing)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,7 +93,8 @@ impl Handler<'_> {
         let theirs = proposal.capabilities.max_data_xfer_size.unwrap_or(u64::from(MAX_DATA_XFER_SIZE));
         *self.negotiated = Some(u32::try_from(theirs).unwrap_or(u32::MAX).min(MAX_DATA_XFER_SIZE));
         let capabilities = Capabilities::answer(&proposal.capabilities);
-        let answer = Version { major: MAJOR, minor: proposal.minor.min(MINOR), capabilities };
+        // No client can propose a lower minor.
+        let answer = Version { major: MAJOR, minor: MINOR, capabilities };
         self.out.reply(header, &[&answer.encode()]);
         self.device.client_connected();
         Ok(())

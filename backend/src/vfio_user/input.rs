@@ -172,3 +172,6 @@ impl Input {
             .is_none_or(|header| matches!(header.command, Command::DMA_MAP | Command::DEVICE_SET_IRQS))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -207,3 +207,6 @@ fn is_eventfd(fd: &OwnedFd) -> bool {
     rustix::fs::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new())
         .is_ok_and(|target| target.to_bytes() == b"anon_inode:[eventfd]")
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,8 @@ mod header;
 mod irqs;
 mod region;
 mod request;
+#[cfg(test)]
+mod tests;
 mod version;
 
 pub use device::{DeviceInfo, FeatureFlags, FeatureRequest, IrqInfo};

@@ -1,0 +1,71 @@
+//! The command line of `tdispd`.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// A TDISP-capable PCIe device, as a process: plug it into QEMU with `-device vfio-user-pci`.
+#[derive(Debug, Parser)]
+#[command(name = "tdispd", version, after_help = EXAMPLES, max_term_width = 110)]
+pub struct Arguments {
+    /// Unix socket on which a function waits for its vfio-user client; repeat it for more functions, the n-th
+    /// is function n−1. Created with mode 0600, removed at the end.
+    #[arg(long = "socket", value_name = "PATH", required_unless_present = "print_config")]
+    pub sockets: Vec<PathBuf>,
+
+    /// TOML file that describes the device; without it, every socket is a test function with MSI-X.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Directory that keeps certificates and keys, so that the device is the same after a restart. Without it
+    /// they are made anew at each start.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// Print the configuration in effect, defaults included, as a file to start from, and exit.
+    #[arg(long)]
+    pub print_config: bool,
+
+    /// Log more: -v protocol steps, -vv every access. RUST_LOG overrides it.
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  A device with one function, and QEMU with it (guest memory has to be shared):
+    tdispd --socket /tmp/f0 &
+    qemu-system-x86_64 -machine q35,memory-backend=m0 -m 2G \\
+      -object memory-backend-memfd,id=m0,size=2G,share=on \\
+      -device pcie-root-port,id=rp,chassis=1,slot=1 \\
+      -device '{\"driver\":\"vfio-user-pci\",\"bus\":\"rp\",\"socket\":{\"type\":\"unix\",\"path\":\"/tmp/f0\"}}' ...
+
+  The same device without QEMU: walk it to RUN and use it, as a host would:
+    tdispctl --vfio-user /tmp/f0 run
+
+  A configuration file to start from:
+    tdispd --print-config > device.toml
+
+Exit codes:
+  0  ended by SIGTERM or SIGINT, sockets removed
+  1  the host failed (a socket, memory); the message says where
+  2  the command line or the configuration is wrong";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn sockets_repeat_and_are_needed() {
+        let parsed = Arguments::try_parse_from(["tdispd", "--socket", "a", "--socket", "b", "-vv"]).unwrap();
+        assert_eq!((parsed.sockets.len(), parsed.verbose), (2, 2));
+        assert!(Arguments::try_parse_from(["tdispd"]).is_err());
+        assert!(Arguments::try_parse_from(["tdispd", "--print-config"]).is_ok());
+    }
+}

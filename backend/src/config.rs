@@ -1,0 +1,414 @@
+//! The configuration file: one TOML document, every field with a default, unknown fields are errors.
+//!
+//! This module knows names, defaults and limits; what the values *do* is with the part that each table is named
+//! after.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::doe::Malformed;
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Identity in configuration space, shared by all functions.
+    pub pci: Pci,
+    /// The DOE mailbox.
+    pub doe: Doe,
+    /// The SPDM responder.
+    pub spdm: Spdm,
+    /// The IDE capability and its streams.
+    pub ide: Ide,
+    /// The device security manager.
+    pub tdisp: Tdisp,
+    /// The MMIO gate.
+    pub mmio: Mmio,
+    /// One table per function; the n-th belongs to the n-th `--socket`.
+    #[serde(rename = "function")]
+    pub functions: Vec<Function>,
+}
+
+/// `[pci]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pci {
+    /// Vendor ID.
+    pub vendor: u16,
+    /// Device ID.
+    pub device: u16,
+    /// Revision ID.
+    pub revision: u8,
+    /// Class code, 24 bit. 0x120000 is a processing accelerator, which no stock driver claims.
+    pub class: u32,
+    /// Subsystem Vendor ID.
+    pub subsystem_vendor: u16,
+    /// Subsystem ID.
+    pub subsystem: u16,
+    /// Device Serial Number, at most 2^63 − 1 in a TOML file. It is in the certificates, too.
+    pub serial: u64,
+}
+
+impl Default for Pci {
+    fn default() -> Self {
+        Self {
+            vendor: 0x1234,
+            device: 0x7D15,
+            revision: 1,
+            class: 0x12_00_00,
+            subsystem_vendor: 0x1234,
+            subsystem: 0x0001,
+            serial: 0x02_7D15_0000_0000_01,
+        }
+    }
+}
+
+/// `[doe]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Doe {
+    /// What an object whose length does not match gets: `silent` or `error`.
+    pub malformed: Malformed,
+}
+
+/// Key type of the certificate chain and of the signatures made with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Curve {
+    /// ECDSA on NIST P-256 with SHA-256.
+    #[serde(rename = "p256")]
+    P256,
+    /// ECDSA on NIST P-384 with SHA-384.
+    #[default]
+    #[serde(rename = "p384")]
+    P384,
+}
+
+/// `[spdm]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Spdm {
+    /// Offered versions: "1.2", "1.3".
+    pub versions: Vec<String>,
+    /// Key of slot 0; it decides the signature algorithm and the hash.
+    pub curve: Curve,
+    /// Heartbeat period in seconds; 0 offers none.
+    pub heartbeat_seconds: u8,
+    /// Sessions at the same time, 1–64.
+    pub sessions: u16,
+    /// Bytes of the largest SPDM message in one piece, 1024–65,535.
+    pub transfer_size: u32,
+    /// What GET_MEASUREMENTS tells.
+    #[serde(rename = "measurement")]
+    pub measurements: Vec<Measurement>,
+}
+
+impl Default for Spdm {
+    fn default() -> Self {
+        Self {
+            versions: vec!["1.2".into(), "1.3".into()],
+            curve: Curve::default(),
+            heartbeat_seconds: 0,
+            sessions: 4,
+            transfer_size: 4608,
+            measurements: vec![
+                Measurement::new(1, MeasurementKind::ImmutableRom, "tdispd boot code"),
+                Measurement::new(2, MeasurementKind::MutableFirmware, concat!("tdispd ", env!("CARGO_PKG_VERSION"))),
+                Measurement::new(3, MeasurementKind::HardwareConfiguration, "tdispd hardware"),
+                Measurement::new(4, MeasurementKind::FirmwareConfiguration, "tdispd configuration"),
+            ],
+        }
+    }
+}
+
+/// DMTF measurement value type (DSP0274 1.3 "DMTFSpecMeasurementValueType").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MeasurementKind {
+    /// Immutable ROM.
+    ImmutableRom,
+    /// Mutable firmware.
+    MutableFirmware,
+    /// Hardware configuration.
+    HardwareConfiguration,
+    /// Firmware configuration.
+    FirmwareConfiguration,
+}
+
+/// `[[spdm.measurement]]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measurement {
+    /// Measurement index, 1–239.
+    pub index: u8,
+    /// What is measured.
+    pub kind: MeasurementKind,
+    /// The text that is measured: its digest is reported, and the text itself when raw values are asked for.
+    pub value: String,
+}
+
+impl Measurement {
+    fn new(index: u8, kind: MeasurementKind, value: &str) -> Self {
+        Self { index, kind, value: value.into() }
+    }
+}
+
+/// When a selective stream reads as secure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecureOn {
+    /// When it is enabled and its six keys are in use, whichever comes last.
+    #[default]
+    Either,
+    /// Only at the write that enables it, with its keys in use already: the order Linux expects.
+    Enable,
+    /// Only at the last K_SET_GO, with the stream enabled already: the order of some real devices.
+    LastGo,
+}
+
+/// `[ide]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ide {
+    /// Selective streams, 1–16.
+    pub selective_streams: u8,
+    /// Address association blocks in each of them, 0–15.
+    pub address_blocks: u8,
+    /// When a stream reads as secure.
+    pub secure_on: SecureOn,
+}
+
+impl Default for Ide {
+    fn default() -> Self {
+        Self { selective_streams: 1, address_blocks: 1, secure_on: SecureOn::default() }
+    }
+}
+
+/// `[tdisp]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tdisp {
+    /// A locked TDI survives a cleared Memory Space or Bus Master Enable, as ordinary drivers do it.
+    pub lenient_command: bool,
+    /// Writing the value that a guarded register already has moves a locked TDI to ERROR, too.
+    pub strict_same_value: bool,
+    /// Address bits in CAPABILITIES.
+    pub address_width: u8,
+}
+
+impl Default for Tdisp {
+    fn default() -> Self {
+        Self { lenient_command: false, strict_same_value: false, address_width: 52 }
+    }
+}
+
+/// Where an access's T attribute comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TeeSource {
+    /// In RUN, accesses to private pages count as T = 1; everything else is T = 0.
+    #[default]
+    Implicit,
+}
+
+/// `[mmio]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mmio {
+    /// Source of the T attribute.
+    pub tee: TeeSource,
+}
+
+/// What a function does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// The test function: registers, a DMA engine, memory.
+    #[default]
+    Test,
+}
+
+/// `[[function]]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Function {
+    /// What the function does.
+    pub kind: Kind,
+    /// MSI-X (true) or INTA# (false). QEMU 11.1 aborts when a vfio-user device with MSI-X is unplugged.
+    pub msix: bool,
+}
+
+impl Default for Function {
+    fn default() -> Self {
+        Self { kind: Kind::default(), msix: true }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown field, or a value of the wrong type; the text names line and field.
+    #[error("{path}: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and what is wrong there.
+        source: Box<toml::de::Error>,
+    },
+    /// A value outside its limits.
+    #[error("{field}: {problem}")]
+    Value {
+        /// The field, as a path of names.
+        field: String,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+}
+
+impl ConfigError {
+    /// A value that `field` cannot have.
+    pub fn value(field: impl Into<String>, problem: impl std::fmt::Display) -> Self {
+        Self::Value { field: field.into(), problem: problem.to_string() }
+    }
+}
+
+impl Config {
+    /// Reads and checks `path`.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        let config: Self = toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// One `[[function]]` per socket: default test functions where the file has none at all.
+    pub fn for_sockets(mut self, sockets: usize) -> Result<Self, ConfigError> {
+        if self.functions.is_empty() {
+            self.functions = vec![Function::default(); sockets];
+        }
+        if self.functions.len() != sockets {
+            return Err(ConfigError::value(
+                "function",
+                format!(
+                    "the file has {} [[function]] tables and the command line {sockets} --socket: each function \
+                     needs its own socket",
+                    self.functions.len()
+                ),
+            ));
+        }
+        Ok(self)
+    }
+
+    /// The effective configuration as a file that can be loaded again; identifiers in hexadecimal.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        const HEX: &[&str] = &["vendor", "device", "class", "subsystem_vendor", "subsystem", "serial"];
+        let mut out = String::new();
+        for line in toml::to_string(self)?.lines() {
+            match line.split_once(" = ") {
+                Some((key, value)) if HEX.contains(&key) => match value.parse::<u64>() {
+                    Ok(number) => out.push_str(&format!("{key} = {number:#06x}")),
+                    Err(_) => out.push_str(line),
+                },
+                _ => out.push_str(line),
+            }
+            out.push('\n');
+        }
+        Ok(out)
+    }
+
+    /// Limits that the types do not express.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let within = |field: &str, value: u64, low: u64, high: u64| {
+            if (low..=high).contains(&value) {
+                return Ok(());
+            }
+            Err(ConfigError::value(field, format!("{value} is outside {low}–{high}")))
+        };
+        within("pci.class", self.pci.class.into(), 0, 0xFF_FFFF)?;
+        // TOML integers are signed: a larger serial could be used but not printed.
+        within("pci.serial", self.pci.serial, 0, i64::MAX as u64)?;
+        within("spdm.sessions", self.spdm.sessions.into(), 1, 64)?;
+        within("spdm.transfer_size", self.spdm.transfer_size.into(), 1024, 65_535)?;
+        within("ide.selective_streams", self.ide.selective_streams.into(), 1, 16)?;
+        within("ide.address_blocks", self.ide.address_blocks.into(), 0, 15)?;
+        within("tdisp.address_width", self.tdisp.address_width.into(), 32, 64)?;
+        if self.functions.len() > 8 {
+            return Err(ConfigError::value("function", "a device has at most 8 functions"));
+        }
+        if self.spdm.versions.is_empty() {
+            return Err(ConfigError::value("spdm.versions", "at least one of \"1.2\", \"1.3\""));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for (place, measurement) in self.spdm.measurements.iter().enumerate() {
+            let field = |name: &str| format!("spdm.measurement[{place}].{name}");
+            within(&field("index"), measurement.index.into(), 1, 239)?;
+            within(&field("value"), measurement.value.len() as u64, 1, 512)?;
+            if !seen.insert(measurement.index) {
+                return Err(ConfigError::value(field("index"), format!("{} is there twice", measurement.index)));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Config::load(file.path())
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default_device() {
+        assert_eq!(load("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn what_is_printed_can_be_loaded() {
+        let config = Config::default().for_sockets(2).unwrap();
+        let text = config.to_toml().unwrap();
+        assert!(text.contains("vendor = 0x1234"), "{text}");
+        assert_eq!(load(&text).unwrap(), config);
+    }
+
+    #[test]
+    fn mistakes_name_line_and_field() {
+        for (text, expected) in [
+            ("[pci]\nvendro = 1\n", &["line 2", "vendro"][..]),
+            ("\n\n[pci]\nvendor = 70000\n", &["line 4", "vendor"]),
+            ("[[function]]\nkind = \"disk\"\n", &["line 2", "disk", "test"]),
+            ("[spdm]\nsessions = 0\n", &["spdm.sessions", "1–64"]),
+            ("[ide]\nselective_streams = 17", &["ide.selective_streams", "17"]),
+            ("[[spdm.measurement]]\nindex = 0\nkind = \"immutable-rom\"\nvalue = \"x\"", &["spdm.measurement[0].index"]),
+            ("[[spdm.measurement]]\nindex = 1\nvalue = \"x\"", &["line 1", "kind"]),
+            ("nonsense", &["line 1"]),
+        ] {
+            let error = load(text).unwrap_err().to_string();
+            for part in expected {
+                assert!(error.contains(part), "{text:?}: {error}");
+            }
+        }
+        assert!(Config::load(Path::new("/nowhere/t.toml")).unwrap_err().to_string().contains("/nowhere/t.toml"));
+    }
+
+    #[test]
+    fn every_function_has_a_socket() {
+        let config = load("[[function]]\nmsix = false\n[[function]]\n").unwrap();
+        assert!(config.clone().for_sockets(1).unwrap_err().to_string().contains("2 [[function]] tables"));
+        let config = config.for_sockets(2).unwrap();
+        assert_eq!((config.functions[0].msix, config.functions[1].msix), (false, true));
+    }
+}

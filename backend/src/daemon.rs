@@ -1,0 +1,219 @@
+//! One thread, one epoll loop: sockets, time, and the work that follows an access.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use epoll::{ControlOptions, Event, Events};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::device::{CONFIG_REGION, Device};
+use crate::function::{DmaError, DmaId, Work};
+use crate::vfio_user::{self, Errno, IrqKind, Region, Server};
+
+/// Pieces of work that one function gets done before the others and the sockets have their turn again.
+const WORK_PER_TURN: usize = 16;
+/// How long a client may take to answer DMA_READ or DMA_WRITE. QEMU itself waits as long for us.
+const DMA_PATIENCE: Duration = Duration::from_secs(5);
+/// Epoll token of the signal pipe; servers have their function numbers.
+const SIGNALS: u64 = u64::MAX;
+
+/// Everything that lives as long as the process.
+pub struct Daemon {
+    device: Device,
+    servers: Vec<Server>,
+    outstanding: Vec<Vec<(DmaId, Instant)>>,
+    epoll: OwnedFd,
+    /// Readable once a signal came; kept open for it.
+    _signals: UnixStream,
+    started: Instant,
+}
+
+impl Daemon {
+    /// Serves `device`, function n on `servers[n]`. SIGTERM and SIGINT end [`Daemon::run`].
+    ///
+    /// # Errors
+    /// The host has no epoll instance, descriptors or signal handlers to give.
+    pub fn new(device: Device, servers: Vec<Server>) -> io::Result<Self> {
+        let (signals, writer) = UnixStream::pair()?;
+        for signal in [SIGTERM, SIGINT] {
+            signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+        }
+        let epoll = rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC)?;
+        let tokens = (0_u64..).zip(servers.iter().map(|server| server.as_fd()));
+        for (token, fd) in tokens.chain([(SIGNALS, signals.as_fd())]) {
+            let event = Event::new(Events::EPOLLIN, token);
+            epoll::ctl(epoll.as_raw_fd(), ControlOptions::EPOLL_CTL_ADD, fd.as_raw_fd(), event)?;
+        }
+        let outstanding = servers.iter().map(|_| Vec::new()).collect();
+        Ok(Self { device, servers, outstanding, epoll, _signals: signals, started: Instant::now() })
+    }
+
+    /// Serves until SIGTERM or SIGINT.
+    ///
+    /// # Errors
+    /// Epoll itself failed.
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut more = false;
+        loop {
+            let mut events = [Event::new(Events::empty(), 0); 16];
+            let timeout = if more { 0 } else { self.timeout() };
+            let ready = match epoll::wait(self.epoll.as_raw_fd(), timeout, &mut events) {
+                Ok(ready) => ready,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            for event in events.iter().take(ready) {
+                if event.data == SIGNALS {
+                    return Ok(());
+                }
+                self.serve(event.data as usize);
+            }
+            more = self.turn();
+        }
+    }
+
+    /// One message of the client of `function`, or its coming and going.
+    fn serve(&mut self, function: usize) {
+        if let Some(server) = self.servers.get_mut(function) {
+            server.on_ready(&mut Port { device: &mut self.device, function });
+        }
+    }
+
+    /// What has to happen between messages. True: there is more to do at once.
+    fn turn(&mut self) -> bool {
+        let now = self.started.elapsed();
+        self.device.run(now);
+        if self.device.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.device.tick(now);
+        }
+        let mut more = false;
+        for function in 0..self.servers.len() {
+            more |= self.work(function);
+        }
+        more
+    }
+
+    fn work(&mut self, function: usize) -> bool {
+        let (Some(server), Some(outstanding)) =
+            (self.servers.get_mut(function), self.outstanding.get_mut(function))
+        else {
+            return false;
+        };
+        let now = Instant::now();
+        let mut more = false;
+        for turn in 0..WORK_PER_TURN {
+            let Some(work) = self.device.poll_work(function) else { break };
+            more = turn + 1 == WORK_PER_TURN;
+            match work {
+                Work::DmaRead { id, address, length } => {
+                    outstanding.push((id, now + DMA_PATIENCE));
+                    server.dma_read(id.0, address, length);
+                }
+                Work::DmaWrite { id, address, data } => {
+                    outstanding.push((id, now + DMA_PATIENCE));
+                    server.dma_write(id.0, address, data);
+                }
+                Work::Interrupt { vector } => server.irqs().trigger(IrqKind::Msix, vector),
+                Work::IntxLevel(_) => {}
+            }
+            Self::finish(&mut self.device, server, outstanding, function);
+        }
+        Self::finish(&mut self.device, server, outstanding, function);
+        while let Some(place) = outstanding.iter().position(|(_, deadline)| *deadline <= now) {
+            let (id, _) = outstanding.swap_remove(place);
+            log::warn!("function {function}: the client did not answer a DMA request");
+            server.cancel_dma(id.0);
+            self.device.dma_done(function, id, Err(DmaError::Fault));
+            more = true;
+        }
+        server.irqs().set_intx_level(self.device.intx_asserted(function));
+        more
+    }
+
+    /// Hands finished DMA to the function.
+    fn finish(
+        device: &mut Device,
+        server: &mut Server,
+        outstanding: &mut Vec<(DmaId, Instant)>,
+        function: usize,
+    ) {
+        while let Some(done) = server.poll_dma() {
+            let id = DmaId(done.id);
+            outstanding.retain(|(waiting, _)| *waiting != id);
+            match &done.result {
+                Ok(data) => device.dma_done(function, id, Ok(data)),
+                Err(error) => {
+                    log::debug!("function {function}: DMA failed: {error}");
+                    device.dma_done(function, id, Err(DmaError::Fault));
+                }
+            }
+        }
+    }
+
+    /// Milliseconds until something is due; −1 for nothing.
+    fn timeout(&self) -> i32 {
+        let now = Instant::now();
+        let session = self.device.next_deadline().map(|deadline| self.started + deadline);
+        let dma = self.outstanding.iter().flatten().map(|(_, deadline)| *deadline);
+        match session.into_iter().chain(dma).min() {
+            Some(due) => i32::try_from(due.saturating_duration_since(now).as_millis() + 1).unwrap_or(i32::MAX),
+            None => -1,
+        }
+    }
+}
+
+/// One function of the device, as its socket sees it.
+struct Port<'a> {
+    device: &'a mut Device,
+    function: usize,
+}
+
+impl vfio_user::Device for Port<'_> {
+    fn regions(&self) -> &[Region] {
+        self.device.regions(self.function)
+    }
+
+    fn irq_count(&self, kind: IrqKind) -> u32 {
+        let vectors = self.device.vectors(self.function);
+        match kind {
+            IrqKind::Intx => u32::from(vectors == 0),
+            IrqKind::Msix => vectors.into(),
+            // One each, so that a client that asks for them is content; neither is ever raised.
+            IrqKind::Err | IrqKind::Req => 1,
+            IrqKind::Msi => 0,
+        }
+    }
+
+    fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
+        match (region as usize, u16::try_from(offset), u8::try_from(region)) {
+            (CONFIG_REGION, Ok(offset), _) => self.device.config_read(self.function, offset, data),
+            (_, _, Ok(bar @ 0..=5)) => self.device.bar_read(self.function, bar, offset, data),
+            _ => return Err(Errno::INVAL),
+        }
+        Ok(())
+    }
+
+    fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        match (region as usize, u16::try_from(offset), u8::try_from(region)) {
+            (CONFIG_REGION, Ok(offset), _) => self.device.config_write(self.function, offset, data),
+            (_, _, Ok(bar @ 0..=5)) => self.device.bar_write(self.function, bar, offset, data),
+            _ => return Err(Errno::INVAL),
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        self.device.reset(self.function);
+    }
+
+    fn client_connected(&mut self) {
+        log::info!("function {}: client connected", self.function);
+    }
+
+    fn client_disconnected(&mut self) {
+        log::info!("function {}: client disconnected", self.function);
+        self.device.reset(self.function);
+    }
+}

@@ -1,0 +1,188 @@
+//! From a configuration to a device.
+
+use std::path::Path;
+
+use mmio::{LayoutError, MemoryError};
+use spdm::crypto::{AsymAlgorithm, RingProvider};
+use spdm::identity::PciName;
+use spdm::responder::{Measurement, MeasurementValue, Responder, ResponderConfig};
+use spdm::slot::Slots;
+use spdm::wire::Version;
+use tdisp::dsm::{CommandClear, Dsm, DsmConfig, SameValueWrite};
+use tdisp::ide::{IdeConfig, SecureOrder};
+
+use super::protocol::Protocol;
+use super::unit::{Unit, pci_parts};
+use super::{Device, unit_regions};
+use crate::config::{Config, ConfigError, Curve, Kind, MeasurementKind, SecureOn, TeeSource};
+use crate::doe::Mailbox;
+use crate::function::{Function, TestFunction, TestFunctionConfig};
+use crate::pci::{Identity, Plan};
+use crate::state_dir::{self, StateError};
+
+/// Why there is no device.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A value of the configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The state directory.
+    #[error("state directory: {0}")]
+    State(#[from] StateError),
+    /// The host gave no memory or descriptor.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The host gave no memory or descriptor.
+    #[error("cannot duplicate a memory file: {0}")]
+    Descriptor(#[from] std::io::Error),
+}
+
+impl From<LayoutError> for BuildError {
+    fn from(error: LayoutError) -> Self {
+        ConfigError::value("function", error).into()
+    }
+}
+
+impl Device {
+    /// Builds the device that `config` describes, one function per `[[function]]`.
+    ///
+    /// # Errors
+    /// A message that names the field, the file or the resource.
+    pub fn new(config: &Config, state_dir: Option<&Path>) -> Result<Self, BuildError> {
+        let mut units = Vec::new();
+        let dsm = Dsm::new(dsm_config(config)).map_err(|error| ConfigError::value("tdisp", error))?;
+        for (number, function) in config.functions.iter().enumerate() {
+            units.push(unit(config, number, function, dsm.config().ide.length())?);
+        }
+        let responder = responder(config, state_dir)?;
+        let regions = units.iter().map(unit_regions).collect::<Result<_, _>>()?;
+        Ok(Self {
+            units,
+            regions,
+            mailbox: Mailbox::new(config.doe.malformed),
+            protocol: Protocol::new(responder, dsm),
+            response: Vec::new(),
+        })
+    }
+}
+
+fn unit(
+    config: &Config,
+    number: usize,
+    function: &crate::config::Function,
+    ide_bytes: u16,
+) -> Result<Unit, BuildError> {
+    let what: Box<dyn Function> = match function.kind {
+        Kind::Test => Box::new(TestFunction::new(TestFunctionConfig { msix: function.msix })?),
+    };
+    let (bars, msix) = pci_parts(what.as_ref());
+    let plan = Plan {
+        identity: Identity {
+            vendor: config.pci.vendor,
+            device: config.pci.device,
+            revision: config.pci.revision,
+            class: config.pci.class,
+            subsystem_vendor: config.pci.subsystem_vendor,
+            subsystem: config.pci.subsystem,
+            serial: config.pci.serial,
+        },
+        multifunction: config.functions.len() > 1,
+        bars,
+        msix,
+        tee_io: true,
+        doe: number == 0,
+        ide_bytes: (number == 0).then_some(ide_bytes),
+    };
+    let tee = match config.mmio.tee {
+        TeeSource::Implicit => mmio::TeeSource::Implicit,
+    };
+    Ok(Unit::new(number, &plan, what, tee)?)
+}
+
+fn dsm_config(config: &Config) -> DsmConfig {
+    DsmConfig {
+        functions: config.functions.len(),
+        dev_addr_width: config.tdisp.address_width,
+        command_clear: if config.tdisp.lenient_command { CommandClear::Lenient } else { CommandClear::Error },
+        same_value_write: if config.tdisp.strict_same_value {
+            SameValueWrite::Error
+        } else {
+            SameValueWrite::Ignore
+        },
+        ide: IdeConfig {
+            selective_streams: config.ide.selective_streams,
+            address_blocks: config.ide.address_blocks,
+            secure_order: match config.ide.secure_on {
+                SecureOn::Either => SecureOrder::Either,
+                SecureOn::Enable => SecureOrder::AtEnable,
+                SecureOn::LastGo => SecureOrder::AtLastGo,
+            },
+            ..IdeConfig::default()
+        },
+        // One SPDM message has to hold a portion with its headers.
+        max_report_portion: u16::try_from(config.spdm.transfer_size.saturating_sub(128)).unwrap_or(u16::MAX),
+        ..DsmConfig::default()
+    }
+}
+
+fn responder(config: &Config, state_dir: Option<&Path>) -> Result<Responder, BuildError> {
+    let pci = &config.pci;
+    let name = PciName {
+        vendor: pci.vendor,
+        device: pci.device,
+        class: pci.class,
+        revision: pci.revision,
+        subsystem_vendor: pci.subsystem_vendor,
+        subsystem: pci.subsystem,
+        serial: Some(pci.serial),
+    };
+    let algorithm = match config.spdm.curve {
+        Curve::P256 => AsymAlgorithm::EcdsaP256,
+        Curve::P384 => AsymAlgorithm::EcdsaP384,
+    };
+    let material = state_dir::identity(state_dir, &name, algorithm)?;
+    let defaults = ResponderConfig::default();
+    let settings = ResponderConfig {
+        versions: config
+            .spdm
+            .versions
+            .iter()
+            .enumerate()
+            .map(|(place, text)| version(place, text))
+            .collect::<Result<_, _>>()?,
+        data_transfer_size: config.spdm.transfer_size,
+        max_message_size: config.spdm.transfer_size,
+        measurements: config.spdm.measurements.iter().map(measurement).collect(),
+        heartbeat_period: config.spdm.heartbeat_seconds,
+        session_limit: config.spdm.sessions.into(),
+        ..defaults
+    };
+    Responder::new(settings, Slots::single(material.slot()), Box::new(RingProvider::default()))
+        .map_err(|error| ConfigError::value("spdm", error).into())
+}
+
+fn version(place: usize, text: &str) -> Result<Version, ConfigError> {
+    match text {
+        "1.2" => Ok(Version::V1_2),
+        "1.3" => Ok(Version::V1_3),
+        _ => Err(ConfigError::value(
+            format!("spdm.versions[{place}]"),
+            format!("{text:?} is not \"1.2\" or \"1.3\""),
+        )),
+    }
+}
+
+fn measurement(configured: &crate::config::Measurement) -> Measurement {
+    Measurement {
+        index: configured.index,
+        // DSP0274 1.3 "DMTFSpecMeasurementValueType".
+        kind: match configured.kind {
+            MeasurementKind::ImmutableRom => 0,
+            MeasurementKind::MutableFirmware => 1,
+            MeasurementKind::HardwareConfiguration => 2,
+            MeasurementKind::FirmwareConfiguration => 3,
+        },
+        tcb: true,
+        value: MeasurementValue::Raw(configured.value.clone().into_bytes()),
+    }
+}

@@ -1,0 +1,300 @@
+//! The device: functions, mailbox, responder and DSM put together. Sans-IO but for the memory behind its BARs: accesses
+//! and time in, bytes and work out.
+
+mod build;
+mod protocol;
+mod unit;
+
+use core::time::Duration;
+
+use mmio::TdiPhase;
+use tdisp::dsm::{ConfigWrite, Effect, FunctionView, LockedRegister};
+use tdisp::wire::TdiState;
+
+pub use build::BuildError;
+use protocol::Protocol;
+use unit::Unit;
+
+use crate::doe::Mailbox;
+use crate::function::{DmaError, DmaId, Work};
+use crate::pci::registers::{Command, DeviceControl};
+use crate::pci::{Window, WriteEffect};
+use crate::vfio_user::{Mmap, MmapArea, Region};
+
+/// Bytes of the extended capability header that precedes a [`Window`].
+const EXTENDED_HEADER: u16 = 4;
+/// `VFIO_PCI_NUM_REGIONS`: six BARs, ROM, configuration space, VGA.
+const REGIONS: usize = 9;
+/// `VFIO_PCI_CONFIG_REGION_INDEX`.
+pub(crate) const CONFIG_REGION: usize = 7;
+
+/// A TDISP device of one or more functions, one DSM.
+pub struct Device {
+    units: Vec<Unit>,
+    regions: Vec<Vec<Region>>,
+    mailbox: Mailbox,
+    protocol: Protocol,
+    response: Vec<u8>,
+}
+
+impl Device {
+    /// Number of functions.
+    pub fn functions(&self) -> usize {
+        self.units.len()
+    }
+
+    /// The vfio regions of `function`.
+    pub fn regions(&self, function: usize) -> &[Region] {
+        self.regions.get(function).map_or(&[], Vec::as_slice)
+    }
+
+    /// MSI-X vectors of `function`; 0 means INTA#.
+    pub fn vectors(&self, function: usize) -> u16 {
+        self.units.get(function).map_or(0, Unit::vectors)
+    }
+
+    /// State of the TDI behind `function`.
+    pub fn tdi_state(&self, function: usize) -> TdiState {
+        self.protocol.dsm.state(function)
+    }
+
+    /// Reads configuration space; `offset` and `data` lie inside it.
+    pub fn config_read(&mut self, function: usize, offset: u16, data: &mut [u8]) {
+        let Some(unit) = self.units.get(function) else { return data.fill(0xFF) };
+        unit.space.read(offset, data);
+        for (at, lane, bytes) in dwords(offset, data.len()) {
+            let Some((window, register)) = unit.space.window(at) else { continue };
+            let mut value = [0; 4];
+            match window {
+                Window::Doe => value = self.mailbox.read(register).to_le_bytes(),
+                Window::Ide => self.protocol.dsm.ide_read(register + EXTENDED_HEADER, &mut value),
+            }
+            for (slot, byte) in
+                data.iter_mut().skip(bytes.start).take(bytes.len()).zip(value.iter().skip(lane))
+            {
+                *slot = *byte;
+            }
+        }
+    }
+
+    /// Writes configuration space; `offset` and `data` lie inside it.
+    pub fn config_write(&mut self, function: usize, offset: u16, data: &[u8]) {
+        for (at, lane, bytes) in dwords(offset, data.len()) {
+            let Some(unit) = self.units.get_mut(function) else { return };
+            let Some(bytes) = data.get(bytes) else { return };
+            match unit.space.window(at) {
+                Some((Window::Doe, register)) => self.mailbox.write(register, lane, bytes),
+                Some((Window::Ide, register)) => {
+                    self.protocol.dsm.ide_write(register + EXTENDED_HEADER + lane as u16, bytes);
+                }
+                None => {
+                    for effect in unit.space.write(at + lane as u16, bytes) {
+                        self.register_written(function, effect);
+                    }
+                }
+            }
+        }
+        self.apply_effects();
+    }
+
+    /// Reads a BAR, through the gate.
+    pub fn bar_read(&mut self, function: usize, bar: u8, offset: u64, data: &mut [u8]) {
+        let phase = self.phase(function);
+        match self.units.get_mut(function) {
+            Some(unit) => unit.bar_read(bar, phase, offset, data),
+            None => data.fill(0xFF),
+        }
+    }
+
+    /// Writes a BAR, through the gate.
+    pub fn bar_write(&mut self, function: usize, bar: u8, offset: u64, data: &[u8]) {
+        let phase = self.phase(function);
+        if let Some(unit) = self.units.get_mut(function) {
+            unit.bar_write(bar, phase, offset, data);
+        }
+    }
+
+    /// DEVICE_RESET, or the client has gone: of function 0 a conventional reset of the whole device, of any other the
+    /// end of that TDI only.
+    pub fn reset(&mut self, function: usize) {
+        if function == 0 {
+            log::info!("conventional reset");
+            self.protocol.reset();
+            self.mailbox.abort();
+        } else {
+            log::info!("function {function}: reset");
+            self.protocol.dsm.function_conventional_reset(function);
+        }
+        self.apply_effects();
+        let units = if function == 0 { 0..self.units.len() } else { function..function + 1 };
+        for unit in self.units.get_mut(units).unwrap_or_default() {
+            unit.reset_function();
+            unit.space.reset();
+        }
+    }
+
+    /// Answers the object that waits in the mailbox, if one does. Call after the reply to the write that set GO.
+    pub fn run(&mut self, now: Duration) {
+        let Some(request) = self.mailbox.take_request() else { return };
+        let views: Vec<FunctionView> = self.units.iter().map(Unit::view).collect();
+        let answered = self.protocol.answer(now, &request, &views, &mut self.response);
+        self.apply_effects();
+        self.mailbox.respond(request, answered.then_some(self.response.as_slice()));
+    }
+
+    /// When [`Device::tick`] is due next.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.protocol.responder.next_deadline()
+    }
+
+    /// Lets time pass: sessions whose heartbeat stopped end.
+    pub fn tick(&mut self, now: Duration) {
+        self.protocol.tick(now);
+        self.apply_effects();
+    }
+
+    /// The next thing `function` wants done; DMA that its TDI's state forbids is refused before it gets here.
+    pub fn poll_work(&mut self, function: usize) -> Option<Work> {
+        let allowed = matches!(self.tdi_state(function), TdiState::CONFIG_UNLOCKED | TdiState::RUN);
+        self.units.get_mut(function)?.poll_work(allowed)
+    }
+
+    /// The outcome of DMA work.
+    pub fn dma_done(&mut self, function: usize, id: DmaId, result: Result<&[u8], DmaError>) {
+        if let Some(unit) = self.units.get_mut(function) {
+            unit.dma_done(id, result);
+        }
+    }
+
+    /// Whether `function` asserts INTA#.
+    pub fn intx_asserted(&self, function: usize) -> bool {
+        self.units.get(function).is_some_and(Unit::intx_asserted)
+    }
+
+    fn phase(&self, function: usize) -> TdiPhase {
+        match self.tdi_state(function) {
+            TdiState::CONFIG_UNLOCKED => TdiPhase::Unlocked,
+            TdiState::CONFIG_LOCKED => TdiPhase::Locked,
+            TdiState::RUN => TdiPhase::Run,
+            // ERROR, where nothing private is shown.
+            _ => TdiPhase::Error,
+        }
+    }
+
+    /// Tells the DSM what a configuration write did. Power states are not told: the function keeps its state over all
+    /// of them (No_Soft_Reset).
+    fn register_written(&mut self, function: usize, effect: WriteEffect) {
+        let mut report = |register, changed| {
+            self.protocol.dsm.config_written(function, ConfigWrite { register, changed });
+        };
+        match effect {
+            WriteEffect::Command { before, after } => {
+                for (register, enabled) in [
+                    (LockedRegister::MemorySpaceCleared, Command::memory_space as fn(&Command) -> bool),
+                    (LockedRegister::BusMasterCleared, Command::bus_master),
+                ] {
+                    if !enabled(&after) {
+                        report(register, enabled(&before));
+                    }
+                }
+            }
+            WriteEffect::Bar { index, changed } => report(LockedRegister::Bar(index), changed),
+            WriteEffect::Rom => report(LockedRegister::ExpansionRom, false),
+            WriteEffect::Bist => report(LockedRegister::Bist, false),
+            WriteEffect::DeviceControl { before, after } => {
+                let frozen = |control: DeviceControl| {
+                    (control.extended_tag(), control.phantom_functions(), control.no_snoop())
+                };
+                report(LockedRegister::DeviceControl, frozen(before) != frozen(after));
+            }
+            WriteEffect::Msix { before, after } => report(LockedRegister::MsiX, before != after),
+            WriteEffect::Power { .. } => {}
+            WriteEffect::Flr => self.function_level_reset(function),
+        }
+    }
+
+    /// PCIe 6.1 §6.6.2, §11.2: SPDM sessions and IDE streams outlive it, the TDI does not.
+    fn function_level_reset(&mut self, function: usize) {
+        log::info!("function {function}: function level reset");
+        self.protocol.dsm.function_reset(function);
+        self.apply_effects();
+        if let Some(unit) = self.units.get_mut(function) {
+            unit.reset_function();
+            unit.space.function_reset();
+        }
+        if function == 0 {
+            self.mailbox.abort();
+        }
+    }
+
+    /// Carries out what the DSM asks for, in its order.
+    fn apply_effects(&mut self) {
+        while let Some(effect) = self.protocol.dsm.poll_effect() {
+            match effect {
+                Effect::StateChanged { function, from, to, cause } => {
+                    log::info!("function {function}: {from} → {to}: {cause}");
+                }
+                Effect::Scrub { function } => {
+                    if let Some(unit) = self.units.get_mut(function) {
+                        unit.scrub();
+                    }
+                }
+                Effect::StopDma { function } => {
+                    if let Some(unit) = self.units.get_mut(function) {
+                        unit.stop();
+                    }
+                }
+                Effect::StreamSecure { stream, stream_id, secure } => {
+                    log::info!("{stream}, id {stream_id}: {}", if secure { "secure" } else { "insecure" });
+                }
+            }
+        }
+    }
+}
+
+/// Splits `length` bytes at `offset` into pieces that each lie in one dword: the dword's offset, the first byte lane,
+/// and which of the bytes.
+fn dwords(offset: u16, length: usize) -> impl Iterator<Item = (u16, usize, core::ops::Range<usize>)> {
+    let start = usize::from(offset);
+    let end = start + length;
+    (start / 4..end.div_ceil(4)).map(move |dword| {
+        let first = (dword * 4).max(start);
+        let last = (dword * 4 + 4).min(end);
+        ((dword * 4) as u16, first % 4, first - start..last - start)
+    })
+}
+
+fn unit_regions(unit: &Unit) -> std::io::Result<Vec<Region>> {
+    let mut regions = vec![Region::default(); REGIONS];
+    for bar in unit.bars() {
+        let mmap = match bar.shared_mapping() {
+            Some(shared) => Some(Mmap {
+                file: std::sync::Arc::new(shared.fd.try_clone_to_owned()?),
+                offset: 0,
+                areas: shared.areas.iter().map(|area| MmapArea { offset: area.offset, size: area.size }).collect(),
+            }),
+            None => None,
+        };
+        if let Some(region) = regions.get_mut(usize::from(bar.layout().index())) {
+            *region = Region { mmap, ..Region::trapped(bar.layout().size()) };
+        }
+    }
+    if let Some(region) = regions.get_mut(CONFIG_REGION) {
+        *region = Region::trapped(crate::pci::SPACE_BYTES as u64);
+    }
+    Ok(regions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_lie_in_one_dword() {
+        let pieces = |offset, length| dwords(offset, length).collect::<Vec<_>>();
+        assert_eq!(pieces(0, 0), []);
+        assert_eq!(pieces(4, 4), [(4, 0, 0..4)]);
+        assert_eq!(pieces(6, 1), [(4, 2, 0..1)]);
+        assert_eq!(pieces(3, 6), [(0, 3, 0..1), (4, 0, 1..5), (8, 0, 5..6)]);
+    }
+}

@@ -1,0 +1,161 @@
+//! From a data object to its answer: discovery, SPDM, and what SPDM carries for the DSM.
+
+use core::time::Duration;
+
+use spdm::doe::{DiscoveryRequest, DiscoveryResponse, Object, ObjectType, VENDOR_PCI_SIG};
+use spdm::responder::{Answer, Responder, VendorAnswer, VendorHandler, VendorRequest};
+use tdisp::dsm::{Dsm, FunctionView};
+
+/// Registry of standards bodies (DSP0274 1.3 "Registry or standards body ID"): PCI-SIG, whose vendor id is its own.
+const STANDARD_PCI_SIG: u16 = 3;
+const VENDOR_ID: [u8; 2] = VENDOR_PCI_SIG.to_le_bytes();
+/// PCI-SIG protocol ids (PCIe 6.1 §6.31.3).
+const PROTOCOL_IDE_KM: u8 = 0;
+const PROTOCOL_TDISP: u8 = 1;
+/// SPDM ERROR codes.
+const ERROR_UNSUPPORTED_REQUEST: u8 = 0x07;
+const VENDOR_DEFINED_REQUEST: u8 = 0xFE;
+
+/// What answers data objects: the responder and the DSM behind it.
+pub(super) struct Protocol {
+    pub(super) responder: Responder,
+    pub(super) dsm: Dsm,
+    payload: Vec<u8>,
+}
+
+impl Protocol {
+    pub(super) fn new(responder: Responder, dsm: Dsm) -> Self {
+        Self { responder, dsm, payload: Vec::new() }
+    }
+
+    /// Answers `object` into `response` (a whole data object). False: there is no answer.
+    pub(super) fn answer(
+        &mut self,
+        now: Duration,
+        object: &[u8],
+        functions: &[FunctionView],
+        response: &mut Vec<u8>,
+    ) -> bool {
+        response.clear();
+        let object = match Object::parse(object) {
+            Ok(object) => object,
+            Err(error) => {
+                log::warn!("DOE: object discarded: {error}");
+                return false;
+            }
+        };
+        log::debug!("DOE: object {:04x}:{:?}, {} bytes", object.vendor, object.kind, object.payload.len());
+        let mut vendor = Vendor { dsm: &mut self.dsm, functions };
+        let answer = match (object.vendor, object.kind) {
+            (VENDOR_PCI_SIG, ObjectType::DISCOVERY) => match discovery(object.payload) {
+                Some(body) => {
+                    self.payload.clear();
+                    self.payload.extend_from_slice(&body);
+                    Answer::Respond
+                }
+                None => Answer::Silent,
+            },
+            (VENDOR_PCI_SIG, ObjectType::SPDM) => {
+                self.responder.handle_clear(now, object.payload, &mut vendor, &mut self.payload)
+            }
+            (VENDOR_PCI_SIG, ObjectType::SECURED_SPDM) => {
+                self.responder.handle_secured(now, object.payload, &mut vendor, &mut self.payload)
+            }
+            (vendor, kind) => {
+                log::warn!("DOE: object of unknown type {vendor:04x}:{kind:?} discarded");
+                return false;
+            }
+        };
+        self.follow_sessions();
+        match answer {
+            Answer::Respond => {
+                let object = Object { payload: &self.payload, ..object };
+                if let Err(error) = object.encode(response) {
+                    log::error!("DOE: answer dropped: {error}");
+                    return false;
+                }
+                true
+            }
+            Answer::Silent => false,
+        }
+    }
+
+    /// Conventional reset: sessions, negotiated state, keys and TDIs are gone.
+    pub(super) fn reset(&mut self) {
+        self.responder.reset();
+        while self.responder.poll_event().is_some() {}
+        self.dsm.conventional_reset();
+    }
+
+    /// Ends sessions whose heartbeat stopped.
+    pub(super) fn tick(&mut self, now: Duration) {
+        self.responder.tick(now);
+        self.follow_sessions();
+    }
+
+    fn follow_sessions(&mut self) {
+        while let Some(event) = self.responder.poll_event() {
+            session_event(&mut self.dsm, &event);
+        }
+    }
+}
+
+fn session_event(dsm: &mut Dsm, event: &spdm::responder::SessionEvent) {
+    use spdm::responder::SessionEvent;
+    match event {
+        SessionEvent::Established { id } => log::info!("SPDM session {id:#010x} established"),
+        SessionEvent::Ended { id, reason } => {
+            log::info!("SPDM session {id:#010x} ended: {reason}");
+            dsm.session_ended(*id);
+        }
+    }
+}
+
+/// DOE discovery (PCIe 6.1 §6.30.1.1).
+fn discovery(payload: &[u8]) -> Option<[u8; 4]> {
+    const PROTOCOLS: [(u16, ObjectType); 3] = [
+        (VENDOR_PCI_SIG, ObjectType::DISCOVERY),
+        (VENDOR_PCI_SIG, ObjectType::SPDM),
+        (VENDOR_PCI_SIG, ObjectType::SECURED_SPDM),
+    ];
+    match DiscoveryRequest::parse(payload) {
+        Ok(request) => Some(DiscoveryResponse::answer(&PROTOCOLS, request.index).encode()),
+        Err(error) => {
+            log::warn!("DOE: discovery discarded: {error}");
+            None
+        }
+    }
+}
+
+/// Vendor-defined requests of the PCI-SIG, on their way to the DSM.
+struct Vendor<'a> {
+    dsm: &'a mut Dsm,
+    functions: &'a [FunctionView],
+}
+
+impl VendorHandler for Vendor<'_> {
+    fn vendor_request(&mut self, request: &VendorRequest<'_>, response: &mut Vec<u8>) -> VendorAnswer {
+        let unsupported = VendorAnswer::Error { code: ERROR_UNSUPPORTED_REQUEST, data: VENDOR_DEFINED_REQUEST };
+        if request.standard_id != STANDARD_PCI_SIG || request.vendor_id != VENDOR_ID {
+            return unsupported;
+        }
+        let Some((protocol, message)) = request.payload.split_first() else { return unsupported };
+        response.clear();
+        response.push(*protocol);
+        let answer = match *protocol {
+            PROTOCOL_IDE_KM => self.dsm.ide_km(request.session, message, response),
+            PROTOCOL_TDISP => {
+                let mut random = |bytes: &mut [u8]| {
+                    use ring::rand::SecureRandom;
+                    ring::rand::SystemRandom::new().fill(bytes).is_ok()
+                };
+                self.dsm.tdisp(request.session, message, self.functions, &mut random, response)
+            }
+            _ => return unsupported,
+        };
+        match answer {
+            tdisp::dsm::Answer::Respond => VendorAnswer::Respond,
+            tdisp::dsm::Answer::Silent => VendorAnswer::Silent,
+        }
+    }
+}

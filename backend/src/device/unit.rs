@@ -1,0 +1,235 @@
+//! One function of the device: its configuration space, its BARs behind the gate, and what it does.
+
+use mmio::{Access, AddressWidth, Bar, Gate, Kind, MemoryError, MsixTable, Place, RegisterBlock, TdiPhase, TeeSource};
+use tdisp::dsm::{BarView, FunctionView, RangeView};
+
+use crate::function::{DmaError, DmaId, Function, Work};
+use crate::pci::{BarDecoder, ConfigSpace, Msix, Plan};
+
+/// A function with everything PCI around it.
+pub(super) struct Unit {
+    number: usize,
+    pub(super) space: ConfigSpace,
+    bars: Vec<Bar>,
+    function: Box<dyn Function>,
+    msix: Option<MsixTable>,
+    tee: TeeSource,
+    intx: bool,
+}
+
+/// The parts of a [`Plan`] that follow from what the function is.
+pub(super) fn pci_parts(function: &dyn Function) -> (Vec<BarDecoder>, Option<Msix>) {
+    let bars = function
+        .bars()
+        .bars()
+        .iter()
+        .map(|bar| BarDecoder {
+            index: bar.index(),
+            size: bar.size(),
+            wide: bar.width() == AddressWidth::Bits64,
+            prefetchable: bar.prefetchable(),
+        })
+        .collect();
+    let msix = function.bars().msix().map(|at| Msix {
+        vectors: function.vectors(),
+        table: (at.table_bar, at.table_offset as u32),
+        pba: (at.pba_bar, at.pba_offset as u32),
+    });
+    (bars, msix)
+}
+
+impl Unit {
+    pub(super) fn new(
+        number: usize,
+        plan: &Plan,
+        function: Box<dyn Function>,
+        tee: TeeSource,
+    ) -> Result<Self, MemoryError> {
+        let bars = function
+            .bars()
+            .bars()
+            .iter()
+            .map(|layout| Bar::new(layout.clone(), Gate::default()))
+            .collect::<Result<_, _>>()?;
+        let msix = plan.msix.map(|msix| MsixTable::new(msix.vectors));
+        Ok(Self { number, space: plan.build(), bars, function, msix, tee, intx: false })
+    }
+
+    pub(super) fn bars(&self) -> &[Bar] {
+        &self.bars
+    }
+
+    pub(super) fn vectors(&self) -> u16 {
+        if self.msix.is_some() { self.function.vectors() } else { 0 }
+    }
+
+    /// What the DSM has to know of the function at this moment.
+    pub(super) fn view(&self) -> FunctionView {
+        let ranges = |bar: &Bar| {
+            bar.layout()
+                .ranges()
+                .iter()
+                .map(|range| RangeView {
+                    first_page: range.first_page,
+                    pages: range.pages,
+                    non_tee: !range.is_private(),
+                    msix_table: range.kind == Kind::MsixTable,
+                    msix_pba: range.kind == Kind::MsixPba,
+                    ..RangeView::default()
+                })
+                .collect()
+        };
+        let bars = self
+            .space
+            .bar_addresses()
+            .zip(&self.bars)
+            .map(|((decoder, address), bar)| BarView {
+                index: decoder.index,
+                // No system puts a device's memory at address 0: that is the reset value.
+                address: (address != 0).then_some(address),
+                size: decoder.size,
+                size_supported: true,
+                ranges: ranges(bar),
+            })
+            .collect();
+        FunctionView {
+            number: self.number,
+            bars,
+            phantom_functions: self.space.device_control().phantom_functions(),
+            msix_message_control: self.space.msix_control().map(|control| control.into_bits()),
+            interface_info: tdisp::wire::InterfaceInfo::new().with_dma_without_pasid(true),
+            ..FunctionView::default()
+        }
+    }
+
+    /// Whether memory requests are answered at all (PCIe 6.1 §7.5.1.1.3, §5.3.1.4).
+    fn decodes_memory(&self) -> bool {
+        self.space.command().memory_space() && self.space.power_state() == 0
+    }
+
+    pub(super) fn bar_read(&mut self, index: u8, phase: TdiPhase, offset: u64, data: &mut [u8]) {
+        data.fill(0xFF);
+        if !self.decodes_memory() {
+            return;
+        }
+        let access = Access { phase, tee: self.tee };
+        let mut registers = Registers { function: self.function.as_mut(), msix: self.msix.as_mut() };
+        let Some(bar) = self.bars.iter_mut().find(|bar| bar.layout().index() == index) else { return };
+        match bar.read(access, offset, data, &mut registers) {
+            Ok(done) => log_rejection(self.number, "read", &done),
+            Err(error) => log::error!("function {}: {error}", self.number),
+        }
+    }
+
+    pub(super) fn bar_write(&mut self, index: u8, phase: TdiPhase, offset: u64, data: &[u8]) {
+        if !self.decodes_memory() {
+            return;
+        }
+        let access = Access { phase, tee: self.tee };
+        let mut registers = Registers { function: self.function.as_mut(), msix: self.msix.as_mut() };
+        let Some(bar) = self.bars.iter_mut().find(|bar| bar.layout().index() == index) else { return };
+        match bar.write(access, offset, data, &mut registers) {
+            Ok(done) => log_rejection(self.number, "write", &done),
+            Err(error) => log::error!("function {}: {error}", self.number),
+        }
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.function.stop();
+    }
+
+    /// Wipes what a TVM may have left.
+    pub(super) fn scrub(&mut self) {
+        self.function.scrub();
+        for bar in &mut self.bars {
+            if let Err(error) = bar.scrub_private() {
+                // Only a broken host gets here; memory that could not be wiped must not be handed on.
+                log::error!("function {}: {error}; ending rather than showing a TVM's data", self.number);
+                std::process::abort();
+            }
+        }
+    }
+
+    /// Everything but configuration space, as after power-on.
+    pub(super) fn reset_function(&mut self) {
+        self.scrub();
+        self.function.reset();
+        self.intx = false;
+        self.space.set_interrupt_status(false);
+        if let Some(msix) = &mut self.msix {
+            msix.reset();
+        }
+        for bar in &mut self.bars {
+            if let Err(error) = bar.scrub_all() {
+                log::error!("function {}: {error}", self.number);
+            }
+        }
+    }
+
+    /// The next thing the function wants done. DMA only where `dma_allowed` and Bus Master Enable say so.
+    pub(super) fn poll_work(&mut self, dma_allowed: bool) -> Option<Work> {
+        let allowed = dma_allowed && self.space.command().bus_master() && self.space.power_state() == 0;
+        loop {
+            match self.function.poll_work()? {
+                Work::DmaRead { id, .. } | Work::DmaWrite { id, .. } if !allowed => {
+                    self.function.dma_done(id, Err(DmaError::NotAllowed));
+                }
+                // A message is a memory write: no Bus Master Enable, no message (PCIe 6.1 §7.5.1.1.3).
+                Work::Interrupt { .. } if !self.space.command().bus_master() => {}
+                Work::IntxLevel(level) => {
+                    self.intx = level;
+                    self.space.set_interrupt_status(level);
+                }
+                work @ (Work::DmaRead { .. } | Work::DmaWrite { .. } | Work::Interrupt { .. }) => return Some(work),
+            }
+        }
+    }
+
+    pub(super) fn dma_done(&mut self, id: DmaId, result: Result<&[u8], DmaError>) {
+        self.function.dma_done(id, result);
+    }
+
+    /// Whether INTA# is asserted: requested and not disabled.
+    pub(super) fn intx_asserted(&self) -> bool {
+        self.intx && !self.space.command().interrupt_disable()
+    }
+}
+
+fn log_rejection(number: usize, what: &str, done: &mmio::Completion) {
+    if let Some(rejection) = &done.rejected {
+        log::debug!(
+            "function {number}: {what} of {} bytes at BAR {} + {:#x} rejected: {:?} page, {:?} access, {:?}",
+            rejection.length,
+            rejection.bar,
+            rejection.offset,
+            rejection.attribute,
+            rejection.tee,
+            rejection.phase
+        );
+    }
+}
+
+/// What is behind a BAR besides memory.
+struct Registers<'a> {
+    function: &'a mut dyn Function,
+    msix: Option<&'a mut MsixTable>,
+}
+
+impl RegisterBlock for Registers<'_> {
+    fn read(&mut self, place: Place, data: &mut [u8]) {
+        match (place.kind, &self.msix) {
+            (Kind::MsixTable, Some(msix)) => msix.read_table(place.offset_in_range, data),
+            (Kind::MsixPba, Some(msix)) => msix.read_pba(place.offset_in_range, data),
+            (Kind::Registers, _) => self.function.read(place.bar, place.offset, data),
+            (Kind::MsixTable | Kind::MsixPba | Kind::Memory, _) => data.fill(0),
+        }
+    }
+
+    fn write(&mut self, place: Place, data: &[u8]) {
+        match (place.kind, &mut self.msix) {
+            (Kind::MsixTable, Some(msix)) => msix.write_table(place.offset_in_range, data),
+            (Kind::Registers, _) => self.function.write(place.bar, place.offset, data),
+            (Kind::MsixTable | Kind::MsixPba | Kind::Memory, _) => {}
+        }
+    }
+}

@@ -47,10 +47,14 @@ pub enum GuestError {
     #[error("{0}")]
     Gone(String),
     /// The command port failed.
-    #[error("{error}\n--- the console's last lines:\n{console}")]
+    #[error("{error}\n--- QEMU is {state}\n{said}\n--- the console's last lines:\n{console}")]
     Shell {
         /// How.
         error: ShellError,
+        /// QEMU's own word for the guest's state: `running`, `internal-error`, …
+        state: String,
+        /// The end of what QEMU printed.
+        said: String,
         /// The end of the console's text.
         console: String,
     },
@@ -149,7 +153,8 @@ impl Guest {
     ) -> Result<Output, GuestError> {
         let Self { child, shell, console, errors, .. } = self;
         let mut watch = || gone(child, console, errors);
-        shell.run(script, timeout, &mut watch, line).map_err(|error| shell_error(error, console))
+        let result = shell.run(script, timeout, &mut watch, line);
+        result.map_err(|error| self.shell_error(error))
     }
 
     /// Runs a script that has to succeed and returns its standard output.
@@ -221,7 +226,24 @@ impl Guest {
     fn wait_until_ready(&mut self) -> Result<(), GuestError> {
         let Self { child, shell, console, errors, .. } = self;
         let mut watch = || gone(child, console, errors);
-        shell.wait_until_ready(BOOT_TIMEOUT, &mut watch).map_err(|error| shell_error(error, console))
+        let result = shell.wait_until_ready(BOOT_TIMEOUT, &mut watch);
+        result.map_err(|error| self.shell_error(error))
+    }
+
+    fn shell_error(&mut self, error: ShellError) -> GuestError {
+        if let ShellError::Gone(reason) = error {
+            return GuestError::Gone(reason);
+        }
+        // A guest that QEMU has stopped (a device's error, an instruction KVM cannot emulate) just falls silent.
+        let status = self.qmp.execute("query-status", json!({})).ok();
+        let state =
+            status.as_ref().and_then(|status| status.get("status")?.as_str()).unwrap_or("unresponsive");
+        GuestError::Shell {
+            error,
+            state: state.to_owned(),
+            said: tail(&fs::read_to_string(&self.errors).unwrap_or_default(), TAIL_LINES),
+            console: self.console.tail(TAIL_LINES),
+        }
     }
 }
 
@@ -257,13 +279,6 @@ fn gone(child: &mut OwnedChild, console: &Console, errors: &Path) -> Option<Stri
     let status = child.ended().ok()??;
     let said = fs::read_to_string(errors).unwrap_or_default();
     Some(format!("QEMU ended ({status}):\n{}\n{}", tail(&said, TAIL_LINES), console.tail(TAIL_LINES)))
-}
-
-fn shell_error(error: ShellError, console: &Console) -> GuestError {
-    if let ShellError::Gone(reason) = error {
-        return GuestError::Gone(reason);
-    }
-    GuestError::Shell { error, console: console.tail(TAIL_LINES) }
 }
 
 /// A word no program in the guest prints by chance: the random part of a temporary directory's name.

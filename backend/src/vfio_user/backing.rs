@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use rustix::fs::{FileType, SealFlags, fcntl_get_seals, fcntl_getfl, fstat};
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
@@ -21,7 +22,7 @@ pub(super) struct FileKey {
 /// A file of client memory, shared by all mappings of it.
 #[derive(Debug)]
 pub(super) struct Backing {
-    file: File,
+    file: Arc<File>,
     /// Present only for memory whose pages cannot vanish: a page beyond the end of a truncated file kills whoever touches it.
     mapping: Option<MmapRegion>,
 }
@@ -41,18 +42,18 @@ impl Backing {
 
     /// Takes over a file. If it cannot be mapped safely, or at all, accesses go through the kernel.
     pub(super) fn new(fd: OwnedFd) -> Self {
-        let file = File::from(fd);
+        let file = Arc::new(File::from(fd));
         let mapping = Self::map(&file);
         Self { file, mapping }
     }
 
-    fn map(file: &File) -> Option<MmapRegion> {
-        let seals = fcntl_get_seals(file).ok()?;
+    fn map(file: &Arc<File>) -> Option<MmapRegion> {
+        let seals = fcntl_get_seals(file.as_ref()).ok()?;
         if !seals.contains(SealFlags::SHRINK) {
             return None;
         }
         let size = usize::try_from(file.metadata().ok()?.len()).ok().filter(|size| *size > 0)?;
-        MmapRegion::from_file(FileOffset::new(file.try_clone().ok()?, 0), size).ok()
+        MmapRegion::from_file(FileOffset::from_arc(Arc::clone(file), 0), size).ok()
     }
 
     /// The range as an offset into the mapping, if all of it is mapped.

@@ -52,7 +52,10 @@ pub(super) enum Direction {
 
 #[derive(Clone, Debug)]
 enum Source {
-    File { backing: Arc<Backing>, offset: u64 },
+    File {
+        backing: Arc<Backing>,
+        offset: u64,
+    },
     /// No descriptor came along: DMA_READ and DMA_WRITE messages.
     Client,
 }
@@ -232,9 +235,7 @@ impl DmaTable {
     fn local(&self, address: u64, length: usize) -> Result<(&Backing, u64, usize), DmaError> {
         let (entry, within, here) = self.entry(address)?;
         match &entry.source {
-            Source::File { backing, offset } => {
-                Ok((backing, offset.wrapping_add(within), here.min(length)))
-            }
+            Source::File { backing, offset } => Ok((backing, offset.wrapping_add(within), here.min(length))),
             Source::Client => Err(DmaError::Remote(address)),
         }
     }

@@ -206,10 +206,7 @@ impl Handler<'_> {
     }
 
     fn region(&self, index: u32) -> Result<&Region, Errno> {
-        usize::try_from(index)
-            .ok()
-            .and_then(|index| self.device.regions().get(index))
-            .ok_or(Errno::INVAL)
+        usize::try_from(index).ok().and_then(|index| self.device.regions().get(index)).ok_or(Errno::INVAL)
     }
 }
 

@@ -13,7 +13,7 @@ use super::device::Errno;
 struct Vector {
     trigger: Option<OwnedFd>,
     masked: bool,
-    /// Raised while masked (message interrupts), or asserted now (INTx).
+    /// Raised while masked. The pin has a level instead.
     pending: bool,
 }
 

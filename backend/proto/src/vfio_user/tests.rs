@@ -22,15 +22,13 @@ struct Sample {
 }
 
 fn samples() -> Vec<Sample> {
-    let sample = |command, bytes: &str, request, padding| Sample {
-        command,
-        payload: hex(bytes),
-        request,
-        padding,
-    };
+    let sample =
+        |command, bytes: &str, request, padding| Sample { command, payload: hex(bytes), request, padding };
     let map = DmaMap { readable: true, writable: false, offset: 0x1000, address: 0xC_0000, size: 0x2000 };
-    let writes: &[WriteMultiEntry] =
-        Vec::leak(vec![WriteMultiEntry::new(0, 8, &[1, 2, 3, 4]).unwrap(), WriteMultiEntry::new(7, 4, &[5]).unwrap()]);
+    let writes: &[WriteMultiEntry] = Vec::leak(vec![
+        WriteMultiEntry::new(0, 8, &[1, 2, 3, 4]).unwrap(),
+        WriteMultiEntry::new(7, 4, &[5]).unwrap(),
+    ]);
     vec![
         sample(
             Command::DMA_MAP,
@@ -217,7 +215,9 @@ fn irq_flags_counts_and_data_are_checked() {
     assert_eq!(set(20, mask, 2, 0, 1, &[]), Err(DecodeError::Flags));
     assert_eq!(set(20, 64 | trigger | none, 2, 0, 1, &[]), Err(DecodeError::Flags));
     assert_eq!(set(20, trigger | none, 2, u32::MAX, 1, &[]), Err(DecodeError::Range));
-    for (flags, start) in [(mask | none, 0), (trigger | none, 1), (trigger | boolean, 0), (trigger | eventfd, 0)] {
+    for (flags, start) in
+        [(mask | none, 0), (trigger | none, 1), (trigger | boolean, 0), (trigger | eventfd, 0)]
+    {
         assert_eq!(set(20, flags, 2, start, 0, &[]), Err(DecodeError::Count), "{flags:#x}");
     }
     assert_eq!(set(22, trigger | boolean, 2, 0, 2, &[0]), Err(DecodeError::Count));
@@ -260,7 +260,12 @@ fn counts_of_region_accesses_are_checked() {
 #[test]
 fn version_data_may_be_absent_empty_or_strange() {
     let parse = |data: &[u8]| Version::parse(&[&[0, 0, 0, 0], data].concat()).map(|v| v.capabilities);
-    for legal in [&b""[..], b"{}\0", b"{\"capabilities\":{}}\0", b"{\"x\":[1],\"capabilities\":{\"migration\":{\"pgsize\":4096}}}\0"] {
+    for legal in [
+        &b""[..],
+        b"{}\0",
+        b"{\"capabilities\":{}}\0",
+        b"{\"x\":[1],\"capabilities\":{\"migration\":{\"pgsize\":4096}}}\0",
+    ] {
         assert_eq!(parse(legal), Ok(Capabilities::default()), "{}", String::from_utf8_lossy(legal));
     }
     for illegal in [
@@ -333,7 +338,10 @@ fn region_info_tells_what_room_its_capability_needs() {
 fn dma_replies_are_read_in_both_forms() {
     let fixed = DmaAccess::new(0x1000, 4);
     let read = [fixed.as_bytes(), b"data"].concat();
-    assert_eq!(DmaAccessReply::parse_read(&read), Ok(DmaAccessReply { address: 0x1000, count: 4, data: b"data" }));
+    assert_eq!(
+        DmaAccessReply::parse_read(&read),
+        Ok(DmaAccessReply { address: 0x1000, count: 4, data: b"data" })
+    );
     for end in 0..read.len() {
         assert!(DmaAccessReply::parse_read(&read[..end]).is_err());
     }

@@ -1,6 +1,8 @@
 //! The state machine without sockets: order, backpressure, and the device's own accesses.
 
-use tdispd_proto::vfio_user::{DmaAccess, DmaMap, HEADER_SIZE, RegionAccess, put_error, put_reply, put_request};
+use tdispd_proto::vfio_user::{
+    DmaAccess, DmaMap, HEADER_SIZE, RegionAccess, put_error, put_reply, put_request,
+};
 use zerocopy::IntoBytes;
 
 use super::super::device::Region;
@@ -168,8 +170,16 @@ fn bad_answers_end_the_access_and_nothing_else() {
         ("refused without an errno", |_, _| Err(0), DmaError::Refused(0)),
         ("empty", |_, _| Ok(Vec::new()), DmaError::BadReply),
         ("other address", |_, _| Ok([DmaAccess::new(0, 4).as_bytes(), &[0; 4]].concat()), DmaError::BadReply),
-        ("more than asked", |_, _| Ok([DmaAccess::new(0x1000, 8).as_bytes(), &[0; 8]].concat()), DmaError::BadReply),
-        ("less than it says", |_, _| Ok([DmaAccess::new(0x1000, 4).as_bytes(), &[0; 3]].concat()), DmaError::BadReply),
+        (
+            "more than asked",
+            |_, _| Ok([DmaAccess::new(0x1000, 8).as_bytes(), &[0; 8]].concat()),
+            DmaError::BadReply,
+        ),
+        (
+            "less than it says",
+            |_, _| Ok([DmaAccess::new(0x1000, 4).as_bytes(), &[0; 3]].concat()),
+            DmaError::BadReply,
+        ),
     ];
     for (name, answer, expected) in cases {
         let mut rig = Rig::new();
@@ -195,7 +205,11 @@ fn a_late_answer_to_a_cancelled_access_does_no_harm() {
     for request in [late, current] {
         let header = Header::parse(&request).unwrap();
         let mut out = Vec::new();
-        put_reply(&mut out, &header, &[DmaAccess::new(0x1000, 4).as_bytes(), &[header.message_id.get() as u8; 4]]);
+        put_reply(
+            &mut out,
+            &header,
+            &[DmaAccess::new(0x1000, 4).as_bytes(), &[header.message_id.get() as u8; 4]],
+        );
         assert_eq!(rig.raw(&out), Progress::Handled);
         assert!(rig.take().is_empty(), "a reply is not answered");
     }
@@ -213,7 +227,8 @@ fn accesses_fail_without_client_mapping_or_room() {
     rig.connection.dma_read(3, 0x1000, 4);
     rig.connection.disconnect(&mut rig.device);
     rig.connection.dma_write(4, 0x1000, vec![1]);
-    let ends: Vec<_> = core::iter::from_fn(|| rig.connection.poll_dma()).map(|end| (end.id, end.result)).collect();
+    let ends: Vec<_> =
+        core::iter::from_fn(|| rig.connection.poll_dma()).map(|end| (end.id, end.result)).collect();
     let expected = [
         (1, Err(DmaError::Unmapped(0x4_1000))),
         (2, Err(DmaError::Busy)),

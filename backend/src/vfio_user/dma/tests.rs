@@ -105,7 +105,7 @@ fn a_read_only_descriptor_reads() {
     assert_eq!(&back, b"hello");
     assert_eq!(table.write(0, b"x"), Err(DmaError::Memory(Errno::BADF)));
     // The same file, writable this time, must not inherit the read-only descriptor.
-    table.map(&map(0x1000, 5, 0), Some(file.reopen().unwrap().into())).is_ok().then_some(()).unwrap();
+    table.map(&map(0x1000, 5, 0), Some(file.reopen().unwrap().into())).unwrap();
     table.write(0x1000, b"j").unwrap();
 }
 
@@ -134,7 +134,7 @@ fn as_many_single_pages_as_the_protocol_allows_from_one_file() {
     assert_eq!(table.map(&map(1 << 40, 0x1000, 0), None), Err(Errno::NOSPC));
     assert_eq!(table.files.len(), 1);
     table.unmap(range(0, 0x8000_0000));
-    assert_eq!(table.len(), MAX_DMA_MAPS - 0x8_0000.min(MAX_DMA_MAPS));
+    assert!(table.is_empty());
 }
 
 #[test]
@@ -147,7 +147,10 @@ fn unmap_takes_exactly_its_range() {
     table.map(&map(u64::MAX - 0xFFF, 0x1000, 0), None).unwrap();
     assert_eq!(table.map(&map(0x4FFF, 1, 0), None), Err(Errno::EXIST));
     table.unmap(range(0x2000, 0x1000));
-    assert_eq!(table.ranges().collect::<Vec<_>>(), [(0x1000, 0x1000), (0x3000, 0x2000), (u64::MAX - 0xFFF, 0x1000)]);
+    assert_eq!(
+        table.ranges().collect::<Vec<_>>(),
+        [(0x1000, 0x1000), (0x3000, 0x2000), (u64::MAX - 0xFFF, 0x1000)]
+    );
     let mut byte = [0];
     table.read(0x4000, &mut byte).unwrap();
     assert_eq!(&byte, b"z", "the rest keeps its place in the file");

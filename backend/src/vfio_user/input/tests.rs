@@ -47,7 +47,9 @@ fn a_message_in_single_bytes_is_one_message() {
         assert!(matches!(input.next(), Next::Incomplete));
     }
     give(&mut input, &bytes[bytes.len() - 1..], 0);
-    assert!(matches!(input.next(), Next::Message(header, range, _) if header.command == READ && range.len() == 16));
+    assert!(
+        matches!(input.next(), Next::Message(header, range, _) if header.command == READ && range.len() == 16)
+    );
     assert!(matches!(input.next(), Next::Incomplete));
 }
 
@@ -61,7 +63,11 @@ fn descriptors_belong_to_the_message_they_were_sent_with() {
         ("glued by the sender", vec![([&map[..], &read].concat(), 1)], vec![(MAP, 1), (READ, 0)]),
         ("header first", vec![(map[..16].to_vec(), 1), (map[16..].to_vec(), 0)], vec![(MAP, 1)]),
         ("with the payload", vec![(map[..16].to_vec(), 0), (map[16..].to_vec(), 1)], vec![(MAP, 1)]),
-        ("cut header", vec![([&map[..], &irqs[..3]].concat(), 2), (irqs[3..].to_vec(), 0)], vec![(MAP, 0), (IRQS, 2)]),
+        (
+            "cut header",
+            vec![([&map[..], &irqs[..3]].concat(), 2), (irqs[3..].to_vec(), 0)],
+            vec![(MAP, 0), (IRQS, 2)],
+        ),
         ("one nobody can use", vec![([&read[..], &read].concat(), 1)], vec![(READ, 0), (READ, 1)]),
         ("pieces", vec![(irqs[..20].to_vec(), 1), (irqs[20..].to_vec(), 1)], vec![(IRQS, 2)]),
         (
@@ -69,7 +75,11 @@ fn descriptors_belong_to_the_message_they_were_sent_with() {
             vec![(irqs[..20].to_vec(), 2), ([&irqs[20..], &map].concat(), 1)],
             vec![(IRQS, 2), (MAP, 1)],
         ),
-        ("more than a message carries", vec![(irqs[..20].to_vec(), 16), (irqs[20..].to_vec(), 1)], vec![(IRQS, -1)]),
+        (
+            "more than a message carries",
+            vec![(irqs[..20].to_vec(), 16), (irqs[20..].to_vec(), 1)],
+            vec![(IRQS, -1)],
+        ),
     ];
     for (name, reads, expected) in cases {
         let mut input = Input::default();

@@ -1,7 +1,7 @@
 //! What a responder is told before it starts: versions, sizes, algorithms in order of preference, measurements.
 
 use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
-use crate::wire::{MIN_DATA_TRANSFER_SIZE, Version};
+use crate::wire::{MIN_DATA_TRANSFER_SIZE, ResponderFlags, Version};
 
 /// Configuration of a responder. `Default` is a device that a TEE security manager accepts.
 #[derive(Clone, Debug)]
@@ -122,7 +122,7 @@ impl Default for ResponderConfig {
     fn default() -> Self {
         Self {
             versions: vec![Version::V1_2, Version::V1_3],
-            secured_versions: vec![Version::V1_0, Version::V1_1, Version(0x12)],
+            secured_versions: vec![Version::V1_0, Version::V1_1, Version::V1_2],
             capabilities: Capability {
                 challenge: true,
                 measurements: MeasurementSupport::Signed,
@@ -149,3 +149,68 @@ impl Default for ResponderConfig {
         }
     }
 }
+
+impl Capability {
+    /// The flags to advertise.
+    pub(super) const fn flags(&self) -> ResponderFlags {
+        let switches = [
+            (true, ResponderFlags::CERT),
+            (self.challenge, ResponderFlags::CHAL),
+            (self.fresh_measurements, ResponderFlags::MEAS_FRESH),
+            (self.key_exchange, ResponderFlags::KEY_EX | ResponderFlags::MAC),
+            (self.key_exchange && self.encrypt, ResponderFlags::ENCRYPT),
+            (self.key_exchange && self.heartbeat, ResponderFlags::HBEAT),
+            (self.key_exchange && self.key_update, ResponderFlags::KEY_UPD),
+            (self.key_exchange && self.handshake_in_the_clear, ResponderFlags::HANDSHAKE_IN_THE_CLEAR),
+            (self.alias_certificates, ResponderFlags::ALIAS_CERT),
+        ];
+        let mut flags = match self.measurements {
+            MeasurementSupport::None => 0,
+            MeasurementSupport::Unsigned => ResponderFlags::MEAS_NO_SIG,
+            MeasurementSupport::Signed => ResponderFlags::MEAS_SIG,
+        };
+        let mut rest: &[(bool, u32)] = &switches;
+        while let [(on, bits), tail @ ..] = rest {
+            if *on {
+                flags |= *bits;
+            }
+            rest = tail;
+        }
+        ResponderFlags(flags)
+    }
+}
+
+impl ResponderConfig {
+    /// Checks every range that does not depend on slots or provider.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let bad = |field, expected| Err(ConfigError::OutOfRange { field, expected });
+        let known = |version: &Version| [Version::V1_2, Version::V1_3].contains(version);
+        if self.versions.is_empty() || !self.versions.iter().all(known) {
+            return bad("versions", "a list of 1.2 and 1.3");
+        }
+        let known = |version: &Version| (Version::V1_0..=Version::V1_2).contains(version);
+        if self.secured_versions.is_empty() || !self.secured_versions.iter().all(known) {
+            return bad("secured_versions", "a list of 1.0, 1.1 and 1.2");
+        }
+        if self.ct_exponent > MAX_CT_EXPONENT {
+            return bad("ct_exponent", "at most 31");
+        }
+        if self.data_transfer_size < MIN_DATA_TRANSFER_SIZE {
+            return bad("data_transfer_size", "at least 42");
+        }
+        if self.max_message_size != self.data_transfer_size {
+            return bad("max_message_size", "the same as data_transfer_size");
+        }
+        if !(1..=255).contains(&self.session_limit) {
+            return bad("session_limit", "1 to 255");
+        }
+        if self.capabilities.fresh_measurements && self.capabilities.measurements == MeasurementSupport::None
+        {
+            return bad("fresh_measurements", "off without measurements");
+        }
+        Ok(())
+    }
+}
+
+/// Larger exponents would mean more than 36 minutes.
+pub(super) const MAX_CT_EXPONENT: u8 = 31;

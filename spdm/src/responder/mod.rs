@@ -1,5 +1,423 @@
-//! The responder: bytes in, bytes and events out.
+//! The responder: clear messages and records in, responses and session events out (DSP0274 1.2 and 1.3).
+//!
+//! One file per request; this one checks what is common to all of them, and turns what a handler refuses into an
+//! ERROR in one place.
 
+mod algorithms;
+mod capabilities;
+mod certificates;
+mod chains;
+mod challenge;
 mod config;
+mod finish;
+mod key_exchange;
+mod measured;
+mod measurements;
+mod reject;
+mod session_control;
+mod sessions;
+mod state;
+#[cfg(test)]
+mod tests;
+mod vendor;
+mod version;
 
 pub use config::*;
+pub use sessions::{EndReason, SessionEvent};
+pub use vendor::{VendorAnswer, VendorHandler, VendorRequest};
+
+use core::time::Duration;
+
+use zeroize::Zeroize;
+
+use crate::codec::Reader;
+use crate::crypto::Provider;
+use crate::secured::{self, RecordError};
+use crate::slot::Slots;
+use crate::wire::{Code, ErrorCode, ErrorResponse, Header, ResponderFlags, Version};
+
+use chains::Chains;
+use measured::Measured;
+use reject::{Handled, Next, Reject};
+use sessions::{Sessions, Stage};
+use state::{Connection, MeasurementForm, Request};
+
+/// Whether there is a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Answer {
+    /// Send what is in the response buffer.
+    Respond,
+    /// Send nothing at all.
+    Silent,
+}
+
+/// One responder with one connection and its sessions.
+///
+/// After every call drain [`Responder::poll_event`].
+pub struct Responder {
+    core: Core,
+    /// Message of the record being handled.
+    request: Vec<u8>,
+    /// Response before it is protected.
+    plain: Vec<u8>,
+}
+
+/// Everything a handler works on.
+struct Core {
+    config: ResponderConfig,
+    flags: ResponderFlags,
+    provider: Box<dyn Provider>,
+    chains: Chains,
+    measured: Measured,
+    connection: Connection,
+    sessions: Sessions,
+    /// Payload of a vendor's response.
+    payload: Vec<u8>,
+}
+
+impl core::fmt::Debug for Responder {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Responder")
+            .field("connection", &self.core.connection)
+            .field("sessions", &self.core.sessions)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Responder {
+    /// A responder that has just been reset. Algorithms that the provider or the slots cannot do are dropped from
+    /// the configuration's lists; it is an error if none is left.
+    pub fn new(
+        mut config: ResponderConfig,
+        slots: Slots,
+        provider: Box<dyn Provider>,
+    ) -> Result<Self, ConfigError> {
+        config.check()?;
+        let flags = config.capabilities.flags();
+        config.hashes.retain(|&hash| provider.supports_hash(hash));
+        config.measurement_hashes.retain(|&hash| provider.supports_hash(hash));
+        config.groups.retain(|&group| provider.supports_group(group));
+        config.aeads.retain(|&aead| provider.supports_aead(aead));
+        let chains = Chains::new(provider.as_ref(), slots, &config.hashes)?;
+        config.asym.retain(|&asym| config.hashes.iter().any(|&hash| chains.can_sign(asym, hash)));
+        let session = flags.has(ResponderFlags::KEY_EX);
+        for (missing, what) in [
+            (config.asym.is_empty(), "signature algorithm"),
+            (session && config.groups.is_empty(), "key exchange group"),
+            (session && config.aeads.is_empty(), "AEAD suite"),
+        ] {
+            if missing {
+                return Err(ConfigError::NoAlgorithm(what));
+            }
+        }
+        let form = config
+            .measurement_hashes
+            .first()
+            .map_or(MeasurementForm::RawOnly, |&hash| MeasurementForm::Hashed(hash));
+        let measured = Measured::new(provider.as_ref(), &config.measurements, form)?;
+        let sessions = Sessions::new(config.session_limit);
+        let core = Core {
+            config,
+            flags,
+            provider,
+            chains,
+            measured,
+            connection: Connection::Start,
+            sessions,
+            payload: Vec::new(),
+        };
+        Ok(Self { core, request: Vec::new(), plain: Vec::new() })
+    }
+
+    /// Handles one clear SPDM message, which may be followed by up to 3 bytes of DOE padding. `response` is
+    /// replaced. Fewer than 4 bytes are no message and get no answer.
+    pub fn handle_clear(
+        &mut self,
+        now: Duration,
+        request: &[u8],
+        vendor: &mut dyn VendorHandler,
+        response: &mut Vec<u8>,
+    ) -> Answer {
+        self.core.sessions.expire(now);
+        response.clear();
+        let Ok(header) = Header::parse(&mut Reader::new(request)) else { return Answer::Silent };
+        let request = Request { header, bytes: request, session: None };
+        match self.core.respond(&request, vendor, response) {
+            Next::Silent => return Answer::Silent,
+            Next::Establish(index, th2) => self.core.establish(index, &th2, now),
+            Next::Stay | Next::End(_) => {}
+        }
+        Answer::Respond
+    }
+
+    /// Handles one secured record, which may be followed by up to 3 bytes of DOE padding. `response` is replaced.
+    /// A record of an unknown session gets no answer; one that cannot be opened gets DECRYPT_ERROR and ends its
+    /// session.
+    pub fn handle_secured(
+        &mut self,
+        now: Duration,
+        record: &[u8],
+        vendor: &mut dyn VendorHandler,
+        response: &mut Vec<u8>,
+    ) -> Answer {
+        self.core.sessions.expire(now);
+        response.clear();
+        let Some(index) = secured::session_id(record).ok().and_then(|id| self.core.sessions.find(id)) else {
+            return Answer::Silent;
+        };
+        self.plain.clear();
+        let next = match self.core.open(index, record, now, &mut self.request) {
+            Ok(()) => self.core.respond_in_session(index, &self.request, vendor, &mut self.plain),
+            Err(RecordError::Exhausted) => {
+                self.core.sessions.end(index, EndReason::Exhausted);
+                Next::Silent
+            }
+            Err(RecordError::Malformed(_) | RecordError::Crypto(_) | RecordError::TooLong) => {
+                let version = self.core.connection.error_version();
+                ErrorResponse::new(version, ErrorCode::DECRYPT_ERROR, 0).encode(&mut self.plain);
+                Next::End(EndReason::Unauthentic)
+            }
+        };
+        // Requests may carry keys.
+        self.request.zeroize();
+        if matches!(next, Next::Silent) {
+            return Answer::Silent;
+        }
+        let sealed = match self.core.sessions.get_mut(index) {
+            Some(entry) => entry.session.seal(&self.plain, response),
+            None => return Answer::Silent,
+        };
+        match next {
+            _ if sealed.is_err() => self.core.sessions.end(index, EndReason::Exhausted),
+            Next::Establish(index, th2) => self.core.establish(index, &th2, now),
+            Next::End(reason) => self.core.sessions.end(index, reason),
+            Next::Stay | Next::Silent => {}
+        }
+        if sealed.is_ok() { Answer::Respond } else { Answer::Silent }
+    }
+
+    /// The next thing that happened to a session, oldest first.
+    pub fn poll_event(&mut self) -> Option<SessionEvent> {
+        self.core.sessions.poll_event()
+    }
+
+    /// When [`Responder::tick`] has to be called next.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.core.sessions.next_deadline()
+    }
+
+    /// Ends the sessions that have been silent for twice their heartbeat period.
+    pub fn tick(&mut self, now: Duration) {
+        self.core.sessions.expire(now);
+    }
+
+    /// Conventional reset: all sessions and everything negotiated is gone.
+    pub fn reset(&mut self) {
+        self.core.sessions.end_all(EndReason::Reset);
+        self.core.connection = Connection::Start;
+    }
+}
+
+impl Core {
+    fn open(
+        &mut self,
+        index: usize,
+        record: &[u8],
+        now: Duration,
+        message: &mut Vec<u8>,
+    ) -> Result<(), RecordError> {
+        let Some(entry) = self.sessions.get_mut(index) else { return Err(RecordError::Exhausted) };
+        entry.session.open(record, message)?;
+        entry.touch(now);
+        Ok(())
+    }
+
+    fn establish(&mut self, index: usize, th2: &crate::crypto::Digest, now: Duration) {
+        let Some(entry) = self.sessions.get_mut(index) else { return };
+        match entry.session.establish(self.provider.as_ref(), th2) {
+            Ok(()) => self.sessions.establish(index, now),
+            Err(_) => self.sessions.end(index, EndReason::Exhausted),
+        }
+    }
+
+    fn respond_in_session(
+        &mut self,
+        index: usize,
+        message: &[u8],
+        vendor: &mut dyn VendorHandler,
+        out: &mut Vec<u8>,
+    ) -> Next {
+        let Ok(header) = Header::parse(&mut Reader::new(message)) else {
+            return self.refuse(Reject::INVALID, out);
+        };
+        self.respond(&Request { header, bytes: message, session: Some(index) }, vendor, out)
+    }
+
+    /// Handles one request: a response or an ERROR is in `out` unless the result is [`Next::Silent`].
+    fn respond(&mut self, request: &Request<'_>, vendor: &mut dyn VendorHandler, out: &mut Vec<u8>) -> Next {
+        let handled = self.dispatch(request, vendor, out).and_then(|next| self.fits(out).map(|()| next));
+        match handled {
+            Ok(next) => next,
+            Err(reject) => {
+                log::debug!("{:?} refused: {reject:?}", request.header.code);
+                self.refuse(reject, out)
+            }
+        }
+    }
+
+    /// The one place where a refusal becomes an ERROR.
+    fn refuse(&self, reject: Reject, out: &mut Vec<u8>) -> Next {
+        out.clear();
+        let agreed = self.connection.error_version();
+        let (version, code, data, next) = match reject {
+            Reject::Silent => return Next::Silent,
+            Reject::Error { code, data } => (agreed, code, data, Next::Stay),
+            Reject::InVersion(version, code) => (version, code, 0, Next::Stay),
+            Reject::Fatal(code) => (agreed, code, 0, Next::End(EndReason::Unauthentic)),
+            Reject::TooLarge(size) => {
+                let code = ErrorCode::RESPONSE_TOO_LARGE;
+                ErrorResponse { version: agreed, code, data: 0, extended: &size.to_le_bytes() }.encode(out);
+                return Next::Stay;
+            }
+        };
+        ErrorResponse::new(version, code, data).encode(out);
+        next
+    }
+
+    /// A response must fit what the requester can receive (DSP0274 1.3 "DataTransferSize", "ResponseTooLarge").
+    fn fits(&self, out: &[u8]) -> Result<(), Reject> {
+        let Some(peer) = self.connection.peer() else { return Ok(()) };
+        let size = u32::try_from(out.len()).unwrap_or(u32::MAX);
+        if size > peer.data_transfer_size { Err(Reject::TooLarge(size)) } else { Ok(()) }
+    }
+
+    fn dispatch(
+        &mut self,
+        request: &Request<'_>,
+        vendor: &mut dyn VendorHandler,
+        out: &mut Vec<u8>,
+    ) -> Handled {
+        let largest = usize::try_from(self.config.data_transfer_size).unwrap_or(usize::MAX);
+        // Padding to a whole DW is not part of the message.
+        if request.bytes.len() > largest.next_multiple_of(4) {
+            return Err(Reject::error(ErrorCode::REQUEST_TOO_LARGE));
+        }
+        let code = request.header.code;
+        self.check_supported(code)?;
+        match code {
+            Code::GET_VERSION => return self.get_version(request, out),
+            Code::GET_CAPABILITIES => return self.get_capabilities(request, out),
+            Code::NEGOTIATE_ALGORITHMS => return self.negotiate_algorithms(request, out),
+            _ => {}
+        }
+        self.check_version(request.header.version)?;
+        self.connection.negotiated()?;
+        self.check_phase(request)?;
+        self.reset_transcripts(request);
+        match code {
+            Code::GET_DIGESTS => self.get_digests(request, out),
+            Code::GET_CERTIFICATE => self.get_certificate(request, out),
+            Code::CHALLENGE => self.challenge(request, out),
+            Code::GET_MEASUREMENTS => self.get_measurements(request, out),
+            Code::KEY_EXCHANGE => self.key_exchange(request, out),
+            Code::FINISH => self.finish(request, out),
+            Code::HEARTBEAT => self.heartbeat(request, out),
+            Code::KEY_UPDATE => self.key_update(request, out),
+            Code::END_SESSION => self.end_session(request, out),
+            Code::VENDOR_DEFINED_REQUEST => self.vendor_defined(request, vendor, out),
+            _ => Err(Reject::unsupported(code)),
+        }
+    }
+
+    /// Requests that were not advertised are refused before anything else is looked at.
+    fn check_supported(&self, code: Code) -> Result<(), Reject> {
+        let responder = match code {
+            Code::GET_VERSION
+            | Code::GET_CAPABILITIES
+            | Code::NEGOTIATE_ALGORITHMS
+            | Code::GET_DIGESTS
+            | Code::GET_CERTIFICATE
+            | Code::VENDOR_DEFINED_REQUEST => 0,
+            Code::CHALLENGE => ResponderFlags::CHAL,
+            Code::GET_MEASUREMENTS => ResponderFlags::MEAS_MASK,
+            Code::KEY_EXCHANGE | Code::FINISH | Code::END_SESSION => ResponderFlags::KEY_EX,
+            Code::HEARTBEAT => ResponderFlags::HBEAT,
+            Code::KEY_UPDATE => ResponderFlags::KEY_UPD,
+            _ => return Err(Reject::unsupported(code)),
+        };
+        if responder != 0 && !self.flags.any(responder) {
+            return Err(Reject::unsupported(code));
+        }
+        // These bits are the same in both directions; a requester without them must not send the request.
+        let requester = match code {
+            Code::KEY_EXCHANGE | Code::FINISH | Code::END_SESSION | Code::HEARTBEAT | Code::KEY_UPDATE => {
+                responder
+            }
+            _ => 0,
+        };
+        match self.connection.peer() {
+            Some(peer) if !peer.flags.has(requester) => Err(Reject::unsupported(code)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn check_version(&self, version: Version) -> Result<(), Reject> {
+        match self.connection.peer() {
+            None => Err(Reject::UNEXPECTED),
+            Some(peer) if peer.version != version => Err(Reject::error(ErrorCode::VERSION_MISMATCH)),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Which requests belong inside a session, outside, or into its handshake
+    /// (DSP0274 1.3 "SPDM request and response messages validity").
+    fn check_phase(&self, request: &Request<'_>) -> Result<(), Reject> {
+        let stage = match request.session {
+            None => None,
+            Some(index) => Some(&self.sessions.get(index).ok_or(Reject::UNEXPECTED)?.stage),
+        };
+        match (request.header.code, stage) {
+            // FINISH looks for itself: it depends on where the handshake takes place.
+            (Code::FINISH, _) => Ok(()),
+            (Code::HEARTBEAT | Code::KEY_UPDATE | Code::END_SESSION, None) => Err(Reject::SESSION_REQUIRED),
+            (Code::CHALLENGE | Code::KEY_EXCHANGE, Some(_)) | (_, Some(Stage::Handshake { .. })) => {
+                Err(Reject::UNEXPECTED)
+            }
+            (_, None | Some(Stage::Application { .. })) => Ok(()),
+        }
+    }
+
+    /// DSP0274 1.3 "M1/M2 ... rules" and "L1/L2 ... rules": any request but GET_MEASUREMENTS starts L1/L2 again,
+    /// and those that leave authentication behind start M1/M2 again.
+    fn reset_transcripts(&mut self, request: &Request<'_>) {
+        let Connection::Negotiated(negotiated) = &mut self.connection else { return };
+        let code = request.header.code;
+        if code != Code::GET_MEASUREMENTS {
+            match request.session {
+                None => negotiated.l1l2 = None,
+                Some(index) => {
+                    if let Some(entry) = self.sessions.get_mut(index)
+                        && let Stage::Application { l1l2, .. } = &mut entry.stage
+                    {
+                        *l1l2 = None;
+                    }
+                }
+            }
+        }
+        match code {
+            Code::GET_DIGESTS => negotiated.m1m2 = None,
+            Code::KEY_EXCHANGE
+            | Code::GET_MEASUREMENTS
+            | Code::FINISH
+            | Code::KEY_UPDATE
+            | Code::HEARTBEAT
+            | Code::END_SESSION
+                if !negotiated.authenticated =>
+            {
+                negotiated.m1m2 = None;
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! NEGOTIATE_ALGORITHMS: the responder selects, by its own order of preference
+//! (DSP0274 1.3 "NEGOTIATE_ALGORITHMS request and ALGORITHMS response messages").
+
+use crate::crypto::{AsymAlgorithm, HashAlgorithm};
+use crate::secured::Protection;
+use crate::wire::{
+    AlgorithmTables, Algorithms, ErrorCode, KEY_SCHEDULE_SPDM, MEASUREMENT_HASH_RAW_ONLY,
+    MEASUREMENT_SPECIFICATION_DMTF, NegotiateAlgorithms, OPAQUE_FORMAT_GENERAL, RequesterFlags,
+    ResponderFlags,
+};
+
+use super::Core;
+use super::reject::{Handled, Next, Reject};
+use super::state::{Connection, MeasurementForm, Negotiated, Peer, Request, SessionSuite, Suite};
+
+impl Core {
+    pub(super) fn negotiate_algorithms(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
+        let Connection::Capabilities { vca, peer } = &self.connection else {
+            return Err(Reject::UNEXPECTED);
+        };
+        if request.session.is_some() {
+            return Err(Reject::UNEXPECTED);
+        }
+        if peer.version != request.header.version {
+            return Err(Reject::error(ErrorCode::VERSION_MISMATCH));
+        }
+        let (body, message) = request.parse(NegotiateAlgorithms::parse)?;
+        let peer = *peer;
+        let suite = self.select(&peer, &body)?;
+        self.selection(&body, &suite).encode(out);
+
+        let mut vca = vca.clone();
+        vca.append(message);
+        vca.append(out);
+        self.connection = Connection::Negotiated(Box::new(Negotiated {
+            peer,
+            suite,
+            vca,
+            m1m2: None,
+            l1l2: None,
+            authenticated: false,
+        }));
+        Ok(Next::Stay)
+    }
+
+    /// No common algorithm for something that both sides advertise is an invalid request.
+    fn select(&self, peer: &Peer, body: &NegotiateAlgorithms) -> Result<Suite, Reject> {
+        let (asym, hash) = self.select_signature(body).ok_or(Reject::INVALID)?;
+        let session = if self.flags.has(ResponderFlags::KEY_EX) && peer.flags.has(RequesterFlags::KEY_EX) {
+            Some(self.select_session(peer, &body.tables).ok_or(Reject::INVALID)?)
+        } else {
+            None
+        };
+        let measurements = if self.flags.any(ResponderFlags::MEAS_MASK) && body.measurement_specification != 0
+        {
+            if body.measurement_specification & MEASUREMENT_SPECIFICATION_DMTF == 0 {
+                return Err(Reject::INVALID);
+            }
+            Some(self.measured.form())
+        } else {
+            None
+        };
+        let general_opaque = body.other_params & OPAQUE_FORMAT_GENERAL != 0;
+        Ok(Suite { hash, asym, session, measurements, general_opaque })
+    }
+
+    /// Signature and hash go together: some slot must be able to sign with the pair.
+    fn select_signature(&self, body: &NegotiateAlgorithms) -> Option<(AsymAlgorithm, HashAlgorithm)> {
+        let asyms = self.config.asym.iter().filter(|asym| body.base_asym & asym.bit() != 0);
+        asyms
+            .flat_map(|&asym| self.config.hashes.iter().map(move |&hash| (asym, hash)))
+            .find(|&(asym, hash)| body.base_hash & hash.bit() != 0 && self.chains.can_sign(asym, hash))
+    }
+
+    fn select_session(&self, peer: &Peer, tables: &AlgorithmTables) -> Option<SessionSuite> {
+        let (groups, aeads) = (tables.dhe?, tables.aead?);
+        if tables.key_schedule? & KEY_SCHEDULE_SPDM == 0 {
+            return None;
+        }
+        let encrypt = self.flags.has(ResponderFlags::ENCRYPT) && peer.flags.has(RequesterFlags::ENCRYPT);
+        Some(SessionSuite {
+            group: *self.config.groups.iter().find(|group| groups & group.bit() != 0)?,
+            aead: *self.config.aeads.iter().find(|aead| aeads & aead.bit() != 0)?,
+            protection: if encrypt { Protection::EncryptAndMac } else { Protection::MacOnly },
+        })
+    }
+
+    /// The response carries the tables the request carried, with at most one bit each.
+    fn selection(&self, body: &NegotiateAlgorithms, suite: &Suite) -> Algorithms {
+        let session = suite.session;
+        let tables = &body.tables;
+        Algorithms {
+            version: body.version,
+            measurement_specification: suite.measurements.map_or(0, |_| MEASUREMENT_SPECIFICATION_DMTF),
+            other_params: if suite.general_opaque { OPAQUE_FORMAT_GENERAL } else { 0 },
+            measurement_hash: match suite.measurements {
+                None => 0,
+                Some(MeasurementForm::RawOnly) => MEASUREMENT_HASH_RAW_ONLY,
+                Some(MeasurementForm::Hashed(hash)) => hash.measurement_bit(),
+            },
+            base_asym: suite.asym.bit(),
+            base_hash: suite.hash.bit(),
+            mel_specification: 0,
+            tables: AlgorithmTables {
+                dhe: tables.dhe.map(|_| session.map_or(0, |session| session.group.bit())),
+                aead: tables.aead.map(|_| session.map_or(0, |session| session.aead.bit())),
+                // Nothing to select: the requester is never authenticated.
+                requester_asym: tables.requester_asym.map(|_| 0),
+                key_schedule: tables.key_schedule.map(|_| session.map_or(0, |_| KEY_SCHEDULE_SPDM)),
+            },
+        }
+    }
+}

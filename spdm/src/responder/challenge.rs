@@ -1,0 +1,47 @@
+//! CHALLENGE: proves possession of a slot's key (DSP0274 1.3 "CHALLENGE request and CHALLENGE_AUTH response messages").
+
+use crate::transcript::{SigningContext, sign};
+use crate::wire::{Challenge, ChallengeAuth, NONCE_SIZE, SummaryType};
+
+use super::Core;
+use super::reject::{Handled, Next, Reject};
+use super::state::Request;
+
+impl Core {
+    pub(super) fn challenge(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
+        let (body, message) = request.parse(Challenge::parse)?;
+        let provider = self.provider.as_ref();
+        let negotiated = self.connection.negotiated()?;
+        let suite = negotiated.suite;
+        let (slot, chain) = self.chains.get(body.slot, suite.asym, suite.hash).ok_or(Reject::INVALID)?;
+        if body.summary != SummaryType::None && suite.measurements.is_none() {
+            return Err(Reject::INVALID);
+        }
+        let summary = self.measured.summary(provider, suite.hash, body.summary)?;
+        let mut nonce = [0; NONCE_SIZE];
+        provider.random(&mut nonce)?;
+        ChallengeAuth {
+            version: body.version,
+            attributes: body.slot,
+            slot_mask: self.chains.mask(suite.asym),
+            chain_hash: chain.digest.as_ref(),
+            nonce,
+            summary: summary.as_ref().map(AsRef::as_ref).unwrap_or_default(),
+            opaque: &[],
+            context: body.context,
+            signature: &[],
+        }
+        .encode(out)?;
+
+        let mut m1m2 = negotiated.m1m2.take();
+        let transcript = negotiated.transcript(provider, &mut m1m2)?;
+        transcript.append(message);
+        transcript.append(out);
+        let digest = transcript.digest();
+        let context = SigningContext::ChallengeAuth;
+        sign(slot.key.as_ref(), suite.hash, body.version, context, &digest, out)?;
+        self.fits(out)?;
+        self.connection.negotiated()?.authenticated = true;
+        Ok(Next::Stay)
+    }
+}

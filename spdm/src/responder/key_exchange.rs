@@ -1,0 +1,123 @@
+//! KEY_EXCHANGE: begins a session (DSP0274 1.3 "KEY_EXCHANGE request and KEY_EXCHANGE_RSP response messages").
+
+use core::time::Duration;
+
+use crate::SessionId;
+use crate::crypto::CryptoError;
+use crate::session::{Role, Session, SessionParameters};
+use crate::transcript::{SigningContext, Transcript, sign};
+use crate::wire::{
+    ErrorCode, KeyExchange, KeyExchangeRsp, NONCE_SIZE, POLICY_TERMINATE_ON_UPDATE, RequesterFlags,
+    ResponderFlags, SelectedSecuredVersion, SummaryType, SupportedSecuredVersions, Version, VersionNumber,
+};
+
+use super::Core;
+use super::reject::{Handled, Next, Reject};
+use super::sessions::Entry;
+use super::state::{Negotiated, Request};
+
+impl Core {
+    pub(super) fn key_exchange(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
+        let negotiated = self.connection.negotiated()?;
+        let suite = negotiated.suite;
+        let session_suite = suite.session.ok_or(Reject::UNEXPECTED)?;
+        let (body, message) =
+            request.parse(|reader| KeyExchange::parse(reader, session_suite.group.size()))?;
+        // Secured message versions are agreed on in opaque data of the general form.
+        if !suite.general_opaque || body.policy & !allowed_policy(body.version) != 0 {
+            return Err(Reject::INVALID);
+        }
+        let (slot, chain) = self.chains.get(body.slot, suite.asym, suite.hash).ok_or(Reject::INVALID)?;
+        if body.summary != SummaryType::None && suite.measurements.is_none() {
+            return Err(Reject::INVALID);
+        }
+        let mut opaque = Vec::with_capacity(SelectedSecuredVersion::SIZE);
+        if !body.opaque.is_empty() {
+            let version = select_version(&self.config.secured_versions, body.opaque)?;
+            SelectedSecuredVersion(VersionNumber::new(version)).encode(&mut opaque)?;
+        }
+        if self.sessions.is_full() {
+            return Err(Reject::error(ErrorCode::SESSION_LIMIT_EXCEEDED));
+        }
+
+        let provider = self.provider.as_ref();
+        let summary = self.measured.summary(provider, suite.hash, body.summary)?;
+        let mut exchange = Vec::with_capacity(session_suite.group.size());
+        let shared = provider
+            .answer_exchange(session_suite.group, body.exchange, &mut exchange)
+            .map_err(|error| if error == CryptoError::Malformed { Reject::INVALID } else { error.into() })?;
+        let mut random = [0; NONCE_SIZE];
+        provider.random(&mut random)?;
+        let heartbeat_period =
+            if heartbeat(self.flags, negotiated) { self.config.heartbeat_period } else { 0 };
+        let half = self.sessions.allocate_half();
+        KeyExchangeRsp {
+            version: body.version,
+            heartbeat_period,
+            session_id: half,
+            mutual_auth: 0,
+            requester_slot: 0,
+            random,
+            exchange: &exchange,
+            summary: summary.as_ref().map(AsRef::as_ref).unwrap_or_default(),
+            opaque: &opaque,
+            signature: &[],
+            verify_data: &[],
+        }
+        .encode(out)?;
+
+        let mut transcript = Transcript::session(provider, suite.hash, &negotiated.vca, &chain.digest)?;
+        transcript.append(message);
+        transcript.append(out);
+        let unsigned = out.len();
+        let context = SigningContext::KeyExchangeRsp;
+        sign(slot.key.as_ref(), suite.hash, body.version, context, &transcript.digest(), out)?;
+        transcript.append(out.get(unsigned..).unwrap_or_default());
+
+        let th1 = transcript.digest();
+        let parameters = SessionParameters {
+            id: SessionId::from(half) << 16 | SessionId::from(body.session_id),
+            role: Role::Responder,
+            version: body.version.0,
+            hash: suite.hash,
+            aead: session_suite.aead,
+            protection: session_suite.protection,
+            sequence_limit: self.config.sequence_limit,
+        };
+        let session = Session::new(provider, parameters, &shared, &th1)?;
+        if !handshake_in_the_clear(self.flags, negotiated) {
+            let verify_data = session.verify_data(provider, Role::Responder, &th1)?;
+            out.extend_from_slice(verify_data.as_ref());
+            transcript.append(verify_data.as_ref());
+        }
+        self.fits(out)?;
+        let heartbeat = Duration::from_secs(heartbeat_period.into());
+        self.sessions.insert(Entry::new(session, transcript, heartbeat));
+        Ok(Next::Stay)
+    }
+}
+
+/// Bits of `SessionPolicy` that a responder without events can honour; reserved ones are ignored, as DSP0274 asks.
+const fn allowed_policy(version: Version) -> u8 {
+    const EVENT_ALL: u8 = 1 << 1;
+    let unknown = !(POLICY_TERMINATE_ON_UPDATE | EVENT_ALL);
+    if version.0 >= Version::V1_3.0 { POLICY_TERMINATE_ON_UPDATE | unknown } else { u8::MAX }
+}
+
+/// The highest secured message version both sides have.
+fn select_version(ours: &[Version], opaque: &[u8]) -> Result<Version, Reject> {
+    let theirs = SupportedSecuredVersions::find(opaque)?.ok_or(Reject::INVALID)?;
+    let common = theirs.0.iter().map(|version| version.version()).filter(|version| ours.contains(version));
+    common.max().ok_or(Reject::INVALID)
+}
+
+/// HEARTBEAT is in use if both sides have it.
+fn heartbeat(flags: ResponderFlags, negotiated: &Negotiated) -> bool {
+    flags.has(ResponderFlags::HBEAT) && negotiated.peer.flags.has(RequesterFlags::HBEAT)
+}
+
+/// FINISH travels in the clear if both sides want it to.
+pub(super) fn handshake_in_the_clear(flags: ResponderFlags, negotiated: &Negotiated) -> bool {
+    flags.has(ResponderFlags::HANDSHAKE_IN_THE_CLEAR)
+        && negotiated.peer.flags.has(RequesterFlags::HANDSHAKE_IN_THE_CLEAR)
+}

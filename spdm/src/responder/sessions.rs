@@ -1,0 +1,186 @@
+//! The table of sessions: ids, stages, heartbeat deadlines and the events of their beginning and end.
+
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use crate::SessionId;
+use crate::session::Session;
+use crate::transcript::Transcript;
+use crate::wire::KeyUpdate;
+
+/// Something a device has to know about a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEvent {
+    /// FINISH succeeded.
+    Established {
+        /// The session.
+        id: SessionId,
+    },
+    /// A session that was established is gone.
+    Ended {
+        /// The session.
+        id: SessionId,
+        /// Why.
+        reason: EndReason,
+    },
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// END_SESSION.
+    Requested,
+    /// No traffic for twice the heartbeat period.
+    HeartbeatLost,
+    /// GET_VERSION started the connection again.
+    Restarted,
+    /// The device was reset.
+    Reset,
+    /// A record could not be opened, or FINISH was wrong.
+    Unauthentic,
+    /// A key has protected as many records as it may, or could not be used.
+    Exhausted,
+}
+
+/// How far one session is.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// Waits for FINISH; TH so far.
+    Handshake { transcript: Transcript },
+    /// In use.
+    Application {
+        /// L1/L2 of measurements in this session; `None` if it is VCA only.
+        l1l2: Option<Transcript>,
+        /// The update that waits for its verification.
+        update: Option<KeyUpdate>,
+    },
+}
+
+/// One session.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) session: Session,
+    pub(super) stage: Stage,
+    /// Zero if the session needs no heartbeat.
+    pub(super) heartbeat: Duration,
+    deadline: Option<Duration>,
+}
+
+impl Entry {
+    pub(super) const fn new(session: Session, transcript: Transcript, heartbeat: Duration) -> Self {
+        Self { session, stage: Stage::Handshake { transcript }, heartbeat, deadline: None }
+    }
+
+    /// Traffic was seen: the session lives for another two periods (DSP0274 1.3 "HEARTBEAT").
+    pub(super) fn touch(&mut self, now: Duration) {
+        if !self.heartbeat.is_zero() && matches!(self.stage, Stage::Application { .. }) {
+            self.deadline = Some(now.saturating_add(self.heartbeat.saturating_mul(2)));
+        }
+    }
+}
+
+/// All sessions of a responder.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    entries: Vec<Entry>,
+    limit: usize,
+    events: VecDeque<SessionEvent>,
+    last_half: u16,
+}
+
+impl Sessions {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { entries: Vec::with_capacity(limit), limit, events: VecDeque::new(), last_half: 0 }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.entries.len() >= self.limit
+    }
+
+    pub(super) fn find(&self, id: SessionId) -> Option<usize> {
+        self.entries.iter().position(|entry| entry.session.id() == id)
+    }
+
+    /// The session whose handshake began last, for FINISH in the clear.
+    pub(super) fn last_handshake(&self) -> Option<usize> {
+        self.entries.iter().rposition(|entry| matches!(entry.stage, Stage::Handshake { .. }))
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<&Entry> {
+        self.entries.get(index)
+    }
+
+    pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut Entry> {
+        self.entries.get_mut(index)
+    }
+
+    /// The responder's half of a new session id: never 0 or 0xFFFF, and of no live session.
+    pub(super) fn allocate_half(&mut self) -> u16 {
+        loop {
+            self.last_half = match self.last_half {
+                0..0xFFFE => self.last_half + 1,
+                0xFFFE.. => 1,
+            };
+            let half = u32::from(self.last_half);
+            if !self.entries.iter().any(|entry| entry.session.id() >> 16 == half) {
+                return self.last_half;
+            }
+        }
+    }
+
+    pub(super) fn insert(&mut self, entry: Entry) {
+        self.entries.push(entry);
+    }
+
+    /// The session's handshake is done.
+    pub(super) fn establish(&mut self, index: usize, now: Duration) {
+        if let Some(entry) = self.entries.get_mut(index) {
+            entry.stage = Stage::Application { l1l2: None, update: None };
+            entry.touch(now);
+            self.events.push_back(SessionEvent::Established { id: entry.session.id() });
+        }
+    }
+
+    pub(super) fn end(&mut self, index: usize, reason: EndReason) {
+        if index < self.entries.len() {
+            let entry = self.entries.remove(index);
+            self.report_end(&entry, reason);
+        }
+    }
+
+    pub(super) fn end_all(&mut self, reason: EndReason) {
+        while let Some(entry) = self.entries.pop() {
+            self.report_end(&entry, reason);
+        }
+    }
+
+    /// A beginning that nobody has seen yet is taken back: so the queue cannot grow beyond twice the session limit
+    /// even if it is never read.
+    fn report_end(&mut self, entry: &Entry, reason: EndReason) {
+        if matches!(entry.stage, Stage::Handshake { .. }) {
+            return;
+        }
+        let id = entry.session.id();
+        let unseen = self.events.iter().rposition(|event| *event == SessionEvent::Established { id });
+        match unseen {
+            Some(position) => drop(self.events.remove(position)),
+            None => self.events.push_back(SessionEvent::Ended { id, reason }),
+        }
+    }
+
+    pub(super) fn poll_event(&mut self) -> Option<SessionEvent> {
+        self.events.pop_front()
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        self.entries.iter().filter_map(|entry| entry.deadline).min()
+    }
+
+    pub(super) fn expire(&mut self, now: Duration) {
+        while let Some(index) =
+            self.entries.iter().position(|entry| entry.deadline.is_some_and(|deadline| deadline <= now))
+        {
+            self.end(index, EndReason::HeartbeatLost);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What a responder remembers of a connection: each phase holds exactly what has been agreed on by then.
+
+use crate::codec::{DecodeError, Reader};
+use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm, Provider};
+use crate::secured::Protection;
+use crate::transcript::{Transcript, Vca};
+use crate::wire::{Header, RequesterFlags, Version};
+
+use super::reject::Reject;
+
+/// One request as it came in.
+#[derive(Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub(super) header: Header,
+    pub(super) bytes: &'a [u8],
+    /// Index of the session it came in, if any.
+    pub(super) session: Option<usize>,
+}
+
+/// DOE pads a message to whole DW.
+const MAX_PADDING: usize = 3;
+
+impl<'a> Request<'a> {
+    /// Parses the body; returns it with the message without transport padding, which is what transcripts hold.
+    pub(super) fn parse<T>(
+        &self,
+        parse: impl FnOnce(&mut Reader<'a>) -> Result<T, DecodeError>,
+    ) -> Result<(T, &'a [u8]), DecodeError> {
+        let mut reader = Reader::new(self.bytes);
+        let body = parse(&mut reader)?;
+        reader.finish(MAX_PADDING)?;
+        Ok((body, self.bytes.get(..reader.consumed()).unwrap_or_default()))
+    }
+
+    /// Parses a message that travels only inside records, where nothing is padded.
+    pub(super) fn parse_exact<T>(
+        &self,
+        parse: impl FnOnce(&mut Reader<'a>) -> Result<T, DecodeError>,
+    ) -> Result<T, DecodeError> {
+        let mut reader = Reader::new(self.bytes);
+        let body = parse(&mut reader)?;
+        reader.finish(0)?;
+        Ok(body)
+    }
+}
+
+/// How far the requester and this responder have come.
+#[derive(Debug)]
+pub(super) enum Connection {
+    /// Nothing happened since reset.
+    Start,
+    /// VERSION was sent.
+    Version { vca: Vca },
+    /// CAPABILITIES was sent: the version is chosen.
+    Capabilities { vca: Vca, peer: Peer },
+    /// ALGORITHMS was sent.
+    Negotiated(Box<Negotiated>),
+}
+
+/// The requester, as GET_CAPABILITIES describes it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    pub(super) version: Version,
+    pub(super) flags: RequesterFlags,
+    pub(super) data_transfer_size: u32,
+}
+
+/// Algorithms of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SessionSuite {
+    pub(super) group: DheGroup,
+    pub(super) aead: Aead,
+    pub(super) protection: Protection,
+}
+
+/// How measurements are reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MeasurementForm {
+    RawOnly,
+    Hashed(HashAlgorithm),
+}
+
+/// What NEGOTIATE_ALGORITHMS settled.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Suite {
+    pub(super) hash: HashAlgorithm,
+    pub(super) asym: AsymAlgorithm,
+    pub(super) session: Option<SessionSuite>,
+    pub(super) measurements: Option<MeasurementForm>,
+    /// Opaque data may be sent, in the general form.
+    pub(super) general_opaque: bool,
+}
+
+/// Everything behind ALGORITHMS.
+#[derive(Debug)]
+pub(super) struct Negotiated {
+    pub(super) peer: Peer,
+    pub(super) suite: Suite,
+    pub(super) vca: Vca,
+    /// M1/M2 without CHALLENGE; `None` if it is VCA only.
+    pub(super) m1m2: Option<Transcript>,
+    /// L1/L2 of measurements outside sessions; `None` if it is VCA only.
+    pub(super) l1l2: Option<Transcript>,
+    /// CHALLENGE was completed.
+    pub(super) authenticated: bool,
+}
+
+impl Negotiated {
+    /// The transcript in `slot`, begun with VCA if there is none.
+    pub(super) fn transcript<'t>(
+        &self,
+        provider: &dyn Provider,
+        slot: &'t mut Option<Transcript>,
+    ) -> Result<&'t mut Transcript, Reject> {
+        let transcript = match slot.take() {
+            Some(transcript) => transcript,
+            None => Transcript::new(provider, self.suite.hash, &self.vca)?,
+        };
+        Ok(slot.insert(transcript))
+    }
+}
+
+impl Connection {
+    /// Version in which an ERROR is written: 1.0 until one is chosen.
+    pub(super) fn error_version(&self) -> Version {
+        self.peer().map_or(Version::V1_0, |peer| peer.version)
+    }
+
+    /// The requester, once it has described itself.
+    pub(super) fn peer(&self) -> Option<&Peer> {
+        match self {
+            Self::Start | Self::Version { .. } => None,
+            Self::Capabilities { peer, .. } => Some(peer),
+            Self::Negotiated(negotiated) => Some(&negotiated.peer),
+        }
+    }
+
+    pub(super) fn negotiated(&mut self) -> Result<&mut Negotiated, Reject> {
+        match self {
+            Self::Negotiated(negotiated) => Ok(negotiated),
+            Self::Start | Self::Version { .. } | Self::Capabilities { .. } => Err(Reject::UNEXPECTED),
+        }
+    }
+}

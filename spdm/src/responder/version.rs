@@ -1,0 +1,37 @@
+//! GET_VERSION: starts the connection again (DSP0274 1.3 "GET_VERSION request and VERSION response messages").
+
+use crate::transcript::Vca;
+use crate::wire::{ErrorCode, GetVersion, Version, VersionNumber, VersionResponse};
+
+use super::reject::{Handled, Next, Reject};
+use super::state::{Connection, Request};
+use super::{Core, EndReason};
+
+impl Core {
+    /// Everything negotiated is forgotten, and with it go the sessions, which depend on it.
+    pub(super) fn get_version(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
+        if request.session.is_some() {
+            return Err(Reject::UNEXPECTED);
+        }
+        let (body, message) = request.parse(GetVersion::parse)?;
+        if body.version != Version::V1_0 {
+            return Err(Reject::error(ErrorCode::VERSION_MISMATCH));
+        }
+        let mut entries = [VersionNumber::new(Version::V1_0); MAX_VERSIONS];
+        let entries = entries.get_mut(..self.config.versions.len()).ok_or(Reject::INVALID)?;
+        for (entry, &version) in entries.iter_mut().zip(&self.config.versions) {
+            *entry = VersionNumber::new(version);
+        }
+        VersionResponse { entries }.encode(out)?;
+
+        self.sessions.end_all(EndReason::Restarted);
+        let mut vca = Vca::new();
+        vca.append(message);
+        vca.append(out);
+        self.connection = Connection::Version { vca };
+        Ok(Next::Stay)
+    }
+}
+
+/// 1.0 to 1.4.
+const MAX_VERSIONS: usize = 5;

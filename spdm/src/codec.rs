@@ -138,7 +138,11 @@ impl<'a> Reader<'a> {
 
 /// Appends wire values to a caller's buffer.
 pub(crate) trait Put {
-    fn put(&mut self, value: &(impl IntoBytes + Immutable + ?Sized));
+    fn put(&mut self, bytes: &[u8]);
+    /// A fixed structure, or a list of them.
+    fn put_fixed(&mut self, value: &(impl IntoBytes + Immutable + ?Sized)) {
+        self.put(value.as_bytes());
+    }
     fn put_u16(&mut self, value: u16) {
         self.put(&value.to_le_bytes());
     }
@@ -153,8 +157,8 @@ pub(crate) trait Put {
 }
 
 impl Put for Vec<u8> {
-    fn put(&mut self, value: &(impl IntoBytes + Immutable + ?Sized)) {
-        self.extend_from_slice(value.as_bytes());
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
     }
 }
 

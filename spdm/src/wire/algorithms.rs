@@ -180,7 +180,7 @@ impl NegotiateAlgorithms {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let count = self.tables.count();
         Header::new(self.version, Code::NEGOTIATE_ALGORITHMS, count, 0).encode(out);
-        out.put(&RequestBody {
+        out.put_fixed(&RequestBody {
             length: (32 + 4 * u16::from(count)).into(),
             measurement_specification: self.measurement_specification,
             other_params: self.other_params,
@@ -275,7 +275,7 @@ impl Algorithms {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let count = self.tables.count();
         Header::new(self.version, Code::ALGORITHMS, count, 0).encode(out);
-        out.put(&ResponseBody {
+        out.put_fixed(&ResponseBody {
             length: (36 + 4 * u16::from(count)).into(),
             measurement_specification: self.measurement_specification,
             other_params: self.other_params,

@@ -153,7 +153,7 @@ impl GetCapabilities {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let block = self.version >= Version::V1_3 && self.supported_algorithms;
         Header::new(self.version, Code::GET_CAPABILITIES, block.into(), 0).encode(out);
-        out.put(&Body {
+        out.put_fixed(&Body {
             reserved: 0,
             ct_exponent: self.ct_exponent,
             reserved2: [0; 2],
@@ -196,7 +196,7 @@ impl Capabilities {
     /// Appends the message.
     pub fn encode(&self, out: &mut Vec<u8>) {
         Header::new(self.version, Code::CAPABILITIES, 0, 0).encode(out);
-        out.put(&Body {
+        out.put_fixed(&Body {
             reserved: 0,
             ct_exponent: self.ct_exponent,
             reserved2: [0; 2],

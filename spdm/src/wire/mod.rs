@@ -220,7 +220,7 @@ impl Header {
 
     /// Appends the header.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.put(self);
+        out.put_fixed(self);
     }
 }
 

@@ -128,7 +128,7 @@ impl<'a> SupportedSecuredVersions<'a> {
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let count = u8::try_from(self.0.len()).map_err(|_| EncodeError("versions"))?;
         let mut data = vec![DATA_VERSION, SUPPORTED_VERSIONS, count];
-        data.put(self.0);
+        data.put_fixed(self.0);
         encode_single(&data, out)
     }
 }

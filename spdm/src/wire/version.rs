@@ -78,7 +78,7 @@ impl<'a> VersionResponse<'a> {
         let count = u8::try_from(self.entries.len()).map_err(|_| EncodeError("entries"))?;
         Header::new(Version::V1_0, Code::VERSION, 0, 0).encode(out);
         out.put(&[0, count]);
-        out.put(self.entries);
+        out.put_fixed(self.entries);
         Ok(())
     }
 }

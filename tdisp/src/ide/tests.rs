@@ -95,12 +95,10 @@ fn link_blocks_come_before_selective_blocks() {
     assert_eq!(config.stream_control_offset(StreamIndex::Selective(0)), Some(0x20));
     assert_eq!(config.stream_control_offset(StreamIndex::Selective(2)), Some(0x20 + 88));
     assert_eq!(config.stream_control_offset(StreamIndex::Selective(3)), None);
-    let mut marks: u8 = 1;
-    for stream in ide.streams().map(|view| view.index).collect::<Vec<_>>() {
+    for (mark, stream) in (1_u8..).zip(ide.streams().map(|view| view.index).collect::<Vec<_>>()) {
         let offset = config.stream_control_offset(stream).unwrap();
-        write(&mut ide, offset, u32::from(marks) << 24);
-        assert_eq!(ide.view(stream).unwrap().control.stream_id(), marks);
-        marks += 1;
+        write(&mut ide, offset, u32::from(mark) << 24);
+        assert_eq!(ide.view(stream).unwrap().control.stream_id(), mark);
     }
     for index in 0..3_u16 {
         assert_eq!(read(&ide, 0x1C + 44 * index), 2, "every selective stream has the same number of blocks");

@@ -167,10 +167,8 @@ fn once_the_session_is_gone_anyone_may_stop_what_it_left_in_error() {
 }
 
 fn decode_report(device: &mut Device) -> InterfaceReport {
-    match device.send(REPORT) {
-        Got::Report(portion, 0) => InterfaceReport::decode(&portion).unwrap(),
-        other => panic!("{other:?}"),
-    }
+    let Got::Report(portion, 0) = device.send(REPORT) else { panic!("no whole report") };
+    InterfaceReport::decode(&portion).unwrap()
 }
 
 #[test]

@@ -169,10 +169,8 @@ impl Device {
     }
 
     fn lock(&mut self, function: usize) -> Nonce {
-        match self.send_to(function, lock_request()) {
-            Got::Locked(nonce) => nonce,
-            other => panic!("{other:?}"),
-        }
+        let Got::Locked(nonce) = self.send_to(function, lock_request()) else { panic!("LOCK was refused") };
+        nonce
     }
 
     fn send(&mut self, request: Request<'_>) -> Got {
@@ -205,7 +203,7 @@ impl Device {
         if let Ok((header, _)) = crate::wire::Header::decode(bytes) {
             assert_eq!(message.interface, header.interface, "INTERFACE_ID is echoed");
         }
-        match message.response {
+        match message.response.clone() {
             Response::Error { code, data, extended: None } => Got::Error(code, data),
             Response::Version(versions) => Got::Version(versions.to_vec()),
             Response::Capabilities(capabilities) => Got::Capabilities(capabilities),
@@ -214,7 +212,11 @@ impl Device {
             Response::State(state) => Got::State(state),
             Response::Start => Got::Started,
             Response::Stop => Got::Stopped,
-            other => panic!("{other:?}"),
+            Response::Error { .. }
+            | Response::BindP2p
+            | Response::UnbindP2p
+            | Response::SetMmioAttribute
+            | Response::Vdm(_) => panic!("{message:?}"),
         }
     }
 

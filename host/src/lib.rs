@@ -8,4 +8,7 @@ pub mod doe;
 pub mod error;
 pub mod output;
 pub mod pci;
+pub mod session_file;
+pub mod shell;
 pub mod transport;
+pub mod walk;

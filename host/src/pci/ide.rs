@@ -99,6 +99,12 @@ impl SelectiveStream {
         self.write(config, 4, if enabled { control | CTL_ENABLE } else { control & !CTL_ENABLE })
     }
 
+    /// The stream id it has.
+    pub fn id(&self, config: &mut dyn ConfigSpace) -> Result<u8> {
+        let [.., id] = self.read(config, 4)?.to_le_bytes();
+        Ok(id)
+    }
+
     /// Whether the enable bit is set.
     pub fn enabled(&self, config: &mut dyn ConfigSpace) -> Result<bool> {
         Ok(self.read(config, 4)? & CTL_ENABLE != 0)

@@ -39,8 +39,10 @@ impl Dsm {
         if let Err(refusal) = self.handle(session, message, functions, random, response) {
             response.truncate(start);
             let error = Response::error(refusal.code(), refusal.data());
-            reply(interface, error, response);
+            // Cannot fail: an error without extended data has no length field.
+            let answer = reply(interface, error, response).map(|()| Answer::Respond);
             self.tdis.effects.push_back(Effect::Refused { request: code, refusal });
+            return answer.unwrap_or(Answer::Silent);
         }
         Answer::Respond
     }
@@ -72,33 +74,32 @@ impl Dsm {
         match request {
             Request::GetVersion => reply(interface, Response::Version(&[VERSION_1_0]), response),
             Request::GetCapabilities { .. } => {
-                reply(interface, Response::Capabilities(self.capabilities()), response);
+                reply(interface, Response::Capabilities(self.capabilities()), response)
             }
             Request::GetState => reply(interface, Response::State(self.state(function)), response),
             Request::GetReport { offset, length } => {
-                self.apply_message(function, Event::Report)?;
+                self.happen(function, Event::Report)?;
                 let report = self.report(function).unwrap_or_default();
-                let (portion, remainder) =
-                    portion(report, offset, length.min(self.config.max_report_portion))?;
-                reply(interface, Response::Report { portion, remainder }, response);
+                let length = length.min(self.config.max_report_portion);
+                let (portion, remainder) = portion(report, offset, length)?;
+                reply(interface, Response::Report { portion, remainder }, response)
             }
             Request::Lock(lock) => {
                 let nonce = self.lock(&lock, session, view, random)?;
-                reply(interface, Response::Lock(nonce), response);
+                reply(interface, Response::Lock(nonce), response)
             }
             Request::Start(nonce) => {
-                self.apply_message(function, Event::Start(&nonce))?;
-                reply(interface, Response::Start, response);
+                self.happen(function, Event::Start(&nonce))?;
+                reply(interface, Response::Start, response)
             }
             Request::Stop => {
-                self.apply_message(function, Event::Stop)?;
-                reply(interface, Response::Stop, response);
+                self.happen(function, Event::Stop)?;
+                reply(interface, Response::Stop, response)
             }
             Request::BindP2p(_) | Request::UnbindP2p(_) | Request::SetMmioAttribute(_) | Request::Vdm(_) => {
-                return Err(Refusal::Unsupported(header.code));
+                Err(Refusal::Unsupported(header.code))
             }
         }
-        Ok(())
     }
 
     /// The function that an INTERFACE_ID names, if it is hosted.
@@ -188,7 +189,7 @@ impl Dsm {
     }
 
     /// Lets a message's event happen; a refusal becomes the message's error.
-    fn apply_message(&mut self, function: usize, event: Event<'_>) -> Result<(), Refusal> {
+    fn happen(&mut self, function: usize, event: Event<'_>) -> Result<(), Refusal> {
         match self.tdis.step(function, event) {
             Outcome::Moved | Outcome::Stays => Ok(()),
             Outcome::Refused(refusal) => Err(refusal),
@@ -207,9 +208,6 @@ fn portion(report: &[u8], offset: u16, length: u16) -> Result<(&[u8], u16), Refu
 }
 
 /// Appends a response that echoes the request's INTERFACE_ID.
-fn reply(interface: InterfaceId, body: Response<'_>, response: &mut Vec<u8>) {
-    let message = ResponseMessage { interface, response: body };
-    if message.encode(response).is_err() {
-        log::error!("a response of our own does not fit its length field");
-    }
+fn reply(interface: InterfaceId, body: Response<'_>, response: &mut Vec<u8>) -> Result<(), Refusal> {
+    Ok(ResponseMessage { interface, response: body }.encode(response)?)
 }

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::ide::StreamIndex;
-use crate::wire::{DecodeError, ErrorCode, MessageCode, ReportTooLong, TdiState};
+use crate::wire::{DecodeError, ErrorCode, FieldTooLong, MessageCode, ReportTooLong, TdiState};
 
 /// A protocol rejection (PCIe 6.1 §11.3 "TDISP_ERROR"; §11.3.8 for the checks of LOCK).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -91,6 +91,9 @@ pub enum Refusal {
     /// The report could not be read to its end.
     #[error(transparent)]
     ReportTooLong(#[from] ReportTooLong),
+    /// The answer does not fit its message: a fault of this device, not of the requester.
+    #[error("the answer cannot be sent: {0}")]
+    Answer(#[from] FieldTooLong),
     /// No random bytes for a nonce.
     #[error("no entropy for a nonce")]
     Entropy,
@@ -106,6 +109,7 @@ impl Refusal {
             Self::State(_) => ErrorCode::INVALID_INTERFACE_STATE,
             Self::Nonce => ErrorCode::INVALID_NONCE,
             Self::Entropy => ErrorCode::INSUFFICIENT_ENTROPY,
+            Self::Answer(_) => ErrorCode::UNSPECIFIED,
             Self::Malformed(_)
             | Self::Reserved(_)
             | Self::ForeignSession

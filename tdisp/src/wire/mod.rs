@@ -16,12 +16,12 @@ mod response;
 pub use codes::{ErrorCode, MessageCode, RegistryId, TdiState, VERSION_1_0};
 pub use header::{FunctionId, HEADER_LENGTH, Header, InterfaceId};
 pub use lock::{LockFlags, LockRequest, NONCE_LENGTH, Nonce};
-pub use reader::DecodeError;
+pub use reader::{DecodeError, FieldTooLong};
 pub use report::{
     InterfaceInfo, InterfaceReport, MMIO_RANGE_LENGTH, MmioRange, RangeAttributes, ReportTooLong,
 };
 pub use request::{Request, RequestMessage, Vdm};
-pub use response::{Capabilities, ExtendedError, FieldTooLong, RequestBitmap, Response, ResponseMessage};
+pub use response::{Capabilities, ExtendedError, RequestBitmap, Response, ResponseMessage};
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,5 @@
-//! One small cursor over untrusted bytes, and the decode error it gives. It never panics and never allocates.
+//! One small cursor over untrusted bytes, and the errors of decoding and encoding. The cursor never panics and
+//! never allocates.
 
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
@@ -26,6 +27,16 @@ pub enum DecodeError {
     /// A field holds a value that its definition does not allow.
     #[error("{0}: illegal value {1:#x}")]
     Value(&'static str, u64),
+}
+
+/// A variable field is longer than the length field before it can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{field}: {length} bytes do not fit its length field")]
+pub struct FieldTooLong {
+    /// The field that is too long.
+    pub field: &'static str,
+    /// Its length in bytes.
+    pub length: usize,
 }
 
 /// Cursor over a message body.

@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::codes::{MessageCode, RegistryId, VERSION_1_0};
 use super::header::{Header, InterfaceId};
 use super::lock::{LockRequest, Nonce};
-use super::reader::{DecodeError, Reader};
+use super::reader::{DecodeError, FieldTooLong, Reader};
 use super::report::MmioRange;
 
 /// A request's body, by its code.
@@ -49,13 +49,28 @@ pub enum Request<'a> {
 pub struct Vdm<'a> {
     /// Whose number space the vendor id is from.
     pub registry: RegistryId,
-    /// The vendor id, at most 255 bytes; two, little-endian, for PCI-SIG.
-    pub vendor_id: &'a [u8],
+    vendor_id: &'a [u8],
     /// Everything after it.
     pub data: &'a [u8],
 }
 
 impl<'a> Vdm<'a> {
+    /// A vendor's message.
+    ///
+    /// # Errors
+    /// [`FieldTooLong`] if the vendor id has more than 255 bytes.
+    pub fn new(registry: RegistryId, vendor_id: &'a [u8], data: &'a [u8]) -> Result<Self, FieldTooLong> {
+        if vendor_id.len() > usize::from(u8::MAX) {
+            return Err(FieldTooLong { field: "VENDOR_ID", length: vendor_id.len() });
+        }
+        Ok(Self { registry, vendor_id, data })
+    }
+
+    /// The vendor id, at most 255 bytes; two, little-endian, for PCI-SIG.
+    pub const fn vendor_id(&self) -> &'a [u8] {
+        self.vendor_id
+    }
+
     pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let registry = RegistryId(reader.byte("REGISTRY_ID")?);
         let length = reader.byte("VENDOR_ID_LEN")?;
@@ -63,11 +78,9 @@ impl<'a> Vdm<'a> {
         Ok(Self { registry, vendor_id, data: reader.rest() })
     }
 
-    /// A vendor id longer than its length byte can say is cut off.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        let length = u8::try_from(self.vendor_id.len()).unwrap_or(u8::MAX);
-        out.extend_from_slice(&[self.registry.0, length]);
-        out.extend(self.vendor_id.iter().take(usize::from(length)));
+        out.extend_from_slice(&[self.registry.0, self.vendor_id.len() as u8]);
+        out.extend_from_slice(self.vendor_id);
         out.extend_from_slice(self.data);
     }
 }

@@ -2,14 +2,13 @@
 
 use core::fmt;
 
-use thiserror::Error;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::codes::{ErrorCode, MessageCode, TdiState, VERSION_1_0};
 use super::header::{Header, InterfaceId};
 use super::lock::{LockFlags, Nonce};
-use super::reader::{DecodeError, Reader};
+use super::reader::{DecodeError, FieldTooLong, Reader};
 use super::request::Vdm;
 
 /// REQ_MSGS_SUPPORTED: bit n stands for request code 0x80 + n.
@@ -126,16 +125,6 @@ pub enum Response<'a> {
         /// Only with VENDOR_SPECIFIC_ERROR.
         extended: Option<ExtendedError<'a>>,
     },
-}
-
-/// A response does not fit the 16-bit or 8-bit length its message has for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("{field}: {length} bytes do not fit the length field")]
-pub struct FieldTooLong {
-    /// The field that is too long.
-    pub field: &'static str,
-    /// Its length in bytes.
-    pub length: usize,
 }
 
 impl<'a> Response<'a> {

@@ -44,7 +44,7 @@ fn requests() -> Vec<(Vec<u8>, Request<'static>, bool)> {
         5, 0, 7, 0, 0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0, 0xFF, 0xEE, 0xDD, 0xCC, 0xBB, 0xAA,
         0x99,
     ];
-    let vdm = Vdm { registry: RegistryId::PCI_SIG, vendor_id: &[0xF4, 0x1A], data: &[9, 8, 7] };
+    let vdm = Vdm::new(RegistryId::PCI_SIG, &[0xF4, 0x1A], &[9, 8, 7]).unwrap();
     vec![
         (header(0x81), Request::GetVersion, false),
         (message(0x82, &[4, 3, 2, 1]), Request::GetCapabilities { tsm_caps: 0x0102_0304 }, false),
@@ -76,7 +76,7 @@ fn responses() -> Vec<(Vec<u8>, Response<'static>, bool)> {
     let mut capability_bytes = vec![0, 0, 0, 0, 0xFE];
     capability_bytes.extend_from_slice(&[0; 15]);
     capability_bytes.extend_from_slice(&[0x1F, 0, 0, 0, 0, 52, 1, 2]);
-    let vendor = Vdm { registry: RegistryId::CXL, vendor_id: &[1], data: &[2] };
+    let vendor = Vdm::new(RegistryId::CXL, &[1], &[2]).unwrap();
     vec![
         (message(0x01, &[1, 0x10]), Response::Version(&[0x10]), false),
         (message(0x02, &capability_bytes), Response::Capabilities(capabilities), false),
@@ -92,11 +92,7 @@ fn responses() -> Vec<(Vec<u8>, Response<'static>, bool)> {
         (header(0x08), Response::BindP2p, false),
         (header(0x09), Response::UnbindP2p, false),
         (header(0x0A), Response::SetMmioAttribute, false),
-        (
-            message(0x0B, &[0, 0, 1]),
-            Response::Vdm(Vdm { registry: RegistryId(0), vendor_id: &[], data: &[1] }),
-            true,
-        ),
+        (message(0x0B, &[0, 0, 1]), Response::Vdm(Vdm::new(RegistryId(0), &[], &[1]).unwrap()), true),
         (
             message(0x7F, &[7, 0, 0, 0, 0x8B, 0, 0, 0]),
             Response::error(ErrorCode::UNSUPPORTED_REQUEST, 0x8B),
@@ -237,6 +233,13 @@ fn a_response_that_does_not_fit_its_length_leaves_nothing_behind() {
     let message = ResponseMessage { interface: INTERFACE, response };
     assert_eq!(message.encode(&mut out), Err(FieldTooLong { field: "REPORT_BYTES", length: 0x1_0000 }));
     assert_eq!(out, [1]);
+}
+
+#[test]
+fn a_vendor_id_fits_its_length_byte() {
+    assert!(Vdm::new(RegistryId::PCI_SIG, &[0; 255], &[]).is_ok());
+    let error = FieldTooLong { field: "VENDOR_ID", length: 256 };
+    assert_eq!(Vdm::new(RegistryId::PCI_SIG, &[0; 256], &[]), Err(error));
 }
 
 #[test]

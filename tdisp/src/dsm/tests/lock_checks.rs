@@ -119,7 +119,7 @@ fn a_stream_that_is_not_enabled() {
 #[test]
 fn configurations_that_cannot_be_locked() {
     type Spoil = fn(&mut FunctionView);
-    let table: [(Spoil, Refusal); 13] = [
+    let table: [(Spoil, Refusal); 14] = [
         (|f| f.phantom_functions = true, Refusal::PhantomFunctions),
         (|f| f.bars[1].address = None, Refusal::BarUnassigned(0)),
         (|f| f.bars[0].size_supported = false, Refusal::BarSize(2)),
@@ -127,6 +127,7 @@ fn configurations_that_cannot_be_locked() {
         (|f| f.bars[1].address = f.bars[0].address, Refusal::BarsOverlap(2, 0)),
         (|f| f.bars[1].address = f.bars[0].address.map(|a| a + 0xF000), Refusal::BarsOverlap(2, 0)),
         (|f| f.bars[2].address = f.bars[1].address, Refusal::BarsOverlap(0, 4)),
+        (|f| f.bars[2].address = f.bars[1].address.map(|a| a + 0xFFF), Refusal::BarsOverlap(0, 4)),
         (|f| f.rom.as_mut().unwrap().address = f.bars[2].address.unwrap() + 0x1000, Refusal::RomOverlap(4)),
         (|f| f.rom.as_mut().unwrap().address = f.bars[1].address.unwrap() - 0xF000, Refusal::RomOverlap(0)),
         (|f| f.bars[0].ranges[1].first_page = 13, Refusal::RangeLayout(2)),

@@ -2,11 +2,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use epoll::{ControlOptions, Event, Events};
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::device::{CONFIG_REGION, Device};
 use crate::function::{DmaError, DmaId, Work};
@@ -16,8 +14,8 @@ use crate::vfio_user::{self, Errno, IrqKind, Region, Server};
 const WORK_PER_TURN: usize = 16;
 /// How long a client may take to answer DMA_READ or DMA_WRITE. QEMU itself waits as long for us.
 const DMA_PATIENCE: Duration = Duration::from_secs(5);
-/// Epoll token of the signal pipe; servers have their function numbers.
-const SIGNALS: u64 = u64::MAX;
+/// Epoll token of the descriptor that says stop; servers have their function numbers.
+const STOP: u64 = u64::MAX;
 
 /// Everything that lives as long as the process.
 pub struct Daemon {
@@ -25,32 +23,28 @@ pub struct Daemon {
     servers: Vec<Server>,
     outstanding: Vec<Vec<(DmaId, Instant)>>,
     epoll: OwnedFd,
-    /// Readable once a signal came; kept open for it.
-    _signals: UnixStream,
+    /// Watched by `epoll` for as long as it is open.
+    _stop: OwnedFd,
     started: Instant,
 }
 
 impl Daemon {
-    /// Serves `device`, function n on `servers[n]`. SIGTERM and SIGINT end [`Daemon::run`].
+    /// Serves `device`, function n on `servers[n]`, until `stop` is readable.
     ///
     /// # Errors
-    /// The host has no epoll instance, descriptors or signal handlers to give.
-    pub fn new(device: Device, servers: Vec<Server>) -> io::Result<Self> {
-        let (signals, writer) = UnixStream::pair()?;
-        for signal in [SIGTERM, SIGINT] {
-            signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
-        }
+    /// The host has no epoll instance to give.
+    pub fn new(device: Device, servers: Vec<Server>, stop: OwnedFd) -> io::Result<Self> {
         let epoll = rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC)?;
         let tokens = (0_u64..).zip(servers.iter().map(|server| server.as_fd()));
-        for (token, fd) in tokens.chain([(SIGNALS, signals.as_fd())]) {
+        for (token, fd) in tokens.chain([(STOP, stop.as_fd())]) {
             let event = Event::new(Events::EPOLLIN, token);
             epoll::ctl(epoll.as_raw_fd(), ControlOptions::EPOLL_CTL_ADD, fd.as_raw_fd(), event)?;
         }
         let outstanding = servers.iter().map(|_| Vec::new()).collect();
-        Ok(Self { device, servers, outstanding, epoll, _signals: signals, started: Instant::now() })
+        Ok(Self { device, servers, outstanding, epoll, _stop: stop, started: Instant::now() })
     }
 
-    /// Serves until SIGTERM or SIGINT.
+    /// Serves until it is told to stop.
     ///
     /// # Errors
     /// Epoll itself failed.
@@ -65,7 +59,7 @@ impl Daemon {
                 Err(error) => return Err(error),
             };
             for event in events.iter().take(ready) {
-                if event.data == SIGNALS {
+                if event.data == STOP {
                     return Ok(());
                 }
                 self.serve(event.data as usize);

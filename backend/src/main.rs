@@ -1,8 +1,12 @@
 //! `tdispd`: command line, logging, exit codes. Everything else is in the library.
 
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use clap::Parser;
+use signal_hook::consts::{SIGINT, SIGTERM};
 use tdispd::cli::Arguments;
 use tdispd::config::Config;
 use tdispd::daemon::Daemon;
@@ -62,11 +66,21 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         .map(|path| Server::bind(path))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| host(&error))?;
-    let mut daemon = Daemon::new(device, servers).map_err(|error| host(&error))?;
+    let stop = signals().map_err(|error| host(&error))?;
+    let mut daemon = Daemon::new(device, servers, stop).map_err(|error| host(&error))?;
     for (number, path) in arguments.sockets.iter().enumerate() {
         log::info!("function {number}: waiting on {}", path.display());
     }
     daemon.run().map_err(|error| host(&error))?;
     log::info!("ended by a signal");
     Ok(())
+}
+
+/// A descriptor that is readable once SIGTERM or SIGINT came.
+fn signals() -> io::Result<OwnedFd> {
+    let (reader, writer) = UnixStream::pair()?;
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    }
+    Ok(reader.into())
 }

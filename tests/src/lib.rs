@@ -1,2 +1,5 @@
-//! See the crate's Cargo.toml.
+//! What the tests share.
+
 pub mod guest;
+pub mod host;
+pub mod rig;

@@ -244,6 +244,7 @@ impl Device {
                         unit.stop();
                     }
                 }
+                Effect::Refused { request, refusal } => log::info!("TDISP {request} refused: {refusal}"),
                 Effect::StreamSecure { stream, stream_id, secure } => {
                     log::info!("{stream}, id {stream_id}: {}", if secure { "secure" } else { "insecure" });
                 }
@@ -271,7 +272,7 @@ fn unit_regions(unit: &Unit) -> std::io::Result<Vec<Region>> {
             Some(shared) => Some(Mmap {
                 file: std::sync::Arc::new(shared.fd.try_clone_to_owned()?),
                 offset: 0,
-                areas: shared.areas.iter().map(|area| MmapArea { offset: area.offset, size: area.size }).collect(),
+                areas: shared.areas.iter().map(|area| MmapArea { offset: area.offset.into(), size: area.size.into() }).collect(),
             }),
             None => None,
         };

@@ -57,7 +57,7 @@ pub enum DmaError {
 }
 
 /// A function of the device, without configuration space, gate or memory: those are the device's.
-pub trait Function {
+pub trait Function: Send {
     /// A short name for logs.
     fn name(&self) -> &'static str;
 

@@ -24,8 +24,13 @@ fn give(input: &mut Input, bytes: &[u8], fds: usize) {
     }
 }
 
-/// Commands at the front and how many descriptors each has; -1 if some were lost.
-fn take(input: &mut Input) -> Vec<(Command, isize)> {
+/// The bytes and the number of descriptors of one read.
+type Read = (Vec<u8>, usize);
+
+/// A command and how many descriptors it has; -1 if some were lost.
+type Taken = (Command, isize);
+
+fn take(input: &mut Input) -> Vec<Taken> {
     let mut taken = Vec::new();
     while let Next::Message(header, _, fds) = input.next() {
         let count = if fds.truncated { -1 } else { fds.fds.len() as isize };
@@ -56,8 +61,7 @@ fn a_message_in_single_bytes_is_one_message() {
 #[test]
 fn descriptors_belong_to_the_message_they_were_sent_with() {
     let (map, irqs, read) = (message(MAP, 32), message(IRQS, 20), message(READ, 16));
-    // (bytes, descriptors) of each read, then what comes out.
-    let cases: Vec<(&str, Vec<(Vec<u8>, usize)>, Vec<(Command, isize)>)> = vec![
+    let cases: Vec<(&str, Vec<Read>, Vec<Taken>)> = vec![
         ("alone", vec![(map.clone(), 1)], vec![(MAP, 1)]),
         ("behind one without", vec![([&map[..], &map].concat(), 1)], vec![(MAP, 0), (MAP, 1)]),
         ("glued by the sender", vec![([&map[..], &read].concat(), 1)], vec![(MAP, 1), (READ, 0)]),

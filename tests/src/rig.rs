@@ -1,0 +1,66 @@
+//! A device in this process: built from a configuration, served by the real daemon in a thread of its own, gone with the
+//! test.
+#![allow(clippy::unwrap_used, reason = "test support: what fails here is the test")]
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use tdispd::config::Config;
+use tdispd::daemon::Daemon;
+use tdispd::device::Device;
+use tdispd::vfio_user::Server;
+use tempfile::TempDir;
+
+/// A running device.
+pub struct Rig {
+    stop: UnixStream,
+    thread: Option<JoinHandle<()>>,
+    sockets: Vec<PathBuf>,
+    _directory: TempDir,
+}
+
+impl Rig {
+    /// The default device.
+    pub fn new() -> Self {
+        Self::with("", 1)
+    }
+
+    /// The device of a configuration file's text, with this many functions.
+    pub fn with(toml: &str, functions: usize) -> Self {
+        let directory = tempfile::Builder::new().prefix("tdispd-rig-").tempdir().unwrap();
+        let config: Config = toml::from_str(toml).unwrap();
+        let config = config.for_sockets(functions).unwrap();
+        config.check().unwrap();
+        let device = Device::new(&config, None).unwrap();
+        let sockets: Vec<_> = (0..functions).map(|n| directory.path().join(format!("f{n}"))).collect();
+        let servers = sockets.iter().map(|path| Server::bind(path).unwrap()).collect();
+        let (stop, stopped) = UnixStream::pair().unwrap();
+        let mut daemon = Daemon::new(device, servers, stopped.into()).unwrap();
+        let thread = std::thread::spawn(move || daemon.run().unwrap());
+        Self { stop, thread: Some(thread), sockets, _directory: directory }
+    }
+
+    /// The socket of a function.
+    pub fn socket(&self, function: usize) -> &Path {
+        &self.sockets[function]
+    }
+}
+
+impl Default for Rig {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _ = self.stop.write_all(&[0]);
+        if let Some(thread) = self.thread.take() {
+            let served = thread.join();
+            // A panic of the device is a failure of the test, unless the test fails already.
+            assert!(served.is_ok() || std::thread::panicking(), "the device panicked");
+        }
+    }
+}

@@ -95,7 +95,9 @@ impl PendingChallenge {
         let context = SigningContext::ChallengeAuth;
         let genuine = connection.verify(&*core.provider, peer, context, &digest, response.signature);
         message.require(genuine, Violation::Signature)?;
-        core.connected_mut()?.identity_log = None;
+        let connection = core.connected_mut()?;
+        connection.identity_log = None;
+        connection.authenticated = true;
         Ok(Next::Done(Reply::Challenged(Challenged {
             slot: self.slot,
             summary: found(response.summary),

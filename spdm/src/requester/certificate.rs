@@ -14,6 +14,9 @@ use crate::wire::{
 /// Bytes of CERTIFICATE before the portion.
 const CERTIFICATE_OVERHEAD: usize = 8;
 
+/// A responder that sends less than the smallest transfer holds, and has more, wants to keep us busy.
+const SMALLEST_PORTION: usize = 42 - CERTIFICATE_OVERHEAD;
+
 /// GET_DIGESTS.
 pub(super) fn get_digests(core: &Core) -> Result<Next, RequesterError> {
     let version = capable(core)?;
@@ -97,7 +100,9 @@ impl Fetch {
         message.require(response.slot == self.slot, Violation::Slot)?;
         let length = response.portion.len();
         let total = self.chain.len() + length + usize::from(response.remainder);
+        let enough = length >= SMALLEST_PORTION || response.remainder == 0;
         let adds_up = (1..=usize::from(self.asked)).contains(&length)
+            && enough
             && total <= usize::from(u16::MAX)
             && self.total.is_none_or(|earlier| earlier == total);
         message.require(adds_up, Violation::Portion)?;

@@ -28,6 +28,8 @@ pub struct RequesterConfig {
     pub heartbeat: bool,
     /// Whether to offer key updates.
     pub key_update: bool,
+    /// Whether to offer that FINISH travels unprotected, for responders that want to see it.
+    pub handshake_in_the_clear: bool,
     /// CTExponent: 2^this microseconds is what our cryptography may take.
     pub ct_exponent: u8,
     /// Largest message we receive, in bytes; at least 42.
@@ -74,6 +76,7 @@ impl Default for RequesterConfig {
             aeads: vec![Aead::Aes256Gcm, Aead::Aes128Gcm],
             heartbeat: true,
             key_update: true,
+            handshake_in_the_clear: false,
             ct_exponent: 14,
             data_transfer_size: 0x1200,
             trust: TrustPolicy::FirstUse,
@@ -146,6 +149,9 @@ impl RequesterConfig {
         }
         if self.key_update {
             flags |= RequesterFlags::KEY_UPD;
+        }
+        if self.handshake_in_the_clear {
+            flags |= RequesterFlags::HANDSHAKE_IN_THE_CLEAR;
         }
         RequesterFlags(flags)
     }

@@ -52,8 +52,8 @@ impl PendingKeyExchange {
             exchange: group.size(),
             summary: summary_size(core, summary)?,
             signature: connection.info.algorithms.signature.signature_size(),
-            // The handshake in the clear is not offered.
-            verify_data: hash_size,
+            // In the clear, the responder proves its secret in FINISH_RSP instead.
+            verify_data: if in_the_clear(core)? { 0 } else { hash_size },
         };
         let agreement = core.provider.start_exchange(group)?;
         let id = session_id_half(core)?;
@@ -130,10 +130,10 @@ impl PendingKeyExchange {
             .map_err(|_| message.violation(Violation::ExchangeData))?;
         let th1 = transcript.digest();
         let session = Session::new(provider, parameters, &shared, &th1)?;
-        session
-            .check_verify_data(provider, Role::Responder, &th1, response.verify_data)
-            .map_err(|_| message.violation(Violation::VerifyData))?;
-        transcript.append(response.verify_data);
+        if self.sizes.verify_data != 0 {
+            check_verify_data(core, message, &session, &transcript, response.verify_data)?;
+            transcript.append(response.verify_data);
+        }
 
         let session_info = SessionInfo {
             id: parameters.id,
@@ -148,7 +148,7 @@ impl PendingKeyExchange {
 }
 
 impl PendingFinish {
-    /// FINISH, inside the session, under the keys of the handshake.
+    /// FINISH: inside the session, under the keys of the handshake, unless both sides want it in the clear.
     fn start(core: &Core, session: &Session, mut transcript: Transcript) -> Result<Next, RequesterError> {
         let version = core.connected()?.info.version;
         let mut bytes = Vec::new();
@@ -157,18 +157,47 @@ impl PendingFinish {
         let verify_data = session.verify_data(&*core.provider, Role::Requester, &transcript.digest())?;
         transcript.append(verify_data.as_ref());
         bytes.extend_from_slice(verify_data.as_ref());
+        let secured = !in_the_clear(core)?;
         let flow = Flow::Finish(Self { transcript });
-        Ok(Next::Send(Request { version, bytes, secured: true, flow }))
+        Ok(Next::Send(Request { version, bytes, secured, flow }))
     }
 
     /// FINISH_RSP: the session is established.
     pub(super) fn finished(mut self, core: &mut Core, message: &Message<'_>) -> Result<Next, RequesterError> {
-        let (_, exact) = message.parse(|reader| FinishRsp::parse(reader, 0))?;
-        self.transcript.append(exact);
+        let size = if message.secured { 0 } else { core.connected()?.hash().size() };
+        let (response, exact) = message.parse(|reader| FinishRsp::parse(reader, size))?;
+        let unproved = exact.get(..exact.len() - size).unwrap_or_default();
+        self.transcript.append(unproved);
+        if !message.secured {
+            let active = core.session.as_ref().ok_or(Misuse::NoSession)?;
+            check_verify_data(core, message, &active.session, &self.transcript, response.verify_data)?;
+            self.transcript.append(response.verify_data);
+        }
         let active = core.session.as_mut().ok_or(Misuse::NoSession)?;
         active.session.establish(&*core.provider, &self.transcript.digest())?;
         Ok(Next::Done(Reply::SessionStarted(active.info.clone())))
     }
+}
+
+/// Whether both sides want the handshake unprotected.
+fn in_the_clear(core: &Core) -> Result<bool, Misuse> {
+    let (ours, theirs) = (core.config.flags(), core.connected()?.info.capabilities);
+    let (requester, responder) =
+        (RequesterFlags::HANDSHAKE_IN_THE_CLEAR, ResponderFlags::HANDSHAKE_IN_THE_CLEAR);
+    Ok(both(ours, requester, theirs, responder))
+}
+
+/// The responder's proof that it has our secret.
+fn check_verify_data(
+    core: &Core,
+    message: &Message<'_>,
+    session: &Session,
+    transcript: &Transcript,
+    verify_data: &[u8],
+) -> Result<(), RequesterError> {
+    session
+        .check_verify_data(&*core.provider, Role::Responder, &transcript.digest(), verify_data)
+        .map_err(|_| message.violation(Violation::VerifyData))
 }
 
 /// What a session needs of both sides.

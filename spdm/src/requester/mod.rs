@@ -89,7 +89,8 @@ impl Requester {
         Ok(Self { core, pending: None })
     }
 
-    /// Takes up a session that was saved.
+    /// Takes up a session that was saved. What the two sides remember for the next CHALLENGE and the next signed
+    /// measurements is not saved: outside the session, GET_DIGESTS begins the first anew.
     ///
     /// # Errors
     /// [`RestoreError`] if the session was not saved by this crate or cannot be used with this provider. The

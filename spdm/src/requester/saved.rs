@@ -24,6 +24,7 @@ pub struct SavedSession {
     ct_exponent: u8,
     data_transfer_size: u32,
     algorithms: SelectedAlgorithms,
+    authenticated: bool,
     vca: Vec<u8>,
     peers: Vec<SavedPeer>,
 }
@@ -71,6 +72,7 @@ impl SavedSession {
             ct_exponent: info.ct_exponent,
             data_transfer_size: info.data_transfer_size,
             algorithms: info.algorithms,
+            authenticated: connection.authenticated,
             vca: connection.vca.as_ref().to_vec(),
             peers: peers.collect(),
         })
@@ -99,6 +101,7 @@ impl SavedSession {
             algorithms: *algorithms,
         };
         let mut connection = Connection::new(info, vca);
+        connection.authenticated = self.authenticated;
         for saved in &self.peers {
             let slot = connection.peers.get_mut(usize::from(saved.slot).min(SLOT_COUNT));
             let slot = slot.ok_or(RestoreError::Inconsistent("a slot number"))?;

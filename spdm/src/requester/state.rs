@@ -32,6 +32,8 @@ pub(super) struct Connection {
     pub(super) vca: Vca,
     pub(super) digests: Option<SlotDigests>,
     pub(super) peers: [Option<Peer>; SLOT_COUNT],
+    /// Whether a challenge has succeeded.
+    pub(super) authenticated: bool,
     /// M1/M2 without the challenge itself, since the last GET_DIGESTS or CHALLENGE.
     pub(super) identity_log: Option<Transcript>,
     /// L1/L2 since the last signature.
@@ -58,6 +60,7 @@ impl Connection {
             vca,
             digests: None,
             peers: Default::default(),
+            authenticated: false,
             identity_log: None,
             measurement_log: None,
         }
@@ -142,13 +145,14 @@ impl Core {
     }
 
     /// What a request of this code does to the logs before it leaves (DSP0274 1.3 "CHALLENGE_AUTH signature
-    /// generation", "MEASUREMENTS signature generation").
+    /// generation", "MEASUREMENTS signature generation"). The specification leaves open what happens to M1/M2 once
+    /// a challenge has succeeded; from then on only GET_DIGESTS starts it again, as in the reference implementation.
     pub(super) fn note_request(&mut self, code: Code) {
         let Some(connection) = &mut self.connection else { return };
         if code != Code::GET_MEASUREMENTS {
             connection.measurement_log = None;
         }
-        let skips_challenge = [
+        let leaves_challenge_behind = [
             Code::GET_MEASUREMENTS,
             Code::KEY_EXCHANGE,
             Code::FINISH,
@@ -156,7 +160,8 @@ impl Core {
             Code::HEARTBEAT,
             Code::END_SESSION,
         ];
-        if code == Code::GET_DIGESTS || skips_challenge.contains(&code) {
+        let skipped = !connection.authenticated && leaves_challenge_behind.contains(&code);
+        if code == Code::GET_DIGESTS || skipped {
             connection.identity_log = None;
         }
     }

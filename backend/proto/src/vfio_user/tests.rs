@@ -131,7 +131,13 @@ fn encoders_write_the_golden_bytes() {
             Request::SetIrqs(set) => set.encode(),
             Request::RegionWriteMulti(writes) => writes.encode(),
             Request::RegionRead(access) => access.as_bytes().to_vec(),
-            _ => continue,
+            Request::Version(_)
+            | Request::DeviceInfo
+            | Request::RegionInfo { .. }
+            | Request::IrqInfo { .. }
+            | Request::RegionWrite(..)
+            | Request::Reset
+            | Request::Feature(_) => continue,
         };
         encoded += 1;
         assert_eq!(&bytes, payload, "{command:?}");

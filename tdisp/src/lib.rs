@@ -6,6 +6,24 @@
 //! - [`wire`]: messages, objects and the interface report, parsed and encoded in both directions.
 //! - [`ide`]: the IDE extended capability's register image and the key state behind it.
 //! - [`dsm`]: the states, the checks of LOCK, the events that move a TDI, and the cascades between them.
+//!
+//! ```
+//! use tdisp::wire::{Request, RequestMessage, Response, ResponseMessage};
+//! use tdisp::{Answer, Dsm, DsmConfig, FunctionId, FunctionView, TdiState};
+//!
+//! let mut dsm = Dsm::new(DsmConfig::default())?;
+//! let functions = [FunctionView::default()];
+//! let (mut request, mut response) = (Vec::new(), Vec::new());
+//! let interface = FunctionId::new(0x0100, None).into();
+//! RequestMessage { interface, request: Request::GetState }.encode(&mut request);
+//!
+//! let mut no_entropy = |_: &mut [u8]| false;
+//! let answer = dsm.tdisp(Some(1), &request, &functions, &mut no_entropy, &mut response);
+//! assert_eq!(answer, Answer::Respond);
+//! let message = ResponseMessage::decode(&response)?;
+//! assert_eq!(message.response, Response::State(TdiState::CONFIG_UNLOCKED));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod dsm;

@@ -1,5 +1,30 @@
 //! The device security manager: one state machine per TDI (PCIe 6.1 §11.2), the messages that drive it, and
 //! the cascades from sessions, streams, configuration writes and resets.
+//!
+//! What happens to a TDI, by its state; a test executes this table and checks that it is printed here. STOP from
+//! another session is refused only while the session that locked is alive.
+//!
+//! | Event | CONFIG_UNLOCKED | CONFIG_LOCKED | RUN | ERROR |
+//! |---|---|---|---|---|
+//! | GET_TDISP_VERSION | stays | stays | stays | stays |
+//! | GET_TDISP_CAPABILITIES | stays | stays | stays | stays |
+//! | GET_DEVICE_INTERFACE_STATE | stays | stays | stays | stays |
+//! | LOCK, every check passed | **CONFIG_LOCKED** | INVALID_INTERFACE_STATE | INVALID_INTERFACE_STATE | INVALID_INTERFACE_STATE |
+//! | LOCK, a check failed | INVALID_REQUEST | INVALID_INTERFACE_STATE | INVALID_INTERFACE_STATE | INVALID_INTERFACE_STATE |
+//! | GET_DEVICE_INTERFACE_REPORT | INVALID_INTERFACE_STATE | stays | stays | INVALID_INTERFACE_STATE |
+//! | START, the nonce of LOCK | INVALID_INTERFACE_STATE | **RUN** | INVALID_INTERFACE_STATE | INVALID_INTERFACE_STATE |
+//! | START, another nonce | INVALID_INTERFACE_STATE | INVALID_NONCE | INVALID_INTERFACE_STATE | INVALID_INTERFACE_STATE |
+//! | STOP | stays | **CONFIG_UNLOCKED** | **CONFIG_UNLOCKED** | **CONFIG_UNLOCKED** |
+//! | optional request | UNSUPPORTED_REQUEST | UNSUPPORTED_REQUEST | UNSUPPORTED_REQUEST | UNSUPPORTED_REQUEST |
+//! | STOP from another session | stays | INVALID_REQUEST | INVALID_REQUEST | INVALID_REQUEST |
+//! | frozen register changed | stays | **ERROR** | **ERROR** | stays |
+//! | frozen register rewritten as it was | stays | stays | stays | stays |
+//! | bound stream insecure | stays | **ERROR** | **ERROR** | stays |
+//! | session that locked ends | stays | **ERROR** | **ERROR** | stays |
+//! | another session ends | stays | stays | stays | stays |
+//! | function level reset | stays | **ERROR** | **ERROR** | stays |
+//! | internal fault | stays | **ERROR** | **ERROR** | stays |
+//! | conventional reset | stays | **CONFIG_UNLOCKED** | **CONFIG_UNLOCKED** | **CONFIG_UNLOCKED** |
 
 mod config;
 mod dispatch;

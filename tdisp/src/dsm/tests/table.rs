@@ -68,6 +68,51 @@ const TABLE: [(Stimulus, [Result; 4]); 19] = [
     (ConventionalReset, [U,               U,             U,           U]),
 ];
 
+impl Stimulus {
+    fn words(self) -> &'static str {
+        match self {
+            GetVersion => "GET_TDISP_VERSION",
+            GetCapabilities => "GET_TDISP_CAPABILITIES",
+            GetState => "GET_DEVICE_INTERFACE_STATE",
+            Lock => "LOCK, every check passed",
+            LockRefused => "LOCK, a check failed",
+            Report => "GET_DEVICE_INTERFACE_REPORT",
+            StartRight => "START, the nonce of LOCK",
+            StartWrong => "START, another nonce",
+            Stop => "STOP",
+            OptionalRequest => "optional request",
+            OtherSession => "STOP from another session",
+            FrozenWrite => "frozen register changed",
+            AllowedWrite => "frozen register rewritten as it was",
+            StreamInsecure => "bound stream insecure",
+            SessionEnds => "session that locked ends",
+            OtherSessionEnds => "another session ends",
+            FunctionReset => "function level reset",
+            InternalFault => "internal fault",
+            ConventionalReset => "conventional reset",
+        }
+    }
+}
+
+/// The row of `stimulus` as it stands in the documentation: a state that is entered is printed bold.
+fn document(stimulus: Stimulus, results: [Result; 4]) -> String {
+    let cells = STATES.into_iter().zip(results).map(|(from, result)| match result {
+        Result::To(to) if to == from => "stays".to_owned(),
+        Result::To(to) => format!("**{to}**"),
+        Result::Refuse(code) => code.to_string(),
+    });
+    format!("//! | {} | {} |", stimulus.words(), cells.collect::<Vec<_>>().join(" | "))
+}
+
+#[test]
+fn the_documentation_prints_this_table() {
+    let documentation = include_str!("../mod.rs");
+    for (stimulus, results) in TABLE {
+        let row = document(stimulus, results);
+        assert!(documentation.contains(&row), "missing in dsm/mod.rs:\n{row}");
+    }
+}
+
 /// Applies a stimulus; an error that came back, if any.
 fn apply(device: &mut Device, nonce: &Nonce, stimulus: Stimulus) -> Option<ErrorCode> {
     let function = InterfaceId::from(FunctionId::new(0, None));

@@ -59,7 +59,7 @@ impl Default for Pci {
             class: 0x12_00_00,
             subsystem_vendor: 0x1234,
             subsystem: 0x0001,
-            serial: 0x02_7D15_0000_0000_01,
+            serial: 0x027D_1500_0000_0001,
         }
     }
 }

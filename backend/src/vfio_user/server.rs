@@ -59,6 +59,7 @@ pub struct Server {
     /// As registered with epoll.
     intx_unmask: Option<Arc<OwnedFd>>,
     patience: u32,
+    token: u64,
 }
 
 #[derive(Debug)]
@@ -104,7 +105,19 @@ impl Server {
             connection: Connection::default(),
             intx_unmask: None,
             patience: PATIENCE,
+            token: 0,
         })
+    }
+
+    /// Moves to an epoll instance of the caller's.
+    ///
+    /// # Errors
+    /// What epoll says.
+    pub fn watch_in(&mut self, epoll: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+        self.epoll = epoll.try_clone_to_owned()?;
+        self.token = token;
+        epoll::add(&self.epoll, &self.listener, EventData::new_u64(token), EventFlags::IN)?;
+        Ok(())
     }
 
     /// Where it listens.
@@ -259,7 +272,7 @@ impl Server {
             };
             if self.client.is_some() {
                 log::warn!("{}: refused a second client", self.path.display());
-            } else if epoll::add(&self.epoll, &socket, EventData::new_u64(1), EventFlags::IN).is_ok() {
+            } else if epoll::add(&self.epoll, &socket, EventData::new_u64(self.token), EventFlags::IN).is_ok() {
                 self.client = Some(Client { socket, blocked: false });
             }
         }
@@ -273,7 +286,7 @@ impl Server {
         {
             // A client that does not read its replies gets no further message read.
             let events = if blocked { EventFlags::OUT } else { EventFlags::IN };
-            if epoll::modify(&self.epoll, &client.socket, EventData::new_u64(1), events).is_ok() {
+            if epoll::modify(&self.epoll, &client.socket, EventData::new_u64(self.token), events).is_ok() {
                 client.blocked = blocked;
             }
         }
@@ -284,7 +297,7 @@ impl Server {
                 let _ = epoll::delete(&self.epoll, &old);
             }
             if let Some(new) = &wanted
-                && let Err(errno) = epoll::add(&self.epoll, new, EventData::new_u64(2), EventFlags::IN)
+                && let Err(errno) = epoll::add(&self.epoll, new, EventData::new_u64(self.token), EventFlags::IN)
             {
                 log::warn!("{}: cannot watch the INTx unmask descriptor: {errno}", self.path.display());
             }

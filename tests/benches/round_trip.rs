@@ -41,9 +41,11 @@ fn round_trip(stream: &mut UnixStream, request: &[u8]) {
 fn echo() -> UnixStream {
     let (near, mut far) = UnixStream::pair().unwrap();
     let mut request = request();
-    std::thread::spawn(move || {
-        while far.read_exact(&mut request).is_ok() && far.write_all(&[0; REPLY]).is_ok() {}
-    });
+    std::thread::spawn(
+        move || {
+            while far.read_exact(&mut request).is_ok() && far.write_all(&[0; REPLY]).is_ok() {}
+        },
+    );
     near
 }
 

@@ -10,12 +10,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::SealFlags;
 use tdispd::vfio_user::{BindError, Server};
 use tdispd_proto::vfio_user::{
-    Command, DmaMap, DmaUnmap, IrqAction, IrqData, IrqKind, IrqSet, MAX_DATA_XFER_SIZE, MAX_DMA_MAPS, MAX_MESSAGE_SIZE,
-    MessageType, RegionAccess, RegionInfoReply, Version, WriteMulti, WriteMultiEntry, put_reply, put_request,
+    Command, DmaMap, DmaUnmap, IrqAction, IrqData, IrqKind, IrqSet, MAX_DATA_XFER_SIZE, MAX_DMA_MAPS,
+    MAX_MESSAGE_SIZE, MessageType, RegionAccess, RegionInfoReply, Version, WriteMulti, WriteMultiEntry,
+    put_reply, put_request,
 };
-use vfio_user_support::{
-    BAR0_SIZE, BAR2_SIZE, Client, Host, MSIX_VECTORS, memfd, new_eventfd, reg, signals,
-};
+use vfio_user_support::{BAR0_SIZE, BAR2_SIZE, Client, Host, MSIX_VECTORS, memfd, new_eventfd, reg, signals};
 use zerocopy::IntoBytes;
 
 const EIO: u32 = 5;
@@ -69,7 +68,8 @@ fn negotiation_that_fails_is_answered_and_ends_the_connection() {
         assert_eq!(client.request(Command::VERSION, &payload), Err(EINVAL), "{name}");
         client.assert_closed(name);
     }
-    for (name, code) in [("a real command first", 9), ("an unknown command first", 999), ("a reply first", 1)] {
+    for (name, code) in [("a real command first", 9), ("an unknown command first", 999), ("a reply first", 1)]
+    {
         let mut client = host.connect();
         client.send(&header(1, code, 16, u32::from(code == 1)), &[]);
         assert_eq!(client.receive().unwrap().header.failure(), Some(EINVAL), "{name}");
@@ -86,7 +86,12 @@ fn negotiation_that_fails_is_answered_and_ends_the_connection() {
 #[test]
 fn negotiation_that_works() {
     let host = Host::start();
-    for text in ["", "{}\0", "{\"capabilities\":{}}\0", "{\"capabilities\":{\"max_msg_fds\":8,\"unknown\":{}},\"x\":1}\0"] {
+    for text in [
+        "",
+        "{}\0",
+        "{\"capabilities\":{}}\0",
+        "{\"capabilities\":{\"max_msg_fds\":8,\"unknown\":{}},\"x\":1}\0",
+    ] {
         let mut client = host.connect();
         let reply = client.request(Command::VERSION, &[&[0; 4], text.as_bytes()].concat()).unwrap();
         let version = Version::parse(&reply).unwrap();
@@ -315,7 +320,13 @@ fn split_and_pipelined_messages_are_the_same_messages() {
     let mut bytes = Vec::new();
     for id in 0..40u16 {
         let access = RegionAccess::new(0, u64::from(id) * 4, 4);
-        put_request(&mut bytes, id, Command::REGION_WRITE, id % 2 == 1, &[access.as_bytes(), &words(&[u32::from(id)])]);
+        put_request(
+            &mut bytes,
+            id,
+            Command::REGION_WRITE,
+            id % 2 == 1,
+            &[access.as_bytes(), &words(&[u32::from(id)])],
+        );
     }
     for id in 100..140u16 {
         let access = RegionAccess::new(0, u64::from(id - 100) * 4, 4);
@@ -377,7 +388,13 @@ fn region_info_follows_argsz() {
     // Pipelined, each descriptor comes with its own reply.
     let mut bytes = Vec::new();
     for (id, index) in [(1, 1u32), (2, 0), (3, 1)] {
-        put_request(&mut bytes, id, Command::DEVICE_GET_REGION_INFO, false, &[&words(&[80, 0, index, 0, 0, 0, 0, 0])]);
+        put_request(
+            &mut bytes,
+            id,
+            Command::DEVICE_GET_REGION_INFO,
+            false,
+            &[&words(&[80, 0, index, 0, 0, 0, 0, 0])],
+        );
     }
     client.send(&bytes, &[]);
     let counts: Vec<_> = (0..3).map(|_| client.receive().unwrap().fds.len()).collect();
@@ -462,7 +479,12 @@ fn pipelined_mappings_keep_their_descriptors() {
     let memory = memfd(0x1000, SealFlags::SHRINK);
     rustix::io::pwrite(&memory, b"ram", 0).unwrap();
     // As QEMU does: ROM without, RAM with a descriptor, without waiting.
-    client.command(Command::DMA_MAP, &DmaMap { writable: false, ..map(0xC_0000, 0x1000) }.encode(), &[], false);
+    client.command(
+        Command::DMA_MAP,
+        &DmaMap { writable: false, ..map(0xC_0000, 0x1000) }.encode(),
+        &[],
+        false,
+    );
     client.command(Command::DMA_MAP, &map(0, 0x1000).encode(), &[&memory], false);
     client.command(Command::DMA_MAP, &map(0x1_0000, 0x1000).encode(), &[], false);
     for _ in 0..3 {
@@ -490,7 +512,10 @@ fn dma_during_register_accesses_and_bad_answers() {
         client.write(0, reg::ADDRESS, &0x1000u64.to_le_bytes()).unwrap();
         client.write(0, reg::READ, &words(&[16])).unwrap();
         let question = client.receive().unwrap();
-        assert_eq!((question.header.command, question.header.message_type()), (Command::DMA_READ, MessageType::Command));
+        assert_eq!(
+            (question.header.command, question.header.message_type()),
+            (Command::DMA_READ, MessageType::Command)
+        );
         assert_eq!(question.payload, [0x1000u64.to_le_bytes(), 16u64.to_le_bytes()].concat());
         client.assert_alive("a register access before the answer");
         let mut answer = Vec::new();
@@ -498,7 +523,8 @@ fn dma_during_register_accesses_and_bad_answers() {
         answer[8] |= error as u8;
         client.send(&answer, &[]);
         // The device learns of the end between two messages, not necessarily before the next.
-        let ended = (0..100).find_map(|_| client.read(0, reg::STATUS, 4).ok().filter(|status| status != &[0; 4]));
+        let ended =
+            (0..100).find_map(|_| client.read(0, reg::STATUS, 4).ok().filter(|status| status != &[0; 4]));
         assert_eq!(ended, Some(words(&[status])), "{name}");
         client.send(&answer, &[]);
         client.assert_alive("the same answer again");
@@ -512,7 +538,13 @@ fn a_client_that_does_not_read_is_not_read() {
     let host = Host::start();
     let mut client = host.client();
     let mut request = Vec::new();
-    put_request(&mut request, 1, Command::REGION_READ, false, &[RegionAccess::new(2, 0, 0x1_0000).as_bytes()]);
+    put_request(
+        &mut request,
+        1,
+        Command::REGION_READ,
+        false,
+        &[RegionAccess::new(2, 0, 0x1_0000).as_bytes()],
+    );
     client.stream.set_nonblocking(true).unwrap();
     let (mut sent, mut quiet) = (0usize, 0);
     // Until nothing has gone out for a while: the server has stopped reading, with megabytes of replies owed.
@@ -527,6 +559,8 @@ fn a_client_that_does_not_read_is_not_read() {
         }
     }
     assert!(sent / request.len() < 20_000, "the server took {sent} bytes without an end");
+    // Closing the sending side is not leaving, while replies are owed.
+    client.stream.shutdown(std::net::Shutdown::Write).unwrap();
     host.connect().assert_closed("a second client, meanwhile");
     client.stream.set_nonblocking(false).unwrap();
     for _ in 0..sent / request.len() {
@@ -556,7 +590,13 @@ fn whoever_leaves_at_any_moment_is_followed_by_the_next() {
     let memory = memfd(0x1000, SealFlags::SHRINK);
     let interrupt = new_eventfd();
     let mut whole = Vec::new();
-    put_request(&mut whole, 1, Command::REGION_WRITE, false, &[RegionAccess::new(0, 0, 4).as_bytes(), &[1; 4]]);
+    put_request(
+        &mut whole,
+        1,
+        Command::REGION_WRITE,
+        false,
+        &[RegionAccess::new(0, 0, 4).as_bytes(), &[1; 4]],
+    );
     for end in 0..=whole.len() {
         let mut client = host.client();
         client.request_with_fds(Command::DMA_MAP, &map(0, 0x1000).encode(), &[&memory]).unwrap();

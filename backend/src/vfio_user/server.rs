@@ -59,7 +59,6 @@ pub struct Server {
     /// As registered with epoll.
     intx_unmask: Option<Arc<OwnedFd>>,
     patience: u32,
-    token: u64,
 }
 
 #[derive(Debug)]
@@ -105,19 +104,7 @@ impl Server {
             connection: Connection::default(),
             intx_unmask: None,
             patience: PATIENCE,
-            token: 0,
         })
-    }
-
-    /// Moves to an epoll instance of the caller's.
-    ///
-    /// # Errors
-    /// What epoll says.
-    pub fn watch_in(&mut self, epoll: BorrowedFd<'_>, token: u64) -> io::Result<()> {
-        self.epoll = epoll.try_clone_to_owned()?;
-        self.token = token;
-        epoll::add(&self.epoll, &self.listener, EventData::new_u64(token), EventFlags::IN)?;
-        Ok(())
     }
 
     /// Where it listens.
@@ -259,8 +246,10 @@ impl Server {
 
     /// Takes a new client, or refuses it at once if there is one: it would wait for an answer that never comes.
     fn accept(&mut self) {
-        // A client that has left is dealt with first; its successor must not be refused because of it.
-        while !self.client.as_ref().is_some_and(Client::has_left) {
+        // A client that has left is dealt with first; its successor must not be refused because of it. One that owes us its
+        // attention cannot be waited for, though: it may have closed only its sending side.
+        let blocked = self.connection.chunk().is_some();
+        while blocked || !self.client.as_ref().is_some_and(Client::has_left) {
             let socket = match accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok(socket) => socket,
                 Err(Errno::AGAIN) => return,
@@ -272,7 +261,7 @@ impl Server {
             };
             if self.client.is_some() {
                 log::warn!("{}: refused a second client", self.path.display());
-            } else if epoll::add(&self.epoll, &socket, EventData::new_u64(self.token), EventFlags::IN).is_ok() {
+            } else if epoll::add(&self.epoll, &socket, EventData::new_u64(1), EventFlags::IN).is_ok() {
                 self.client = Some(Client { socket, blocked: false });
             }
         }
@@ -286,7 +275,7 @@ impl Server {
         {
             // A client that does not read its replies gets no further message read.
             let events = if blocked { EventFlags::OUT } else { EventFlags::IN };
-            if epoll::modify(&self.epoll, &client.socket, EventData::new_u64(self.token), events).is_ok() {
+            if epoll::modify(&self.epoll, &client.socket, EventData::new_u64(1), events).is_ok() {
                 client.blocked = blocked;
             }
         }
@@ -297,7 +286,7 @@ impl Server {
                 let _ = epoll::delete(&self.epoll, &old);
             }
             if let Some(new) = &wanted
-                && let Err(errno) = epoll::add(&self.epoll, new, EventData::new_u64(self.token), EventFlags::IN)
+                && let Err(errno) = epoll::add(&self.epoll, new, EventData::new_u64(2), EventFlags::IN)
             {
                 log::warn!("{}: cannot watch the INTx unmask descriptor: {errno}", self.path.display());
             }

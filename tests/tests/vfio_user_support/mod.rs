@@ -1,5 +1,6 @@
 //! A small device behind a real server in a thread, and a client that says exactly what it is told to.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(dead_code, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
@@ -14,8 +15,8 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 use tdispd::vfio_user::{Device, Errno, IrqKind, Mmap, MmapArea, Region, Server};
 use tdispd_proto::vfio_user::{Command, HEADER_SIZE, Header, RegionAccess, put_request};
@@ -207,15 +208,21 @@ impl Host {
         let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
         let stopped = stop.try_clone().unwrap();
         let thread = std::thread::spawn(move || {
+            use rustix::event::epoll;
+            let watch = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+            for (token, fd) in [(0, server.as_fd()), (1, stopped.as_fd())] {
+                epoll::add(&watch, fd, epoll::EventData::new_u64(token), epoll::EventFlags::IN).unwrap();
+            }
+            let mut ready = Vec::with_capacity(4);
             loop {
-                let mut fds =
-                    [PollFd::new(&server, PollFlags::IN), PollFd::new(&stopped, PollFlags::IN)];
-                poll(&mut fds, None).unwrap();
-                if fds[1].revents().contains(PollFlags::IN) {
-                    return;
+                epoll::wait(&watch, rustix::buffer::spare_capacity(&mut ready), None).unwrap();
+                for event in ready.drain(..) {
+                    if event.data.u64() == 1 {
+                        return;
+                    }
+                    server.on_ready(&mut device);
+                    device.do_work(&mut server);
                 }
-                server.on_ready(&mut device);
-                device.do_work(&mut server);
             }
         });
         Self { path, events, stop, thread: Some(thread), _directory: directory }

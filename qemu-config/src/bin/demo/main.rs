@@ -164,7 +164,8 @@ fn kernels_view(
 /// The whole walk by `tdispctl`, which verifies each step and whose exit code says whether all held.
 fn walk(show: &mut Show, guest: &mut Guest, device: &str, verbose: bool) -> Result<bool, Box<dyn Error>> {
     show.heading("The walk: DOE, SPDM, IDE, TDISP, and use of the device in RUN");
-    let colour = if show.coloured() { "CLICOLOR_FORCE=1 " } else { "" };
+    // In the guest it prints to a terminal, whatever is at this end.
+    let colour = if show.coloured() { "CLICOLOR_FORCE=1 " } else { "NO_COLOR=1 " };
     let trace = if verbose { " -v" } else { "" };
     let command = format!("tdispctl --device {device}{trace} run --provoke-error");
     show.fact(&format!("guest# {command}"));

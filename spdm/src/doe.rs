@@ -83,7 +83,12 @@ impl<'a> Object<'a> {
         }
         let length = u32::try_from(size / DW).map_err(|_| EncodeError("payload"))? & LENGTH_MASK;
         let start = out.len();
-        out.put_fixed(&Header { vendor: self.vendor.into(), kind: self.kind, reserved: 0, length: length.into() });
+        out.put_fixed(&Header {
+            vendor: self.vendor.into(),
+            kind: self.kind,
+            reserved: 0,
+            length: length.into(),
+        });
         out.put(self.payload);
         out.resize(start + size, 0);
         Ok(())

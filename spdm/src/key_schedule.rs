@@ -141,3 +141,66 @@ impl core::fmt::Debug for KeySchedule<'_> {
         write!(f, "KeySchedule({}, {:?})", self.version, self.hash)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::RingProvider;
+    use crate::wire::samples::hex;
+
+    /// Debug output of libspdm's unit test `libspdm_test_responder_key_exchange_case1` with SHA-384, as Caliptra's
+    /// `test_aes_gcm_spdm_mode` quotes it: response_handshake_secret, then key and iv. It speaks SPDM 1.1.
+    #[test]
+    fn keys_are_those_of_libspdm() {
+        let provider = RingProvider::new();
+        let schedule = KeySchedule::new(&provider, Version::V1_1, HashAlgorithm::Sha384);
+        let secret = Secret::new(&hex("edc06197770f538cb25085b0bc98c04954db9ca64b2c782850f2ca5ad337162f
+             2f244285702ab0749b6e1b43c30adbc4"))
+        .unwrap();
+        let traffic = schedule.traffic_key(&secret, Aead::Aes256Gcm).unwrap();
+        let key = hex("2382fc62b2e82ad4d6296e3fc7388f484ef7fd27d5c7664c6f388497bb9fcb53");
+        assert_eq!(traffic.key.as_ref(), key);
+        assert_eq!(traffic.iv.as_slice(), hex("862b00c958445f37e886a4a0"));
+    }
+
+    /// Every step written out by hand over HMAC alone: HKDF-Expand of at most one block is HMAC(secret, info ‖ 1).
+    #[test]
+    fn the_schedule_is_that_of_the_specification() {
+        let provider = RingProvider::new();
+        let hash = HashAlgorithm::Sha256;
+        for (version, name) in [(Version::V1_2, "spdm1.2 "), (Version::V1_3, "spdm1.3 ")] {
+            let schedule = KeySchedule::new(&provider, version, hash);
+            let mac = |key: &[u8], data: &[u8]| provider.hmac(hash, key, data).unwrap().as_ref().to_vec();
+            let expand = |secret: &[u8], length: u8, label: &str, context: &[u8]| {
+                let mut info = vec![length, 0];
+                info.extend_from_slice(name.as_bytes());
+                info.extend_from_slice(label.as_bytes());
+                info.extend_from_slice(context);
+                info.push(1);
+                let mut block = mac(secret, &info);
+                block.truncate(length.into());
+                block
+            };
+            let (th1, th2) = (Digest::new(&[0x11; 32]), Digest::new(&[0x22; 32]));
+            let shared = Secret::new(&[0x5A; 32]).unwrap();
+            let handshake = schedule.handshake(&shared, &th1).unwrap();
+            let secret = mac(&[0; 32], &[0x5A; 32]);
+            assert_eq!(handshake.handshake.as_ref(), secret);
+            let request = expand(&secret, 32, "req hs data", &[0x11; 32]);
+            assert_eq!(handshake.request.as_ref(), request);
+            assert_eq!(handshake.response.as_ref(), expand(&secret, 32, "rsp hs data", &[0x11; 32]));
+            assert_eq!(handshake.request_finished.as_ref(), expand(&request, 32, "finished", &[]));
+
+            let application = schedule.application(&handshake.handshake, &th2).unwrap();
+            let master = mac(&expand(&secret, 32, "derived", &[]), &[0; 32]);
+            assert_eq!(application.request.as_ref(), expand(&master, 32, "req app data", &[0x22; 32]));
+            assert_eq!(application.response.as_ref(), expand(&master, 32, "rsp app data", &[0x22; 32]));
+            assert_eq!(application.export_master.as_ref(), expand(&master, 32, "exp master", &[0x22; 32]));
+            let update = schedule.update(&application.request).unwrap();
+            assert_eq!(update.as_ref(), expand(application.request.as_ref(), 32, "traffic upd", &[]));
+            let traffic = schedule.traffic_key(&update, Aead::Aes128Gcm).unwrap();
+            assert_eq!(traffic.key.as_ref(), expand(update.as_ref(), 16, "key", &[]));
+            assert_eq!(traffic.iv.as_slice(), expand(update.as_ref(), 12, "iv", &[]));
+        }
+    }
+}

@@ -173,3 +173,119 @@ impl core::fmt::Debug for RecordKey {
         write!(f, "RecordKey(sequence {})", self.sequence)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::{RingProvider, Secret};
+
+    const ID: SessionId = 0x5678_1234;
+
+    fn pair(aead: Aead, protection: Protection, limit: u64) -> (RecordKey, RecordKey) {
+        let provider = RingProvider::new();
+        let traffic =
+            TrafficKey { key: Secret::new(&vec![0x42; aead.key_size()]).unwrap(), iv: [7; IV_SIZE] };
+        let key = || RecordKey::new(&provider, aead, protection, &traffic, 0, limit).unwrap();
+        (key(), key())
+    }
+
+    #[test]
+    fn a_record_has_the_layout_of_dsp0277() {
+        let (mut seal, mut open) = pair(Aead::Aes256Gcm, Protection::EncryptAndMac, u64::MAX);
+        let mut record = vec![0xA5];
+        seal.seal(ID, b"message", &mut record).unwrap();
+        assert_eq!(record[..7], [0xA5, 0x34, 0x12, 0x78, 0x56, 25, 0]);
+        assert_eq!(record.len(), 1 + 7 + Protection::EncryptAndMac.overhead());
+
+        // The plain text is the length and the message; the nonce of the first record is the IV itself.
+        let provider = RingProvider::new();
+        let mut plain = record[7..].to_vec();
+        let key = provider.aead_key(Aead::Aes256Gcm, &[0x42; 32]).unwrap();
+        assert_eq!(key.open(&[7; 12], &record[1..7], &mut plain).unwrap(), b"\x07\0message");
+
+        let mut message = Vec::new();
+        open.open(&record[1..], &mut message).unwrap();
+        assert_eq!(message, b"message");
+    }
+
+    #[test]
+    fn the_counter_goes_into_the_low_bytes_of_the_iv() {
+        let (mut seal, _) = pair(Aead::Aes128Gcm, Protection::EncryptAndMac, u64::MAX);
+        let mut record = Vec::new();
+        seal.seal(ID, b"first", &mut record).unwrap();
+        record.clear();
+        seal.seal(ID, b"second", &mut record).unwrap();
+        let key = RingProvider::new().aead_key(Aead::Aes128Gcm, &[0x42; 16]).unwrap();
+        let mut nonce = [7; 12];
+        nonce[0] ^= 1;
+        let (header, body) = record.split_at_mut(6);
+        assert!(key.open(&nonce, header, body).is_ok());
+    }
+
+    #[test]
+    fn every_changed_byte_and_every_truncation_is_found() {
+        for protection in [Protection::EncryptAndMac, Protection::MacOnly] {
+            let (mut seal, mut open) = pair(Aead::Aes256Gcm, protection, u64::MAX);
+            let mut record = Vec::new();
+            seal.seal(ID, b"message", &mut record).unwrap();
+            assert_eq!(record.len(), 7 + protection.overhead());
+            let mut message = Vec::new();
+            for at in 0..record.len() {
+                let mut changed = record.clone();
+                changed[at] ^= 0x10;
+                assert!(open.open(&changed, &mut message).is_err(), "{protection:?} {at}");
+                assert!(open.open(&record[..at], &mut message).is_err(), "{protection:?} {at}");
+            }
+            record.extend_from_slice(&[0; 3]);
+            open.open(&record, &mut message).unwrap();
+            assert_eq!(message, b"message", "{protection:?}: none of the failures moved the counter");
+            assert!(open.open(&record, &mut message).is_err(), "{protection:?}: a replay");
+            record.push(0);
+            assert!(matches!(open.open(&record, &mut message), Err(RecordError::Malformed(_))));
+        }
+    }
+
+    #[test]
+    fn random_padding_behind_the_message_is_dropped() {
+        let (_, mut open) = pair(Aead::Aes256Gcm, Protection::EncryptAndMac, u64::MAX);
+        let key = RingProvider::new().aead_key(Aead::Aes256Gcm, &[0x42; 32]).unwrap();
+        let mut plain = b"\x02\0hiRANDOM".to_vec();
+        let header = [0x34, 0x12, 0x78, 0x56, 26, 0];
+        let tag = key.seal(&[7; 12], &header, &mut plain).unwrap();
+        let record = [&header[..], &plain, &tag].concat();
+        let mut message = Vec::new();
+        open.open(&record, &mut message).unwrap();
+        assert_eq!(message, b"hi");
+    }
+
+    #[test]
+    fn a_key_stops_at_its_limit() {
+        let (mut seal, mut open) = pair(Aead::Aes256Gcm, Protection::EncryptAndMac, 1);
+        let mut record = Vec::new();
+        seal.seal(ID, b"x", &mut record).unwrap();
+        let mut second = vec![0xA5];
+        assert_eq!(seal.seal(ID, b"x", &mut second), Err(RecordError::Exhausted));
+        assert_eq!(second, [0xA5]);
+        let mut message = Vec::new();
+        open.open(&record, &mut message).unwrap();
+        assert_eq!(open.open(&record, &mut message), Err(RecordError::Exhausted));
+    }
+
+    #[test]
+    fn a_message_too_long_for_its_length_field_is_refused() {
+        let (mut seal, _) = pair(Aead::Aes256Gcm, Protection::EncryptAndMac, u64::MAX);
+        let mut record = Vec::new();
+        let longest = 0xFFFF - 18;
+        assert_eq!(seal.seal(ID, &vec![0; longest + 1], &mut record), Err(RecordError::TooLong));
+        assert_eq!((record.len(), seal.sequence()), (0, 0));
+        seal.seal(ID, &vec![0; longest], &mut record).unwrap();
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_records_never_open(record in proptest::collection::vec(proptest::num::u8::ANY, 0..96)) {
+            let (_, mut open) = pair(Aead::Aes128Gcm, Protection::EncryptAndMac, u64::MAX);
+            proptest::prop_assert!(open.open(&record, &mut Vec::new()).is_err());
+        }
+    }
+}

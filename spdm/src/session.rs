@@ -284,3 +284,101 @@ impl core::fmt::Debug for Session {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::RingProvider;
+
+    fn pair(established: bool) -> (Session, Session) {
+        let provider = RingProvider::new();
+        let end = |role| {
+            let parameters = SessionParameters {
+                id: 7,
+                role,
+                version: 0x12,
+                hash: HashAlgorithm::Sha256,
+                aead: Aead::Aes128Gcm,
+                protection: Protection::EncryptAndMac,
+                sequence_limit: u64::MAX,
+            };
+            let shared = Secret::new(&[9; 32]).unwrap();
+            let mut session = Session::new(&provider, parameters, &shared, &Digest::new(&[1; 32])).unwrap();
+            if established {
+                session.establish(&provider, &Digest::new(&[2; 32])).unwrap();
+            }
+            session
+        };
+        (end(Role::Requester), end(Role::Responder))
+    }
+
+    fn carries(from: &mut Session, to: &mut Session) -> bool {
+        let (mut record, mut message) = (Vec::new(), Vec::new());
+        from.seal(b"payload", &mut record).unwrap();
+        to.open(&record, &mut message).is_ok() && message == b"payload"
+    }
+
+    #[test]
+    fn both_ends_understand_each_other_in_both_phases() {
+        for established in [false, true] {
+            let (mut requester, mut responder) = pair(established);
+            assert!(carries(&mut requester, &mut responder));
+            assert!(carries(&mut responder, &mut requester));
+            assert_eq!(requester.is_established(), established);
+            assert_eq!(requester.export_master().is_some(), established);
+        }
+        let ((mut early, _), (_, mut late)) = (pair(false), pair(true));
+        assert!(!carries(&mut early, &mut late), "the phases have different keys");
+    }
+
+    #[test]
+    fn verify_data_exists_in_the_handshake_only() {
+        let provider = RingProvider::new();
+        let (requester, responder) = pair(false);
+        let digest = Digest::new(&[3; 32]);
+        for sender in [Role::Requester, Role::Responder] {
+            let data = requester.verify_data(&provider, sender, &digest).unwrap();
+            responder.check_verify_data(&provider, sender, &digest, data.as_ref()).unwrap();
+            let other = Digest::new(&[4; 32]);
+            assert!(responder.check_verify_data(&provider, sender, &other, data.as_ref()).is_err());
+            assert!(responder.check_verify_data(&provider, sender, &digest, &data.as_ref()[1..]).is_err());
+        }
+        let (requester, _) = pair(true);
+        assert!(requester.verify_data(&provider, Role::Requester, &digest).is_err());
+    }
+
+    #[test]
+    fn old_and_new_key_are_both_accepted_until_confirmed() {
+        let provider = RingProvider::new();
+        let (mut requester, mut responder) = pair(true);
+        responder.update_inbound(&provider).unwrap();
+        assert!(carries(&mut requester, &mut responder), "old key");
+        assert!(responder.inbound_pending() && !responder.inbound_used());
+        assert!(responder.save().is_none());
+        requester.update_outbound(&provider).unwrap();
+        assert!(carries(&mut requester, &mut responder), "new key");
+        assert!(responder.inbound_used());
+        responder.confirm_inbound();
+        assert!(carries(&mut requester, &mut responder), "new key alone");
+
+        responder.update_inbound(&provider).unwrap();
+        responder.revert_inbound();
+        assert!(carries(&mut requester, &mut responder), "update taken back");
+        requester.update_outbound(&provider).unwrap();
+        assert!(!carries(&mut requester, &mut responder), "the key that was taken back");
+    }
+
+    #[test]
+    fn a_saved_session_goes_on_where_it_was() {
+        let provider = RingProvider::new();
+        assert!(pair(false).0.save().is_none());
+        let (mut requester, mut responder) = pair(true);
+        assert!(carries(&mut requester, &mut responder));
+        let saved = requester.save().unwrap();
+        let debug = format!("{saved:?}");
+        assert!(debug.contains("Secret(32 bytes)") && !debug.contains("bytes: ["), "{debug}");
+        let mut restored = Session::restore(&provider, &saved).unwrap();
+        assert!(carries(&mut restored, &mut responder));
+        assert!(carries(&mut responder, &mut restored));
+    }
+}

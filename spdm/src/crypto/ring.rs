@@ -310,3 +310,118 @@ impl Signer for RingSigner {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::samples::hex;
+
+    #[test]
+    fn the_agreement_leaves_out_the_form_byte() {
+        let provider = RingProvider::new();
+        for &group in DheGroup::ALL {
+            let requester = provider.start_exchange(group).unwrap();
+            assert_eq!(requester.public().len(), group.size());
+            let mut public = vec![0xA5];
+            let theirs = provider.answer_exchange(group, requester.public(), &mut public).unwrap();
+            assert_eq!(public.len(), 1 + group.size());
+            let ours = requester.agree(&public[1..]).unwrap();
+            assert_eq!(ours.as_ref(), theirs.as_ref());
+            assert_eq!(ours.as_ref().len(), group.size() / 2);
+        }
+    }
+
+    #[test]
+    fn public_values_off_the_curve_are_malformed() {
+        let provider = RingProvider::new();
+        for &group in DheGroup::ALL {
+            let size = group.size();
+            for peer in [vec![0; size], vec![0xFF; size], vec![], vec![1; size - 1], vec![1; size + 1]] {
+                let mut public = vec![0xA5];
+                let error = provider.answer_exchange(group, &peer, &mut public).unwrap_err();
+                assert_eq!((error, public), (CryptoError::Malformed, vec![0xA5]));
+            }
+        }
+    }
+
+    /// RFC 4231 §4.3 and RFC 5869 A.1 (its PRK and info).
+    #[test]
+    fn hmac_and_hkdf_follow_their_rfcs() {
+        let provider = RingProvider::new();
+        let (hash, data) = (HashAlgorithm::Sha256, b"what do ya want for nothing?");
+        let tag = provider.hmac(hash, b"Jefe", data).unwrap();
+        let expected = hex("5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+        assert_eq!(tag.as_ref(), expected);
+        provider.hmac_verify(hash, b"Jefe", data, &expected).unwrap();
+        let error = provider.hmac_verify(hash, b"jefe", data, &expected).unwrap_err();
+        assert_eq!(error, CryptoError::Mismatch);
+
+        let key = hex("077709362c2e32df0ddc3f0dc47bba6390b6c73bb50f9c3122ec844ad7c2b3e5");
+        let info = hex("f0f1f2f3f4f5f6f7f8f9");
+        let output = provider.hkdf_expand(hash, &key, &info, 42).unwrap();
+        let expected =
+            hex("3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865");
+        assert_eq!(output.as_ref(), expected);
+    }
+
+    /// FIPS 180-2 "abc", in one piece and in two, with a fork in between.
+    #[test]
+    fn hashes_fork() {
+        let provider = RingProvider::new();
+        let mut hasher = provider.hasher(HashAlgorithm::Sha256).unwrap();
+        hasher.update(b"a");
+        let mut fork = hasher.fork();
+        hasher.update(b"bc");
+        fork.update(b"bc");
+        let expected = hex("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(hasher.digest().as_ref(), expected);
+        assert_eq!(fork.digest(), hasher.digest());
+        for &hash in HashAlgorithm::ALL {
+            assert_eq!(provider.hasher(hash).unwrap().digest().as_ref().len(), hash.size());
+        }
+    }
+
+    #[test]
+    fn only_the_pairs_it_signs_are_supported() {
+        let provider = RingProvider::new();
+        let pairs: Vec<_> = AsymAlgorithm::ALL
+            .iter()
+            .flat_map(|&asym| HashAlgorithm::ALL.iter().map(move |&hash| (asym, hash)))
+            .filter(|&(asym, hash)| provider.supports_signature(asym, hash))
+            .collect();
+        let (p256, p384) = (AsymAlgorithm::EcdsaP256, AsymAlgorithm::EcdsaP384);
+        assert_eq!(pairs, [(p256, HashAlgorithm::Sha256), (p384, HashAlgorithm::Sha384)]);
+        for (algorithm, hash) in pairs {
+            let signing = match algorithm {
+                AsymAlgorithm::EcdsaP256 => &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
+                AsymAlgorithm::EcdsaP384 => &signature::ECDSA_P384_SHA384_FIXED_SIGNING,
+            };
+            let random = SystemRandom::new();
+            let pkcs8 = signature::EcdsaKeyPair::generate_pkcs8(signing, &random).unwrap();
+            let signer = RingSigner::from_pkcs8(algorithm, pkcs8.as_ref()).unwrap();
+            let mut signature = vec![0xA5];
+            signer.sign(hash, b"message", &mut signature).unwrap();
+            assert_eq!(signature.len(), 1 + algorithm.signature_size());
+            let verify = |message, signature: &[u8]| {
+                provider.verify(algorithm, hash, signer.public_key(), message, signature)
+            };
+            verify(b"message", &signature[1..]).unwrap();
+            assert_eq!(verify(b"massage", &signature[1..]), Err(CryptoError::Mismatch));
+            assert_eq!(verify(b"message", &signature[2..]), Err(CryptoError::Mismatch));
+            let mut untouched = vec![0xA5];
+            let other = HashAlgorithm::Sha512;
+            assert_eq!(signer.sign(other, b"", &mut untouched), Err(CryptoError::Unavailable));
+            assert_eq!(untouched, [0xA5]);
+            assert!(RingSigner::from_pkcs8(algorithm, &pkcs8.as_ref()[1..]).is_err());
+        }
+    }
+
+    #[test]
+    fn aead_keys_have_their_size() {
+        let provider = RingProvider::new();
+        for &aead in Aead::ALL {
+            assert!(provider.aead_key(aead, &vec![0; aead.key_size()]).is_ok());
+            assert!(provider.aead_key(aead, &vec![0; aead.key_size() + 1]).is_err());
+        }
+    }
+}

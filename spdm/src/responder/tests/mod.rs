@@ -1,1 +1,7 @@
-//! Tests of the responder as a whole.
+//! Tests of the responder as a whole, against hand-written requester steps.
+
+mod authentication;
+mod connection;
+mod device;
+mod order;
+mod session;

@@ -152,31 +152,25 @@ impl Default for ResponderConfig {
 
 impl Capability {
     /// The flags to advertise.
-    pub(super) const fn flags(&self) -> ResponderFlags {
-        let switches = [
-            (true, ResponderFlags::CERT),
-            (self.challenge, ResponderFlags::CHAL),
-            (self.fresh_measurements, ResponderFlags::MEAS_FRESH),
-            (self.key_exchange, ResponderFlags::KEY_EX | ResponderFlags::MAC),
-            (self.key_exchange && self.encrypt, ResponderFlags::ENCRYPT),
-            (self.key_exchange && self.heartbeat, ResponderFlags::HBEAT),
-            (self.key_exchange && self.key_update, ResponderFlags::KEY_UPD),
-            (self.key_exchange && self.handshake_in_the_clear, ResponderFlags::HANDSHAKE_IN_THE_CLEAR),
-            (self.alias_certificates, ResponderFlags::ALIAS_CERT),
-        ];
-        let mut flags = match self.measurements {
+    pub(super) fn flags(&self) -> ResponderFlags {
+        let sessions = self.key_exchange;
+        let measurements = match self.measurements {
             MeasurementSupport::None => 0,
             MeasurementSupport::Unsigned => ResponderFlags::MEAS_NO_SIG,
             MeasurementSupport::Signed => ResponderFlags::MEAS_SIG,
         };
-        let mut rest: &[(bool, u32)] = &switches;
-        while let [(on, bits), tail @ ..] = rest {
-            if *on {
-                flags |= *bits;
-            }
-            rest = tail;
-        }
-        ResponderFlags(flags)
+        let switches = [
+            (self.challenge, ResponderFlags::CHAL),
+            (self.fresh_measurements, ResponderFlags::MEAS_FRESH),
+            (sessions, ResponderFlags::KEY_EX | ResponderFlags::MAC),
+            (sessions && self.encrypt, ResponderFlags::ENCRYPT),
+            (sessions && self.heartbeat, ResponderFlags::HBEAT),
+            (sessions && self.key_update, ResponderFlags::KEY_UPD),
+            (sessions && self.handshake_in_the_clear, ResponderFlags::HANDSHAKE_IN_THE_CLEAR),
+            (self.alias_certificates, ResponderFlags::ALIAS_CERT),
+        ];
+        let switched = switches.iter().filter(|(on, _)| *on).fold(0, |flags, (_, bits)| flags | bits);
+        ResponderFlags(ResponderFlags::CERT | measurements | switched)
     }
 }
 

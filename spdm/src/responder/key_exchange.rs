@@ -7,8 +7,8 @@ use crate::crypto::CryptoError;
 use crate::session::{Role, Session, SessionParameters};
 use crate::transcript::{SigningContext, Transcript, sign};
 use crate::wire::{
-    ErrorCode, KeyExchange, KeyExchangeRsp, NONCE_SIZE, POLICY_TERMINATE_ON_UPDATE, RequesterFlags,
-    ResponderFlags, SelectedSecuredVersion, SummaryType, SupportedSecuredVersions, Version, VersionNumber,
+    ErrorCode, KeyExchange, KeyExchangeRsp, NONCE_SIZE, POLICY_ALL_EVENTS, RequesterFlags, ResponderFlags,
+    SelectedSecuredVersion, SummaryType, SupportedSecuredVersions, Version, VersionNumber,
 };
 
 use super::Core;
@@ -24,7 +24,7 @@ impl Core {
         let (body, message) =
             request.parse(|reader| KeyExchange::parse(reader, session_suite.group.size()))?;
         // Secured message versions are agreed on in opaque data of the general form.
-        if !suite.general_opaque || body.policy & !allowed_policy(body.version) != 0 {
+        if !suite.general_opaque || wants_events(body.version, body.policy) {
             return Err(Reject::INVALID);
         }
         let (slot, chain) = self.chains.get(body.slot, suite.asym, suite.hash).ok_or(Reject::INVALID)?;
@@ -97,11 +97,9 @@ impl Core {
     }
 }
 
-/// Bits of `SessionPolicy` that a responder without events can honour; reserved ones are ignored, as DSP0274 asks.
-const fn allowed_policy(version: Version) -> u8 {
-    const EVENT_ALL: u8 = 1 << 1;
-    let unknown = !(POLICY_TERMINATE_ON_UPDATE | EVENT_ALL);
-    if version.0 >= Version::V1_3.0 { POLICY_TERMINATE_ON_UPDATE | unknown } else { u8::MAX }
+/// `SessionPolicy` bit 1, from 1.3 on, subscribes to all events; this responder has none.
+fn wants_events(version: Version, policy: u8) -> bool {
+    version >= Version::V1_3 && policy & POLICY_ALL_EVENTS != 0
 }
 
 /// The highest secured message version both sides have.

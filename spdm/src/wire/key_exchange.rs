@@ -6,6 +6,8 @@ use crate::codec::{DecodeError, EncodeError, Put, Reader};
 
 /// `SessionPolicy` bit 0: the session ends when the responder's firmware is updated.
 pub const POLICY_TERMINATE_ON_UPDATE: u8 = 1;
+/// `SessionPolicy` bit 1, from 1.3 on: the requester subscribes to all events.
+pub const POLICY_ALL_EVENTS: u8 = 2;
 
 /// KEY_EXCHANGE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

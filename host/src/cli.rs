@@ -78,7 +78,7 @@ pub struct Options {
     /// Print JSON lines instead of text
     #[arg(long, global = true)]
     pub json: bool,
-    /// Trace registers, DOE objects and messages on stderr, without secrets (-vv: more)
+    /// Trace DOE objects and messages on stderr, never secrets (-vv: with their bytes)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 
@@ -157,7 +157,7 @@ pub struct LockArgs {
 #[derive(Debug, Clone, Args)]
 pub struct ReportArgs {
     /// Bytes to ask for at a time
-    #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     pub portion: u16,
 }
 
@@ -365,7 +365,7 @@ mod tests {
     fn run_has_the_documented_defaults() {
         let Command::Run(run) = parse("run").unwrap().command else { panic!("not run") };
         assert_eq!(run.lock.ide_order, IdeOrder::KeysFirst);
-        assert_eq!((run.lock.mmio_offset, run.lock.lock_flags, run.report.portion), (0, 0, 256));
+        assert_eq!((run.lock.mmio_offset, run.lock.lock_flags, run.report.portion), (0, 0, 64));
         assert!(!run.no_use && !run.provoke_error);
     }
 }

@@ -29,9 +29,10 @@ fn main() -> ExitCode {
         Ok(walk) => walk,
         Err(e) => return make_output(&cli.options).finish(Err(e)).into(),
     };
-    let code = match cli.command {
-        Command::Shell => shell::run(&mut walk, io::stdin().lock()),
-        command => walk.command(&command),
+    let code = if matches!(cli.command, Command::Shell) {
+        shell::run(&mut walk, io::stdin().lock())
+    } else {
+        walk.command(&cli.command)
     };
     walk.close();
     code.into()

@@ -68,8 +68,10 @@ pub fn unwrap(kind: ObjectType, object: &[u8]) -> Result<&[u8]> {
 mod tests {
     use super::*;
 
+    type Found = Result<Vec<(u16, ObjectType)>>;
+
     /// Answers discovery from a table of next indexes.
-    fn asked(version: u8, answer: impl Fn(u8) -> [u8; 4]) -> (Result<Vec<(u16, ObjectType)>>, Vec<Vec<u8>>) {
+    fn asked(version: u8, answer: impl Fn(u8) -> [u8; 4]) -> (Found, Vec<Vec<u8>>) {
         let mut seen = vec![];
         let result = discover(version, |object| {
             seen.push(object.to_vec());

@@ -86,7 +86,6 @@ impl Mailbox {
             self.write(config, WRITE, u32::from_le_bytes(*dword))?;
         }
         self.write(config, CONTROL, GO)?;
-        log::trace!("DOE {:#x} -> {} bytes", self.capability.offset, object.len());
         self.wait(config, clock, self.timeout, "DOE response", |status| {
             if status & ERROR != 0 {
                 return Err(Error::Protocol("the DOE mailbox raised ERROR after a request".into()));
@@ -123,7 +122,6 @@ impl Mailbox {
         if status & ERROR != 0 {
             return Err(Error::Protocol("the DOE mailbox raised ERROR during the transfer".into()));
         }
-        log::trace!("DOE {:#x} <- {} bytes", self.capability.offset, object.len());
         Ok(object)
     }
 

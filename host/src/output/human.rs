@@ -90,12 +90,7 @@ impl Human {
     fn summary(&self, out: &mut dyn Write, summary: &Summary<'_>) -> io::Result<()> {
         if let Some(error) = summary.error {
             let red = AnsiColor::Red.on_default().bold();
-            writeln!(
-                out,
-                "{} {}",
-                self.paint(red, format_args!("{}:", error.kind())),
-                printable(&error.to_string())
-            )?;
+            writeln!(out, "{} {}", self.paint(red, "error:"), printable(&error.to_string()))?;
         }
         if summary.steps == 0 {
             return Ok(());

@@ -96,11 +96,10 @@ pub(crate) fn next_access(offset: u64, left: usize) -> usize {
 
 /// A failed socket call: a time-out as such, everything else as a transport failure.
 pub(crate) fn socket_error(what: &str, timeout: Duration, error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            Error::TimedOut { what: what.into(), after: timeout }
-        }
-        _ => Error::Transport { what: what.into(), source: error },
+    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+        Error::TimedOut { what: what.into(), after: timeout }
+    } else {
+        Error::Transport { what: what.into(), source: error }
     }
 }
 

@@ -178,11 +178,13 @@ impl Walk {
     fn ide_km(&mut self, object: &Object<'_>) -> Result<Vec<u8>> {
         let mut payload = Zeroizing::new(vec![PROTOCOL_IDE_KM]);
         object.encode(&mut payload);
+        log::debug!("IDE_KM object {:#04x}", payload.get(1).copied().unwrap_or_default());
         let mut answer = self.vendor(&payload)?;
         if answer.first() != Some(&PROTOCOL_IDE_KM) {
             return Err(Error::Protocol("an IDE_KM request was answered in another protocol".into()));
         }
         answer.remove(0);
+        log::debug!("IDE_KM object {:#04x}", answer.first().copied().unwrap_or_default());
         Ok(answer)
     }
 }

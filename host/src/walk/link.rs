@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use spdm::doe::{Object, ObjectType, VENDOR_PCI_SIG};
 use spdm::requester::{Command, Driver, DriverError, RequesterError, Response, Transport, Violation};
+use spdm::wire::Code;
 
 use super::Walk;
 use crate::clock::{Clock, SystemClock};
@@ -34,14 +35,34 @@ impl<'a> Link<'a> {
 
     /// Sends an object and returns the one that answers it.
     pub(super) fn object(&mut self, object: &[u8]) -> Result<Vec<u8>> {
-        match self.way {
+        trace("->", object);
+        let answer = match self.way {
             Way::Mailbox(mailbox) => {
                 let config = self.transport.config().ok_or_else(no_way)?;
-                mailbox.exchange(config, &self.clock, object)
+                mailbox.exchange(config, &self.clock, object)?
             }
-            Way::Socket(timeout) => self.transport.objects().ok_or_else(no_way)?.exchange(object, timeout),
-        }
+            Way::Socket(timeout) => self.transport.objects().ok_or_else(no_way)?.exchange(object, timeout)?,
+        };
+        trace("<-", &answer);
+        Ok(answer)
     }
+}
+
+/// One line for an object that travels: its type, length and, of a clear message, its name. What is in clear on the wire is
+/// no secret, and what is secured is not shown.
+fn trace(direction: &str, object: &[u8]) {
+    let Ok(parsed) = Object::parse(object) else {
+        log::debug!("DOE {direction} {} bytes that are no object", object.len());
+        return;
+    };
+    let name = match (parsed.kind, parsed.payload.get(1)) {
+        (ObjectType::SPDM, Some(code)) => Code(*code).name().unwrap_or("unknown message"),
+        (ObjectType::SECURED_SPDM, _) => "secured",
+        (ObjectType::DISCOVERY, _) => "discovery",
+        _ => "",
+    };
+    log::debug!("DOE {direction} {:04x}:{:02x} {} bytes {name}", parsed.vendor, parsed.kind.0, object.len());
+    log::trace!("DOE {direction} {}", crate::output::hex(object));
 }
 
 fn no_way() -> Error {
@@ -53,11 +74,6 @@ impl Transport for Link<'_> {
 
     fn exchange(&mut self, secured: bool, message: &[u8]) -> Result<Response> {
         let kind = if secured { ObjectType::SECURED_SPDM } else { ObjectType::SPDM };
-        if secured {
-            log::trace!("SPDM -> secured, {} bytes", message.len());
-        } else {
-            log::trace!("SPDM -> {}", crate::output::hex(message));
-        }
         let answer = self.object(&discovery::wrap(kind, message)?)?;
         let object = Object::parse(&answer).map_err(|e| Error::Protocol(format!("DOE answer: {e}")))?;
         let secured = match (object.vendor, object.kind) {
@@ -70,11 +86,6 @@ impl Transport for Link<'_> {
                 )));
             }
         };
-        if secured {
-            log::trace!("SPDM <- secured, {} bytes", object.payload.len());
-        } else {
-            log::trace!("SPDM <- {}", crate::output::hex(object.payload));
-        }
         Ok(Response { secured, bytes: object.payload.to_vec() })
     }
 
@@ -98,7 +109,6 @@ impl Walk {
         if self.requester.session().is_none() {
             return Err(Error::Usage("there is no session; begin with lock".into()));
         }
-        log::trace!("vendor request, {} bytes", payload.len());
         self.spdm()?.vendor(spdm::wire::STANDARD_PCI_SIG, &VENDOR_ID, payload).map_err(failed)
     }
 
@@ -125,17 +135,23 @@ pub(super) fn failed(error: DriverError<Error>) -> Error {
         },
         RequesterError::OutOfPatience { .. } => Error::Protocol(text),
         RequesterError::Chain { .. } | RequesterError::Record(_) => Error::Verification(text),
-        RequesterError::Violation { violation, .. } => match violation {
-            Violation::Digest(_)
-            | Violation::KeyAlgorithm
-            | Violation::Untrusted
-            | Violation::Signature
-            | Violation::VerifyData => Error::Verification(text),
-            _ => Error::Protocol(text),
-        },
-        RequesterError::Misuse(_)
+        RequesterError::Violation { violation, .. } if is_forgery(&violation) => Error::Verification(text),
+        RequesterError::Violation { .. }
+        | RequesterError::Misuse(_)
         | RequesterError::Malformed { .. }
         | RequesterError::Crypto(_)
         | RequesterError::Encode(_) => Error::Protocol(text),
     }
+}
+
+/// Whether what broke is a proof and not merely a rule.
+fn is_forgery(violation: &Violation) -> bool {
+    matches!(
+        violation,
+        Violation::Digest(_)
+            | Violation::KeyAlgorithm
+            | Violation::Untrusted
+            | Violation::Signature
+            | Violation::VerifyData
+    )
 }

@@ -54,9 +54,12 @@ impl Walk {
             let offset = u16::try_from(report.len())
                 .map_err(|_| Error::Protocol("the interface report never ends".into()))?;
             let request = Request::GetReport { offset, length: portion };
-            let (bytes, remainder) = self.ask(request, |response| match response {
-                Response::Report { portion, remainder } => Some((portion.to_vec(), remainder)),
-                _ => None,
+            let (bytes, remainder) = self.ask(request, |response| {
+                if let Response::Report { portion, remainder } = response {
+                    Some((portion.to_vec(), remainder))
+                } else {
+                    None
+                }
             })?;
             if bytes.len() > usize::from(portion) {
                 return Err(Error::Protocol(format!("{} bytes of report for {portion} asked", bytes.len())));

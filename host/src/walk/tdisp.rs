@@ -22,19 +22,32 @@ const BUSY_RETRIES: u32 = 20;
 const BUSY_DELAY: Duration = Duration::from_millis(50);
 
 impl Walk {
-    /// From wherever things are to a locked interface.
+    /// From wherever things are to a locked interface. A session that was opened for nothing is ended again.
     pub(super) fn lock(&mut self, args: &LockArgs) -> Result<()> {
-        if self.requester.session().is_none() {
-            self.discover()?;
-            self.enable_device()?;
-            let info = self.connect()?;
-            self.certificate()?;
-            self.open_session(&info)?;
-            self.begin_binding(args);
-            self.bring_up_stream(args)?;
-        } else if let (Some(id), Some(bound)) = (args.function_id, &mut self.bound) {
-            bound.function_id = id;
+        if self.requester.session().is_some() {
+            if let (Some(id), Some(bound)) = (args.function_id, &mut self.bound) {
+                bound.function_id = id;
+            }
+            return self.lock_in_session(args);
         }
+        let result = self.open_for(args).and_then(|()| self.lock_in_session(args));
+        if result.is_err() {
+            self.clean_up();
+        }
+        result
+    }
+
+    fn open_for(&mut self, args: &LockArgs) -> Result<()> {
+        self.discover()?;
+        self.enable_device()?;
+        let info = self.connect()?;
+        self.certificate()?;
+        self.open_session(&info)?;
+        self.begin_binding(args);
+        self.bring_up_stream(args)
+    }
+
+    fn lock_in_session(&mut self, args: &LockArgs) -> Result<()> {
         self.tdisp_version()?;
         self.tdisp_capabilities()?;
         self.unlock_leftover()?;
@@ -79,9 +92,8 @@ impl Walk {
     /// GET_TDISP_VERSION.
     pub(super) fn tdisp_version(&mut self) -> Result<()> {
         self.step(Layer::Tdisp, "GET_TDISP_VERSION", "1.0 among them", |walk| {
-            let versions = walk.ask(Request::GetVersion, |response| match response {
-                Response::Version(versions) => Some(versions.to_vec()),
-                _ => None,
+            let versions = walk.ask(Request::GetVersion, |response| {
+                if let Response::Version(versions) = response { Some(versions.to_vec()) } else { None }
             })?;
             let names: Vec<_> = versions.iter().map(|v| format!("{}.{}", v >> 4, v & 0xf)).collect();
             Ok(Seen::checked((), names.join(" "), versions.contains(&VERSION_1_0)))
@@ -91,9 +103,8 @@ impl Walk {
     /// GET_TDISP_CAPABILITIES.
     pub(super) fn tdisp_capabilities(&mut self) -> Result<Capabilities> {
         self.step(Layer::Tdisp, "GET_TDISP_CAPABILITIES", "all seven required requests", |walk| {
-            let caps = walk.ask(Request::GetCapabilities { tsm_caps: 0 }, |response| match response {
-                Response::Capabilities(caps) => Some(caps),
-                _ => None,
+            let caps = walk.ask(Request::GetCapabilities { tsm_caps: 0 }, |response| {
+                if let Response::Capabilities(caps) = response { Some(caps) } else { None }
             })?;
             let text = format!(
                 "{} requests, LOCK flags {:#06x}, {} address bits",
@@ -123,9 +134,8 @@ impl Walk {
             bind_p2p_address_mask: 0,
         };
         let nonce = self.step(Layer::Tdisp, "LOCK_INTERFACE", "a nonce", |walk| {
-            let nonce = walk.ask(Request::Lock(request), |response| match response {
-                Response::Lock(nonce) => Some(nonce),
-                _ => None,
+            let nonce = walk.ask(Request::Lock(request), |response| {
+                if let Response::Lock(nonce) = response { Some(nonce) } else { None }
             })?;
             // A nonce of zeros is what a device without one would send.
             let made = nonce.as_bytes().iter().any(|byte| *byte != 0);
@@ -175,9 +185,8 @@ impl Walk {
     pub(super) fn state(&mut self, expected: Option<TdiState>) -> Result<TdiState> {
         let wanted = expected.map_or("one of the four states".into(), |state| state.to_string());
         self.step(Layer::Tdisp, "GET_DEVICE_INTERFACE_STATE", &wanted, |walk| {
-            let state = walk.ask(Request::GetState, |response| match response {
-                Response::State(state) => Some(state),
-                _ => None,
+            let state = walk.ask(Request::GetState, |response| {
+                if let Response::State(state) = response { Some(state) } else { None }
             })?;
             let good = expected.map_or(state.name().is_some(), |expected| expected == state);
             Ok(Seen::checked(state, state.to_string(), good))
@@ -195,6 +204,7 @@ impl Walk {
         let mut payload = vec![PROTOCOL_TDISP];
         RequestMessage { interface, request }.encode(&mut payload);
         let clock = SystemClock::new();
+        log::debug!("TDISP {code} to {}", FunctionId(self.bound()?.function_id));
         for _ in 0..BUSY_RETRIES {
             let answer = self.vendor(&payload)?;
             let message = match answer.split_first() {
@@ -203,27 +213,23 @@ impl Walk {
             };
             let message = ResponseMessage::decode(message)
                 .map_err(|e| Error::Protocol(format!("the answer to {code}: {e}")))?;
+            log::debug!("TDISP {}", message.response.code());
             if message.interface != interface {
                 return Err(Error::Protocol(format!(
                     "{code} was answered for {}",
                     message.interface.function
                 )));
             }
-            match message.response {
-                Response::Error { code: ErrorCode::BUSY, .. } => clock.sleep(BUSY_DELAY),
-                Response::Error { code: reason, data, .. } => {
-                    let data = if data == 0 { String::new() } else { format!(" (data {data:#x})") };
-                    return Err(Error::Refused {
-                        request: code.to_string(),
-                        reason: format!("{reason}{data}"),
-                    });
-                }
-                response => {
-                    let seen = response.code();
-                    return take(response)
-                        .ok_or_else(|| Error::Protocol(format!("{code} was answered with {seen}")));
-                }
+            let Response::Error { code: reason, data, .. } = message.response else {
+                let seen = message.response.code();
+                return take(message.response)
+                    .ok_or_else(|| Error::Protocol(format!("{code} was answered with {seen}")));
+            };
+            if reason != ErrorCode::BUSY {
+                let data = if data == 0 { String::new() } else { format!(" (data {data:#x})") };
+                return Err(Error::Refused { request: code.to_string(), reason: format!("{reason}{data}") });
             }
+            clock.sleep(BUSY_DELAY);
         }
         Err(Error::TimedOut { what: format!("{code}: the DSM stays busy"), after: BUSY_DELAY * BUSY_RETRIES })
     }

@@ -44,11 +44,14 @@ pub(crate) struct Faults {
     pub(crate) gone: bool,
 }
 
+/// Makes a response from a request, both in dwords.
+type Answer = Box<dyn FnMut(&[u32]) -> Vec<u32>>;
+
 /// A mailbox in registers.
 pub(crate) struct Mock {
     pub(crate) clock: FakeClock,
     pub(crate) faults: Faults,
-    pub(crate) answer: Box<dyn FnMut(&[u32]) -> Vec<u32>>,
+    answer: Answer,
     pub(crate) aborts: u32,
     written: Vec<u32>,
     response: Vec<u32>,

@@ -157,7 +157,7 @@ impl ConfigSpace for Sysfs {
         if n == bytes.len() {
             return Ok(u32::from_le_bytes(value));
         }
-        if offset >= 0x40 && offset < CONFIG_SIZE {
+        if (0x40..CONFIG_SIZE).contains(&offset) {
             // The kernel shows the first 64 bytes to everybody, the rest to root, and 256 bytes of conventional functions.
             return Ok(u32::MAX);
         }

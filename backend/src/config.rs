@@ -113,7 +113,11 @@ impl Default for Spdm {
             transfer_size: 4608,
             measurements: vec![
                 Measurement::new(1, MeasurementKind::ImmutableRom, "tdispd boot code"),
-                Measurement::new(2, MeasurementKind::MutableFirmware, concat!("tdispd ", env!("CARGO_PKG_VERSION"))),
+                Measurement::new(
+                    2,
+                    MeasurementKind::MutableFirmware,
+                    concat!("tdispd ", env!("CARGO_PKG_VERSION")),
+                ),
                 Measurement::new(3, MeasurementKind::HardwareConfiguration, "tdispd hardware"),
                 Measurement::new(4, MeasurementKind::FirmwareConfiguration, "tdispd configuration"),
             ],
@@ -354,7 +358,10 @@ impl Config {
             within(&field("index"), measurement.index.into(), 1, 239)?;
             within(&field("value"), measurement.value.len() as u64, 1, 512)?;
             if !seen.insert(measurement.index) {
-                return Err(ConfigError::value(field("index"), format!("{} is there twice", measurement.index)));
+                return Err(ConfigError::value(
+                    field("index"),
+                    format!("{} is there twice", measurement.index),
+                ));
             }
         }
         Ok(())
@@ -392,7 +399,10 @@ mod tests {
             ("[[function]]\nkind = \"disk\"\n", &["line 2", "disk", "test"]),
             ("[spdm]\nsessions = 0\n", &["spdm.sessions", "1–64"]),
             ("[ide]\nselective_streams = 17", &["ide.selective_streams", "17"]),
-            ("[[spdm.measurement]]\nindex = 0\nkind = \"immutable-rom\"\nvalue = \"x\"", &["spdm.measurement[0].index"]),
+            (
+                "[[spdm.measurement]]\nindex = 0\nkind = \"immutable-rom\"\nvalue = \"x\"",
+                &["spdm.measurement[0].index"],
+            ),
             ("[[spdm.measurement]]\nindex = 1\nvalue = \"x\"", &["line 1", "kind"]),
             ("nonsense", &["line 1"]),
         ] {
@@ -401,7 +411,9 @@ mod tests {
                 assert!(error.contains(part), "{text:?}: {error}");
             }
         }
-        assert!(Config::load(Path::new("/nowhere/t.toml")).unwrap_err().to_string().contains("/nowhere/t.toml"));
+        assert!(
+            Config::load(Path::new("/nowhere/t.toml")).unwrap_err().to_string().contains("/nowhere/t.toml")
+        );
     }
 
     #[test]

@@ -152,7 +152,9 @@ impl Daemon {
         let session = self.device.next_deadline().map(|deadline| self.started + deadline);
         let dma = self.outstanding.iter().flatten().map(|(_, deadline)| *deadline);
         match session.into_iter().chain(dma).min() {
-            Some(due) => i32::try_from(due.saturating_duration_since(now).as_millis() + 1).unwrap_or(i32::MAX),
+            Some(due) => {
+                i32::try_from(due.saturating_duration_since(now).as_millis() + 1).unwrap_or(i32::MAX)
+            }
             None => -1,
         }
     }

@@ -66,6 +66,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         .map(|path| Server::bind(path))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| host(&error))?;
+    raise_descriptor_limit();
     let stop = signals().map_err(|error| host(&error))?;
     let mut daemon = Daemon::new(device, servers, stop).map_err(|error| host(&error))?;
     for (number, path) in arguments.sockets.iter().enumerate() {
@@ -83,4 +84,14 @@ fn signals() -> io::Result<OwnedFd> {
         signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
     }
     Ok(reader.into())
+}
+
+/// A client may pass a file for each piece of its memory and an eventfd for each vector: more than the usual soft limit.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(errno) = setrlimit(Resource::Nofile, raised) {
+        log::warn!("cannot raise the limit of open files: {errno}");
+    }
 }

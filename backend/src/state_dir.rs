@@ -52,8 +52,10 @@ pub fn identity(
     algorithm: AsymAlgorithm,
 ) -> Result<Material, StateError> {
     let make = || {
-        generate(name, algorithm)
-            .map_err(|source| StateError::Material { path: directory.unwrap_or(Path::new("(memory)")).into(), source })
+        generate(name, algorithm).map_err(|source| StateError::Material {
+            path: directory.unwrap_or(Path::new("(memory)")).into(),
+            source,
+        })
     };
     let Some(directory) = directory else { return make() };
     let (chain_path, key_path) = (directory.join(CHAIN), directory.join(KEY));
@@ -106,10 +108,8 @@ fn read(path: &Path) -> Result<Option<String>, StateError> {
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StateError> {
     let io = |source| StateError::Io { path: path.into(), source };
     let parent = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .permissions(Permissions::from_mode(mode))
-        .tempfile_in(parent)
-        .map_err(io)?;
+    let mut file =
+        tempfile::Builder::new().permissions(Permissions::from_mode(mode)).tempfile_in(parent).map_err(io)?;
     file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(io)?;
     file.persist(path).map_err(|error| io(error.error))?;
     Ok(())

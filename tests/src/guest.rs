@@ -82,11 +82,10 @@ impl Scene {
         self
     }
 
-    /// DMA through an emulated IOMMU, with these words on the kernel's command line.
+    /// DMA through an emulated IOMMU, which translates unless the guest decides otherwise.
     #[must_use]
-    pub fn iommu(mut self, kernel_arguments: &[&str]) -> Self {
+    pub fn iommu(mut self) -> Self {
         self.machine.iommu = true;
-        self.machine.kernel_arguments.extend(kernel_arguments.iter().map(ToString::to_string));
         self
     }
 

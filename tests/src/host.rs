@@ -1,25 +1,33 @@
 //! The other side of a [`Rig`](crate::rig::Rig), one message at a time: configuration space and BARs over vfio-user, SPDM
 //! through the mailbox, IDE_KM and TDISP in a session.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "what fails here is the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "what fails here is the test"
+)]
 
 use std::path::Path;
 use std::time::Duration;
 
 use spdm::crypto::RingProvider;
 use spdm::doe::{Object, ObjectType, VENDOR_PCI_SIG};
-use spdm::requester::{Driver, DriverError, Requester, RequesterConfig, Response, Transport as SpdmTransport};
+use spdm::requester::{
+    Driver, DriverError, Requester, RequesterConfig, Response, Transport as SpdmTransport,
+};
 use spdm::wire::SummaryType;
 use tdisp::wire::ide_km::{KeyHead, KeyMaterial, KeySet, KeySlot, KpAckStatus, Object as IdeKm};
 use tdisp::wire::{
-    ErrorCode, FunctionId, InterfaceId, InterfaceReport, LockFlags, LockRequest, Nonce, Request, RequestMessage,
-    Response as Tdisp, ResponseMessage, TdiState,
+    ErrorCode, FunctionId, InterfaceId, InterfaceReport, LockFlags, LockRequest, Nonce, Request,
+    RequestMessage, Response as Tdisp, ResponseMessage, TdiState,
 };
 use tdispctl::clock::SystemClock;
 use tdispctl::doe::mailbox::Mailbox;
 use tdispctl::error::Error;
+use tdispctl::pci::Width;
 use tdispctl::pci::capabilities::{Inventory, read as inventory};
 use tdispctl::pci::ide::{SelectiveStream, StreamSettings, selective_streams};
-use tdispctl::pci::Width;
 use tdispctl::transport::Transport;
 use tdispctl::transport::vfio_user::VfioUser;
 

@@ -1,6 +1,6 @@
 //! A device in this process: built from a configuration, served by the real daemon in a thread of its own, gone with the
 //! test.
-#![allow(clippy::unwrap_used, reason = "test support: what fails here is the test")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "what fails here is the test")]
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;

@@ -67,7 +67,8 @@ fn the_report_has_the_addresses_that_were_programmed() {
     let low = u64::from(host.config_read(0x18, Width::Dword) & !0xF);
     let memory = low | u64::from(host.config_read(0x1C, Width::Dword)) << 32;
     assert_ne!(memory, 0);
-    let ranges: Vec<_> = whole.ranges.iter().filter(|range| range.range_id == u16::from(MEMORY_BAR)).collect();
+    let ranges: Vec<_> =
+        whole.ranges.iter().filter(|range| range.range_id == u16::from(MEMORY_BAR)).collect();
     assert_eq!(ranges.len(), 2);
     assert_eq!(ranges[0].first_page, memory.wrapping_add(offset) >> 12);
     assert_eq!((ranges[0].pages, ranges[0].attributes.non_tee()), (128, false));

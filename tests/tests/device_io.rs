@@ -21,14 +21,14 @@ const BUS_MASTER: u32 = 1 << 2;
 
 /// Registers of the test function; backend/src/function/REGISTERS.md.
 mod register {
-    pub const SOURCE: u64 = 0x100;
-    pub const DESTINATION: u64 = 0x108;
-    pub const LENGTH: u64 = 0x110;
-    pub const COMMAND: u64 = 0x120;
-    pub const START: u64 = 0x124;
-    pub const STATUS: u64 = 0x128;
-    pub const IRQ_TRIGGER: u64 = 0x200;
-    pub const IRQ_STATUS: u64 = 0x204;
+    pub(super) const SOURCE: u64 = 0x100;
+    pub(super) const DESTINATION: u64 = 0x108;
+    pub(super) const LENGTH: u64 = 0x110;
+    pub(super) const COMMAND: u64 = 0x120;
+    pub(super) const START: u64 = 0x124;
+    pub(super) const STATUS: u64 = 0x128;
+    pub(super) const IRQ_TRIGGER: u64 = 0x200;
+    pub(super) const IRQ_STATUS: u64 = 0x204;
 }
 const COPY: u32 = 1;
 const DONE: u32 = 1 << 1;

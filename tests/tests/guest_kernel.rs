@@ -84,9 +84,19 @@ fn two_functions_are_one_device_with_one_mailbox() {
 #[test]
 fn the_walk_works_behind_an_iommu() {
     let Some(scene) = Scene::new("iommu") else { return };
-    let mut stage = scene.iommu(&["iommu=pt"]).start();
-    let log = stage.check("dmesg | grep -i -E 'DMAR|iommu'");
-    assert!(log.contains("Adding to iommu group"), "{log}");
+    let mut stage = scene.iommu().start();
+    assert_eq!(stage.check(&format!("cat {SYSFS}/iommu_group/type")).trim(), "DMA");
+
+    // No driver has mapped anything for the device: its DMA is refused, and all else works.
+    let output = stage.run(&format!("tdispctl --device {DEVICE} --json run"));
+    let records: Vec<serde_json::Value> =
+        output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let failed: Vec<_> =
+        records.iter().filter(|record| record["ok"] == false && record["type"] == "step").collect();
+    assert_eq!(output.code, 6, "{output:?}");
+    assert!(!failed.is_empty() && failed.iter().all(|record| record["layer"] == "DMA"), "{failed:#?}");
+    // The interface was left as it was where the check failed: end it with what is left of the session.
+    stage.check(&format!("echo identity > {SYSFS}/iommu_group/type"));
     stage.walk();
     stage.finish();
 }

@@ -36,7 +36,9 @@ fn every_command_works() {
         script.push_str(&line);
         if line.ends_with('&') {
             // A person is slower than a script.
-            script.push_str("\ndevice=$!\nfor _ in $(seq 100); do test -S \"$socket\" && break; sleep 0.1; done");
+            script.push_str(
+                "\ndevice=$!\nfor _ in $(seq 100); do test -S \"$socket\" && break; sleep 0.1; done",
+            );
         }
         script.push('\n');
     }
@@ -63,7 +65,8 @@ fn the_qemu_command_line_plugs_the_device_in() {
     let socket = directory.path().join("f0");
     let log = directory.path().join("log");
     let none: [&str; 0] = [];
-    let daemon = qemu_config::Daemon::start(&programs.tdispd, std::slice::from_ref(&socket), none, &log).unwrap();
+    let daemon =
+        qemu_config::Daemon::start(&programs.tdispd, std::slice::from_ref(&socket), none, &log).unwrap();
     let line = *blocks("").iter().find(|block| block.starts_with("qemu-system-x86_64")).unwrap();
     let script = line
         .replace("qemu-system-x86_64", &testbed.qemu.display().to_string())
@@ -81,7 +84,8 @@ fn run_with_input(script: &str, directory: &Path, input: &str) -> String {
         .stdin(std::fs::File::open(file).unwrap())
         .output()
         .unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}");
     text
 }

@@ -272,7 +272,11 @@ fn unit_regions(unit: &Unit) -> std::io::Result<Vec<Region>> {
             Some(shared) => Some(Mmap {
                 file: std::sync::Arc::new(shared.fd.try_clone_to_owned()?),
                 offset: 0,
-                areas: shared.areas.iter().map(|area| MmapArea { offset: area.offset.into(), size: area.size.into() }).collect(),
+                areas: shared
+                    .areas
+                    .iter()
+                    .map(|area| MmapArea { offset: area.offset.into(), size: area.size.into() })
+                    .collect(),
             }),
             None => None,
         };

@@ -135,7 +135,8 @@ struct Vendor<'a> {
 
 impl VendorHandler for Vendor<'_> {
     fn vendor_request(&mut self, request: &VendorRequest<'_>, response: &mut Vec<u8>) -> VendorAnswer {
-        let unsupported = VendorAnswer::Error { code: ERROR_UNSUPPORTED_REQUEST, data: VENDOR_DEFINED_REQUEST };
+        let unsupported =
+            VendorAnswer::Error { code: ERROR_UNSUPPORTED_REQUEST, data: VENDOR_DEFINED_REQUEST };
         if request.standard_id != STANDARD_PCI_SIG || request.vendor_id != VENDOR_ID {
             return unsupported;
         }

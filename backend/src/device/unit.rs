@@ -1,6 +1,8 @@
 //! One function of the device: its configuration space, its BARs behind the gate, and what it does.
 
-use mmio::{Access, AddressWidth, Bar, Gate, Kind, MemoryError, MsixTable, Place, RegisterBlock, TdiPhase, TeeSource};
+use mmio::{
+    Access, AddressWidth, Bar, Gate, Kind, MemoryError, MsixTable, Place, RegisterBlock, TdiPhase, TeeSource,
+};
 use tdisp::dsm::{BarView, FunctionView, RangeView};
 
 use crate::function::{DmaError, DmaId, Function, Work};
@@ -180,7 +182,9 @@ impl Unit {
                     self.intx = level;
                     self.space.set_interrupt_status(level);
                 }
-                work @ (Work::DmaRead { .. } | Work::DmaWrite { .. } | Work::Interrupt { .. }) => return Some(work),
+                work @ (Work::DmaRead { .. } | Work::DmaWrite { .. } | Work::Interrupt { .. }) => {
+                    return Some(work);
+                }
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use super::bars::BarDecoder;
 use super::registers::{
-    Command, DeviceCapabilities, DeviceControl, ExtendedHeader, LinkCapabilities, LinkCapabilities2, LinkStatus,
-    MsixControl, MsixLocation, PcieCapabilities, PmCapabilities, PmControl, Status, header,
+    Command, DeviceCapabilities, DeviceControl, ExtendedHeader, LinkCapabilities, LinkCapabilities2,
+    LinkStatus, MsixControl, MsixLocation, PcieCapabilities, PmCapabilities, PmControl, Status, header,
 };
 use super::space::{ConfigSpace, Window};
 

@@ -87,7 +87,9 @@ fn writes_say_what_they_touched() {
     assert!(!space.device_control().initiate_flr(), "reads 0");
     assert!(!space.write(PCIE + 8, &[0xFF]).contains(&WriteEffect::Flr), "only the upper byte has the bit");
     assert!(space.write(PCIE + 9, &[0x80]).contains(&WriteEffect::Flr));
-    assert!(matches!(space.write(MSIX + 2, &[0, 0x80])[..], [WriteEffect::Msix { after, .. }] if after.enable()));
+    assert!(
+        matches!(space.write(MSIX + 2, &[0, 0x80])[..], [WriteEffect::Msix { after, .. }] if after.enable())
+    );
     assert!(matches!(space.write(PM + 4, &[3])[..], [WriteEffect::Power { .. }]));
     assert_eq!(space.power_state(), 3);
 }

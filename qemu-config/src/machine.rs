@@ -108,10 +108,9 @@ impl Machine {
         add("-display", "none".into());
         add("-chardev", "stdio,id=console,signal=off".into());
         add("-serial", "chardev:console".into());
-        add("-chardev", socket("shell", run.shell));
-        add("-serial", "chardev:shell".into());
-        add("-chardev", socket("qmp", run.qmp));
-        add("-mon", "chardev=qmp,mode=control".into());
+        // Both listen without holding up the start.
+        add("-serial", format!("unix:{},server=on,wait=off", in_option(run.shell)).into());
+        add("-qmp", format!("unix:{},server=on,wait=off", in_option(run.qmp)).into());
         if self.iommu {
             // Before the devices it translates for.
             add("-device", "intel-iommu,caching-mode=on,intremap=off".into());
@@ -152,10 +151,9 @@ impl Machine {
     }
 }
 
-/// A listening socket that does not hold up the start. In QEMU's option syntax a comma is doubled.
-fn socket(id: &str, path: &Path) -> OsString {
-    let path = path.to_string_lossy().replace(',', ",,");
-    format!("socket,id={id},path={path},server=on,wait=off").into()
+/// A path as part of one of QEMU's options, where a comma is doubled.
+fn in_option(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
 }
 
 #[cfg(test)]
@@ -183,7 +181,7 @@ mod tests {
         );
         assert!(line.contains(r#""addr":"0.0","bus":"slot0","driver":"vfio-user-pci","id":"slot0-function0","multifunction":true"#));
         assert!(line.contains(r#""addr":"0.1","bus":"slot0","driver":"vfio-user-pci","id":"slot0-function1","multifunction":false"#));
-        assert!(line.contains("path=/s,,1,"));
+        assert!(line.contains("-serial unix:/s,,1,server"));
         assert!(!line.contains("iommu"));
         assert_eq!(Machine::address(0, 1), "0000:01:00.1");
     }

@@ -26,6 +26,9 @@ const LONG: Duration = Duration::from_secs(300);
 const ALARMS: [&str; 6] =
     ["BUG:", "WARNING:", "Oops", "Call Trace", "general protection", "rcu_sched self-detected"];
 
+/// The layers that `tdispctl run` has steps of.
+const LAYERS: [&str; 7] = ["PCI", "DOE", "SPDM", "IDE", "TDISP", "MMIO", "DMA"];
+
 struct Prepared {
     testbed: Testbed,
     programs: Programs,
@@ -177,9 +180,19 @@ impl Stage {
         })
     }
 
-    /// The whole walk of function 0 by `tdispctl run`, every step of which has to hold.
+    /// The whole walk of function 0 by `tdispctl run`. Every step has to hold, on every layer, and none may be left out.
     pub fn walk(&mut self) {
-        self.check(&format!("tdispctl --device {DEVICE} run --provoke-error"));
+        let records = self.check_json(&format!("tdispctl --device {DEVICE} --json run --provoke-error"));
+        let field = |record: &serde_json::Value, name: &str| record.get(name).cloned().unwrap_or_default();
+        let steps: Vec<_> = records.iter().filter(|record| field(record, "type") == "step").collect();
+        for layer in LAYERS {
+            if !steps.iter().any(|step| field(step, "layer") == layer) {
+                self.fail(&format!("the walk has no step of layer {layer}: {records:#?}"));
+            }
+        }
+        if let Some(step) = steps.iter().find(|step| field(step, "ok") != true) {
+            self.fail(&format!("a step of the walk did not hold: {step:#}"));
+        }
     }
 
     /// A `tdispctl` command on function 0 within the session in `/run/session`.

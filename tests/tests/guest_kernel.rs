@@ -87,15 +87,17 @@ fn the_walk_works_behind_an_iommu() {
     let mut stage = scene.iommu().start();
     assert_eq!(stage.check(&format!("cat {SYSFS}/iommu_group/type")).trim(), "DMA");
 
-    // No driver has mapped anything for the device: its DMA is refused, and all else works.
-    let output = stage.run(&format!("tdispctl --device {DEVICE} --json run"));
-    let records: Vec<serde_json::Value> =
-        output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let failed: Vec<_> =
-        records.iter().filter(|record| record["ok"] == false && record["type"] == "step").collect();
-    assert_eq!(output.code, 6, "{output:?}");
-    assert!(!failed.is_empty() && failed.iter().all(|record| record["layer"] == "DMA"), "{failed:#?}");
-    // The interface was left as it was where the check failed: end it with what is left of the session.
+    // No driver has mapped anything for the device: its DMA meets no memory, and says so (REGISTERS.md, code 6).
+    let registers = stage.bar(DEVICE, 0);
+    let (destination, length, command, start, status) =
+        (registers + 0x108, registers + 0x110, registers + 0x120, registers + 0x124, registers + 0x128);
+    stage.store(destination, 0x10_0000);
+    stage.store(length, 4096);
+    stage.store(command, 2);
+    stage.store(start, 1);
+    assert_eq!(stage.load(status), 6 << 8 | 0b110);
+
+    // With bus addresses that are physical ones the whole walk works; the change remaps all memory under the device.
     stage.check(&format!("echo identity > {SYSFS}/iommu_group/type"));
     stage.walk();
     stage.finish();

@@ -1,21 +1,13 @@
 //! The walk in a guest: in one go by `tdispctl run`, and step by step with the guest's own loads and stores between the steps.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use tests::guest::{DEVICE, Scene};
+use tests::guest::{DEVICE, Scene, Stage};
 
 #[test]
-fn every_step_of_the_walk_holds() {
+fn every_step_of_the_walk_holds_twice_in_a_row() {
     let Some(scene) = Scene::new("walk") else { return };
     let mut stage = scene.start();
-    let records = stage.check_json(&format!("tdispctl --device {DEVICE} --json run --provoke-error"));
-    let steps: Vec<_> = records.iter().filter(|record| record["type"] == "step").collect();
-    for layer in ["PCI", "DOE", "SPDM", "IDE", "TDISP", "MMIO", "DMA"] {
-        let of_layer: Vec<_> = steps.iter().filter(|step| step["layer"] == layer).collect();
-        assert!(!of_layer.is_empty(), "no step of layer {layer} in {records:#?}");
-        for step in of_layer {
-            assert_eq!(step["ok"], true, "{step:#}");
-        }
-    }
+    stage.walk();
     // Nothing is left behind that would make a second walk differ.
     stage.walk();
     stage.finish();
@@ -29,7 +21,7 @@ fn pages_follow_the_state_and_the_session_spans_commands() {
     let shared = private + 0x8_0000;
     let registers = stage.bar(DEVICE, 0);
     let mut value = 0x0ACE_0000;
-    let mut keeps = |stage: &mut tests::guest::Stage, address: u64| {
+    let mut keeps = |stage: &mut Stage, address: u64| {
         value += 1;
         stage.store(address, value);
         stage.load(address) == value

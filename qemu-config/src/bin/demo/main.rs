@@ -2,6 +2,7 @@
 
 mod pages;
 mod show;
+mod tally;
 
 use clap::Parser;
 use pages::{Behaviour, Look, Pages, bar_address};
@@ -14,6 +15,7 @@ use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use tally::Tally;
 
 const WALK_TIMEOUT: Duration = Duration::from_secs(300);
 /// The test function's memory.
@@ -172,9 +174,17 @@ fn walk(show: &mut Show, guest: &mut Guest, device: &str, verbose: bool) -> Resu
     let start = Instant::now();
     let output = guest.run_with(&format!("{colour}{command}"), WALK_TIMEOUT, &mut |line| show.quote(line))?;
     output.stderr.lines().for_each(|line| show.quote(line));
-    let good = output.code == 0;
-    show.verdict(good, &format!("exit code {} after {:.1} s", output.code, start.elapsed().as_secs_f64()));
-    Ok(good)
+    let held = output.code == 0;
+    show.verdict(held, &format!("exit code {} after {:.1} s", output.code, start.elapsed().as_secs_f64()));
+    // What cannot be done in a guest is left out of the walk without failing it; here it has to be in. A second walk, for
+    // programs to read, also shows that the first has left nothing behind.
+    let command = format!("tdispctl --device {device} --json run --provoke-error");
+    show.fact(&format!("guest# {command}"));
+    let output = guest.run_with(&command, WALK_TIMEOUT, &mut |_| {})?;
+    let tally = Tally::of(&output.stdout)?;
+    let complete = output.code == 0 && tally.complete();
+    show.verdict(complete, &format!("once more: {tally}"));
+    Ok(held && complete)
 }
 
 /// Locks, starts, breaks and stops the interface step by step, and looks at its pages with plain loads and stores in every state.

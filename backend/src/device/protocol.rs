@@ -105,7 +105,7 @@ fn session_event(dsm: &mut Dsm, event: &spdm::responder::SessionEvent) {
     match event {
         SessionEvent::Established { id } => log::info!("SPDM session {id:#010x} established"),
         SessionEvent::Ended { id, reason } => {
-            log::info!("SPDM session {id:#010x} ended: {reason:?}");
+            log::info!("SPDM session {id:#010x} ended: {reason}");
             dsm.session_ended(*id);
         }
     }

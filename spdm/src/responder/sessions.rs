@@ -42,6 +42,19 @@ pub enum EndReason {
     Exhausted,
 }
 
+impl core::fmt::Display for EndReason {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Requested => "END_SESSION",
+            Self::HeartbeatLost => "no traffic for twice the heartbeat period",
+            Self::Restarted => "GET_VERSION started the connection again",
+            Self::Reset => "the device was reset",
+            Self::Unauthentic => "a record or FINISH was not authentic",
+            Self::Exhausted => "a key has protected as many records as it may, or could not be used",
+        })
+    }
+}
+
 /// How far one session is.
 #[derive(Debug)]
 pub(super) enum Stage {

@@ -5,7 +5,9 @@ use std::path::Path;
 use mmio::{LayoutError, MemoryError};
 use spdm::crypto::{AsymAlgorithm, RingProvider};
 use spdm::identity::PciName;
-use spdm::responder::{Measurement, MeasurementValue, Responder, ResponderConfig};
+use spdm::responder::{
+    Capability, Measurement, MeasurementSupport, MeasurementValue, Responder, ResponderConfig,
+};
 use spdm::slot::Slots;
 use spdm::wire::Version;
 use tdisp::dsm::{CommandClear, Dsm, DsmConfig, SameValueWrite};
@@ -142,7 +144,17 @@ fn responder(config: &Config, state_dir: Option<&Path>) -> Result<Responder, Bui
     };
     let material = state_dir::identity(state_dir, &name, algorithm)?;
     let defaults = ResponderConfig::default();
+    let capabilities = Capability {
+        // A responder that advertises measurements has some.
+        measurements: if config.spdm.measurements.is_empty() {
+            MeasurementSupport::None
+        } else {
+            MeasurementSupport::Signed
+        },
+        ..defaults.capabilities
+    };
     let settings = ResponderConfig {
+        capabilities,
         versions: config
             .spdm
             .versions

@@ -90,7 +90,7 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Boots a guest and returns when it takes commands. `directory` receives `initramfs`, `console.log` and `qemu.log`.
+    /// Boots a guest and returns when it takes commands. `directory` receives `console.log` and `qemu.log`.
     pub fn start(
         testbed: &Testbed,
         initramfs: &[u8],
@@ -102,14 +102,15 @@ impl Guest {
             move |source| GuestError::File { path, source }
         };
         fs::create_dir_all(directory).map_err(file_error(directory))?;
-        let image = directory.join("initramfs");
-        fs::write(&image, initramfs).map_err(file_error(&image))?;
         let errors = directory.join("qemu.log");
         let error_file = File::create(&errors).map_err(file_error(&errors))?;
         let console_path = directory.join("console.log");
         let console_file = File::create(&console_path).map_err(file_error(&console_path))?;
         // A socket's path may have 107 bytes; the caller's directory may be deeper.
         let sockets = tempfile::Builder::new().prefix("tdispd-guest-").tempdir()?;
+        // Large and soon of no use: it goes when the guest goes.
+        let image = sockets.path().join("initramfs");
+        fs::write(&image, initramfs).map_err(file_error(&image))?;
         let shell_path = sockets.path().join("shell");
         let qmp_path = sockets.path().join("qmp");
         let mark = mark(sockets.path());

@@ -5,8 +5,8 @@ use crate::crypto::{AsymAlgorithm, HashAlgorithm};
 use crate::secured::Protection;
 use crate::wire::{
     AlgorithmTables, Algorithms, ErrorCode, KEY_SCHEDULE_SPDM, MEASUREMENT_HASH_RAW_ONLY,
-    MEASUREMENT_SPECIFICATION_DMTF, NegotiateAlgorithms, OPAQUE_FORMAT_GENERAL, RequesterFlags,
-    ResponderFlags,
+    MEASUREMENT_SPECIFICATION_DMTF, MULTI_KEY_CONNECTION, NegotiateAlgorithms, OPAQUE_FORMAT_GENERAL,
+    RequesterFlags, ResponderFlags, Version,
 };
 
 use super::Core;
@@ -27,7 +27,7 @@ impl Core {
         let (body, message) = request.parse(NegotiateAlgorithms::parse)?;
         let peer = *peer;
         let suite = self.select(&peer, &body)?;
-        self.selection(&body, &suite).encode(out);
+        self.selection(&peer, &body, &suite).encode(out);
 
         let mut vca = vca.clone();
         vca.append(message);
@@ -61,6 +61,14 @@ impl Core {
             None
         };
         let general_opaque = body.other_params & OPAQUE_FORMAT_GENERAL != 0;
+        // KEY_EXCHANGE agrees on the version of secured messages in opaque data.
+        if session.is_some() && !general_opaque {
+            return Err(Reject::INVALID);
+        }
+        // A slot has one key here, which CAPABILITIES said.
+        if body.version >= Version::V1_3 && body.other_params & MULTI_KEY_CONNECTION != 0 {
+            return Err(Reject::INVALID);
+        }
         Ok(Suite { hash, asym, session, measurements, general_opaque })
     }
 
@@ -86,13 +94,18 @@ impl Core {
     }
 
     /// The response carries the tables the request carried, with at most one bit each.
-    fn selection(&self, body: &NegotiateAlgorithms, suite: &Suite) -> Algorithms {
+    fn selection(&self, peer: &Peer, body: &NegotiateAlgorithms, suite: &Suite) -> Algorithms {
         let session = suite.session;
         let tables = &body.tables;
+        let opaque_format = if suite.general_opaque { OPAQUE_FORMAT_GENERAL } else { 0 };
+        // A requester that cannot do without several keys of its own has to be told that it may use them.
+        let only_several = peer.flags.0 & RequesterFlags::MULTI_KEY_MASK == RequesterFlags::MULTI_KEY_ONLY;
+        let requester_keys =
+            if body.version >= Version::V1_3 && only_several { MULTI_KEY_CONNECTION } else { 0 };
         Algorithms {
             version: body.version,
             measurement_specification: suite.measurements.map_or(0, |_| MEASUREMENT_SPECIFICATION_DMTF),
-            other_params: if suite.general_opaque { OPAQUE_FORMAT_GENERAL } else { 0 },
+            other_params: opaque_format | requester_keys,
             measurement_hash: match suite.measurements {
                 None => 0,
                 Some(MeasurementForm::RawOnly) => MEASUREMENT_HASH_RAW_ONLY,

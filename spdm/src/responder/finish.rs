@@ -16,7 +16,10 @@ impl Core {
         let clear = handshake_in_the_clear(self.flags, negotiated);
         let index = match request.session {
             Some(index) if !clear => index,
-            None if clear => self.sessions.last_handshake().ok_or(Reject::SESSION_REQUIRED)?,
+            // Every session there is has finished already, or there is none.
+            None if clear && !self.sessions.is_empty() => {
+                self.sessions.last_handshake().ok_or(Reject::UNEXPECTED)?
+            }
             Some(_) | None => return Err(Reject::SESSION_REQUIRED),
         };
         let hash_size = negotiated.suite.hash.size();

@@ -23,8 +23,7 @@ impl Core {
         let session_suite = suite.session.ok_or(Reject::UNEXPECTED)?;
         let (body, message) =
             request.parse(|reader| KeyExchange::parse(reader, session_suite.group.size()))?;
-        // Secured message versions are agreed on in opaque data of the general form.
-        if !suite.general_opaque || wants_events(body.version, body.policy) {
+        if wants_events(body.version, body.policy) {
             return Err(Reject::INVALID);
         }
         let (slot, chain) = self.chains.get(body.slot, suite.asym, suite.hash).ok_or(Reject::INVALID)?;

@@ -130,7 +130,7 @@ impl Responder {
         Ok(Self { core, request: Vec::new(), plain: Vec::new() })
     }
 
-    /// Handles one clear SPDM message, which may be followed by up to 3 bytes of DOE padding. `response` is
+    /// Handles one clear SPDM message. What follows it, such as DOE padding, is ignored. `response` is
     /// replaced. Fewer than 4 bytes are no message and get no answer.
     pub fn handle_clear(
         &mut self,

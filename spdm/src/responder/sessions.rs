@@ -110,6 +110,10 @@ impl Sessions {
         self.entries.len() >= self.limit
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     pub(super) fn find(&self, id: SessionId) -> Option<usize> {
         self.entries.iter().position(|entry| entry.session.id() == id)
     }

@@ -17,22 +17,22 @@ pub(super) struct Request<'a> {
     pub(super) session: Option<usize>,
 }
 
-/// DOE pads a message to whole DW.
-const MAX_PADDING: usize = 3;
-
 impl<'a> Request<'a> {
-    /// Parses the body; returns it with the message without transport padding, which is what transcripts hold.
+    /// Parses the body; returns it with the message itself, which is what transcripts hold.
+    ///
+    /// What follows the message is ignored: transport padding, or surplus. Requesters that always send a request's
+    /// longest form exist, and libspdm's responder lets them, for example with GET_MEASUREMENTS that has a nonce
+    /// and a slot although it asks for no signature.
     pub(super) fn parse<T>(
         &self,
         parse: impl FnOnce(&mut Reader<'a>) -> Result<T, DecodeError>,
     ) -> Result<(T, &'a [u8]), DecodeError> {
         let mut reader = Reader::new(self.bytes);
         let body = parse(&mut reader)?;
-        reader.finish(MAX_PADDING)?;
         Ok((body, self.bytes.get(..reader.consumed()).unwrap_or_default()))
     }
 
-    /// Parses a message that travels only inside records, where nothing is padded.
+    /// Parses a message that steers a session: its record says where it ends, and it ends there.
     pub(super) fn parse_exact<T>(
         &self,
         parse: impl FnOnce(&mut Reader<'a>) -> Result<T, DecodeError>,

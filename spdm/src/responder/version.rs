@@ -15,7 +15,8 @@ impl Core {
         }
         let (body, message) = request.parse(GetVersion::parse)?;
         if body.version != Version::V1_0 {
-            return Err(Reject::error(ErrorCode::VERSION_MISMATCH));
+            // GET_VERSION and what answers it are always 1.0, whatever was negotiated before.
+            return Err(Reject::InVersion(Version::V1_0, ErrorCode::VERSION_MISMATCH));
         }
         let mut entries = [VersionNumber::new(Version::V1_0); MAX_VERSIONS];
         let entries = entries.get_mut(..self.config.versions.len()).ok_or(Reject::INVALID)?;

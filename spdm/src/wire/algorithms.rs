@@ -15,7 +15,8 @@ pub const MEASUREMENT_SPECIFICATION_DMTF: u8 = 1;
 pub const OPAQUE_FORMAT_NONE: u8 = 1;
 /// `OtherParamsSupport`: opaque data format 1, the general form.
 pub const OPAQUE_FORMAT_GENERAL: u8 = 2;
-/// `OtherParamsSupport` from 1.3 on: the requester wants to use several keys (`ResponderMultiKeyConn`).
+/// `OtherParamsSupport` from 1.3 on: several keys of whoever receives this are in use (`ResponderMultiKeyConn` in
+/// the request, `RequesterMultiKeyConn` in the response).
 pub const MULTI_KEY_CONNECTION: u8 = 1 << 4;
 /// `KeySchedule`: the SPDM key schedule.
 pub const KEY_SCHEDULE_SPDM: u16 = 1;

@@ -37,6 +37,7 @@ impl RequesterFlags {
         EP_INFO_MASK = 3 << 22, "Two-bit endpoint information field; 3 is reserved.";
         EVENT = 1 << 25, "Delivers events.";
         MULTI_KEY_MASK = 3 << 26, "Two-bit multiple key field; 3 is reserved.";
+        MULTI_KEY_ONLY = 1 << 26, "Value of the multiple key field: never a single key.";
     }
 
     /// Whether all of `bits` are set.

@@ -61,7 +61,11 @@ impl<'a> OpaqueElements<'a> {
         let vendor = self.reader.bytes(vendor_length.into(), "opaque vendor id")?;
         let data = self.reader.sized16("opaque element data")?;
         let length = self.reader.consumed() - start;
-        self.reader.bytes(length.next_multiple_of(ALIGNMENT) - length, "opaque element padding")?;
+        let padding =
+            self.reader.bytes(length.next_multiple_of(ALIGNMENT) - length, "opaque element padding")?;
+        if padding.iter().any(|&byte| byte != 0) {
+            return Err(DecodeError::illegal("opaque element padding"));
+        }
         Ok(OpaqueElement { registry, vendor, data })
     }
 }

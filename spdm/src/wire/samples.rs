@@ -249,6 +249,11 @@ fn secured_versions_are_found_among_foreign_elements() {
     for length in 1..foreign.len() {
         assert!(SupportedSecuredVersions::find(&foreign[..length]).is_err(), "{length}");
     }
+    for padding in foreign.len() - 3..foreign.len() {
+        let mut filled = foreign.clone();
+        filled[padding] = 1;
+        assert!(SupportedSecuredVersions::find(&filled).is_err(), "padding is zero");
+    }
     let mut twice = hex("02000000");
     for _ in 0..2 {
         twice.extend_from_slice(&out[5..]);

@@ -243,6 +243,21 @@ fn measurements_in_all_forms_inside_and_outside_sessions() {
 }
 
 #[test]
+fn what_follows_a_request_is_not_part_of_it() {
+    for version in BOTH {
+        let mut device = Device::new(version);
+        device.surplus = 33;
+        device.negotiate();
+        let digests = (device.simple(Code::GET_DIGESTS), true);
+        let certificate = (get_certificate(&device, 0, 0, 0xFFFF), true);
+        assert!(challenge_after(&mut device, &[digests, certificate], SummaryType::All));
+        check_measurements(&mut device, Place::Clear);
+        let mut client = device.establish();
+        check_measurements(&mut device, Place::Session(&mut client));
+    }
+}
+
+#[test]
 fn l1l2_begins_again_after_other_requests_and_after_errors() {
     let breakers: [fn(&Device) -> Vec<u8>; 3] = [
         |device| device.simple(Code::GET_DIGESTS),

@@ -14,7 +14,6 @@ fn version_lists_what_is_configured() {
     let mut device = Device::new(Version::V1_2);
     assert_eq!(device.send(&[0x10, 0x84, 0, 0]), [0x10, 4, 0, 0, 0, 2, 0, 0x12, 0, 0x13]);
     assert_eq!(device.send(&[0x10, 0x84, 0, 0, 9, 9, 9]).len(), 10, "padding is ignored");
-    assert_eq!(device.error(&[0x10, 0x84, 0, 0, 0, 0, 0, 0]), (ErrorCode::INVALID_REQUEST, 0));
     assert_eq!(device.error(&[0x11, 0x84, 0, 0]), (ErrorCode::VERSION_MISMATCH, 0));
     for length in 0..4 {
         assert_eq!(device.try_send(&[0x10, 0x84, 0, 0][..length]), None);
@@ -45,7 +44,8 @@ fn get_version_forgets_everything() {
 fn a_refused_get_version_changes_nothing() {
     let mut device = Device::negotiated(Version::V1_2);
     let mut client = device.establish();
-    assert_eq!(device.error(&[0x12, 0x84, 0, 0]), (ErrorCode::VERSION_MISMATCH, 0));
+    let mismatch = [0x10, 0x7F, ErrorCode::VERSION_MISMATCH.0, 0];
+    assert_eq!(device.send(&[0x12, 0x84, 0, 0]), mismatch, "written in 1.0, as every answer to GET_VERSION");
     assert_eq!(client.error(&mut device, &[0x10, 0x84, 0, 0]), (ErrorCode::UNEXPECTED_REQUEST, 0));
     assert_eq!(client.simple(&mut device, Code::HEARTBEAT), [0x12, 0x68, 0, 0]);
 }
@@ -188,6 +188,8 @@ fn nothing_in_common_is_an_invalid_request_and_may_be_tried_again() {
     let cases: &[(usize, &[u8])] = &[
         (0, &[0x13]),
         (6, &[2]),
+        (7, &[0]),
+        (7, &[OPAQUE_FORMAT_NONE]),
         (8, &[0x80, 0, 0, 0]),
         (12, &[0x02, 0, 0, 0]),
         (34, &[0x07, 0]),
@@ -211,6 +213,25 @@ fn nothing_in_common_is_an_invalid_request_and_may_be_tried_again() {
         assert_eq!(device.error(&request[..length]), (ErrorCode::INVALID_REQUEST, 0), "{length}");
     }
     assert_eq!(device.send(&request)[1], Code::ALGORITHMS.0);
+}
+
+#[test]
+fn several_keys_of_the_responder_are_not_to_be_had_those_of_the_requester_are_its_business() {
+    for (version, own) in [(Version::V1_2, 0), (Version::V1_3, MULTI_KEY_CONNECTION)] {
+        let mut device = Device::new(version);
+        device.flags |= RequesterFlags::MULTI_KEY_ONLY;
+        device.get_version();
+        device.send(&device.capabilities_request());
+        let mut request = device.algorithms_request();
+        request[7] |= MULTI_KEY_CONNECTION;
+        if version >= Version::V1_3 {
+            assert_eq!(device.error(&request), (ErrorCode::INVALID_REQUEST, 0));
+            request[7] = OPAQUE_FORMAT_GENERAL;
+        }
+        let response = device.send(&request);
+        assert_eq!(response[1], Code::ALGORITHMS.0);
+        assert_eq!(response[7], OPAQUE_FORMAT_GENERAL | own);
+    }
 }
 
 #[test]

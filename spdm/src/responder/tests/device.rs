@@ -85,6 +85,8 @@ pub(super) struct Device {
     pub(super) vca: Vca,
     pub(super) flags: u32,
     pub(super) transfer: u32,
+    /// Bytes that every request has behind its end.
+    pub(super) surplus: usize,
 }
 
 impl Device {
@@ -103,6 +105,7 @@ impl Device {
             vca: Vca::new(),
             flags: ALL_FLAGS,
             transfer: 4096,
+            surplus: 0,
         }
     }
 
@@ -120,7 +123,8 @@ impl Device {
     /// Sends a clear message; the buffer is dirty before.
     pub(super) fn try_send(&mut self, request: &[u8]) -> Option<Vec<u8>> {
         let mut response = vec![0xA5; 7];
-        match self.responder.handle_clear(self.now, request, &mut self.vendor, &mut response) {
+        let request = [request, &vec![0xEE; self.surplus]].concat();
+        match self.responder.handle_clear(self.now, &request, &mut self.vendor, &mut response) {
             Answer::Respond => Some(response),
             Answer::Silent => None,
         }
@@ -341,7 +345,7 @@ impl Client {
     }
 
     pub(super) fn try_send(&mut self, device: &mut Device, request: &[u8]) -> Option<Vec<u8>> {
-        let record = self.seal(request);
+        let record = self.seal(&[request, &vec![0xEE; device.surplus]].concat());
         self.deliver(device, &record)
     }
 

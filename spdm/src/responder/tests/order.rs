@@ -223,9 +223,6 @@ fn every_truncation_of_every_request_is_refused_and_harmless() {
         for length in 0..4 {
             assert_eq!(device.try_send(&request[..length]), None);
         }
-        let mut long = request.clone();
-        long.extend_from_slice(&[0; 4]);
-        assert_eq!(device.send(&long)[1], Code::ERROR.0, "{code:?} with more than padding");
     }
     device.establish();
 }

@@ -61,6 +61,10 @@ fn a_handshake_in_the_clear_ends_with_an_hmac_of_the_responder() {
         client.session.establish(&provider, &client.transcript.digest()).unwrap();
         assert_eq!(client.simple(&mut device, Code::HEARTBEAT)[1], Code::HEARTBEAT_ACK.0);
 
+        let unexpected = (ErrorCode::UNEXPECTED_REQUEST, 0);
+        assert_eq!(device.error(&request), unexpected, "every session has finished");
+        client.simple(&mut device, Code::END_SESSION);
+
         let mut client = device.begin();
         let mut request = client.finish_request(&device);
         *request.last_mut().unwrap() ^= 1;

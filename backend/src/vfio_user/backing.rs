@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use rustix::fs::{FileType, SealFlags, fcntl_get_seals, fcntl_getfl, fstat};
+use rustix::fs::{FileType, SealFlags, fcntl_get_seals, fcntl_getfl, fstat, fstatfs};
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
 
 use super::device::Errno;
@@ -17,6 +17,16 @@ pub(super) struct FileKey {
     device: u64,
     inode: u64,
     mode: u32,
+}
+
+/// `HUGETLBFS_MAGIC` of `<linux/magic.h>`.
+const HUGETLBFS: u32 = 0x9584_58F6;
+
+/// Whether `fd` is a file of huge pages, which only its owner can use safely: a mapping of it kills whoever touches a page
+/// that the host has run out of, seal or not, and the kernel does not write to it for us.
+pub(super) fn on_huge_pages(fd: &OwnedFd) -> bool {
+    // Only memory files have seals; no other file system is asked anything.
+    fcntl_get_seals(fd).is_ok() && fstatfs(fd).is_ok_and(|stat| stat.f_type as u32 == HUGETLBFS)
 }
 
 /// A file of client memory, shared by all mappings of it.

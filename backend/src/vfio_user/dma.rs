@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use tdispd_proto::vfio_user::{DmaMap, DmaUnmap, MAX_DMA_MAPS};
 use thiserror::Error;
 
-use super::backing::{Backing, FileKey};
+use super::backing::{Backing, FileKey, on_huge_pages};
 use super::device::Errno;
 
 /// Most distinct files of one client. Each costs a descriptor and a mapping, of which a process has few;
@@ -129,6 +129,7 @@ impl DmaTable {
         }
         let source = match file {
             None => Source::Client,
+            Some(fd) if on_huge_pages(&fd) => Source::Client,
             Some(fd) => {
                 map.offset.checked_add(map.size).ok_or(Errno::INVAL)?;
                 Source::File { backing: self.backing(fd)?, offset: map.offset }
@@ -141,13 +142,21 @@ impl DmaTable {
 
     /// Takes memory back. What lies in the range goes, in as many mappings as it may be; a mapping that only overlaps keeps
     /// the rest. Nothing in the range is a success: a client with an IOMMU invalidates more than it mapped.
-    pub fn unmap(&mut self, unmap: DmaUnmap) {
+    ///
+    /// # Errors
+    /// ENOSPC if a hole would make one mapping too many out of one; nothing has changed then.
+    pub fn unmap(&mut self, unmap: DmaUnmap) -> Result<(), Errno> {
         let (first, last) = match unmap {
             DmaUnmap::All => (0, u64::MAX),
             // Both were checked when the message was parsed.
             DmaUnmap::Range { address, size } => (address, address.saturating_add(size.saturating_sub(1))),
         };
         let hit: Vec<u64> = self.overlapping(first, last).collect();
+        let hole =
+            |start: &u64| *start < first && self.entries.get(start).is_some_and(|entry| entry.last > last);
+        if self.entries.len() >= MAX_DMA_MAPS && hit.iter().any(hole) {
+            return Err(Errno::NOSPC);
+        }
         for start in hit {
             let Some(entry) = self.entries.remove(&start) else { continue };
             if let Some(after) = last.checked_add(1).filter(|after| *after <= entry.last) {
@@ -159,6 +168,7 @@ impl DmaTable {
             }
         }
         self.files.retain(|_, backing| backing.strong_count() > 0);
+        Ok(())
     }
 
     /// Reads client memory, across mappings if they adjoin.

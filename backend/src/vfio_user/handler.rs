@@ -66,7 +66,7 @@ impl Handler<'_> {
                 self.out.reply(header, &[]);
             }
             Request::DmaUnmap(unmap) => {
-                self.dma.unmap(unmap);
+                self.dma.unmap(unmap)?;
                 self.out.reply(header, &[payload]);
             }
             Request::DeviceInfo => self.device_info(header),

@@ -118,7 +118,7 @@ fn only_regular_files_are_memory_and_there_are_not_too_many() {
         table.map(&map(index * 2, 1, 0), Some(memfd(1, SealFlags::SHRINK))).unwrap();
     }
     assert_eq!(table.map(&map(u64::MAX, 1, 0), Some(memfd(1, SealFlags::SHRINK))), Err(Errno::NOSPC));
-    table.unmap(range(0, 1));
+    table.unmap(range(0, 1)).unwrap();
     table.map(&map(u64::MAX, 1, 0), Some(memfd(1, SealFlags::SHRINK))).unwrap();
     let wraps = DmaMap { offset: u64::MAX, ..map(1, 1, 0) };
     assert_eq!(table.map(&wraps, Some(memfd(1, SealFlags::SHRINK))), Err(Errno::INVAL));
@@ -133,7 +133,7 @@ fn as_many_single_pages_as_the_protocol_allows_from_one_file() {
     }
     assert_eq!(table.map(&map(1 << 40, 0x1000, 0), None), Err(Errno::NOSPC));
     assert_eq!(table.files.len(), 1);
-    table.unmap(range(0, 0x8000_0000));
+    table.unmap(range(0, 0x8000_0000)).unwrap();
     assert!(table.is_empty());
 }
 
@@ -142,11 +142,11 @@ fn unmap_takes_exactly_its_range() {
     let fd = memfd(0x4000, SealFlags::SHRINK);
     rustix::io::pwrite(&fd, b"z", 0x3000).unwrap();
     let mut table = DmaTable::default();
-    table.unmap(range(0xFEF0_0000, 0xFFFF_FFFF_0110_0000));
+    table.unmap(range(0xFEF0_0000, 0xFFFF_FFFF_0110_0000)).unwrap();
     table.map(&map(0x1000, 0x4000, 0), Some(fd)).unwrap();
     table.map(&map(u64::MAX - 0xFFF, 0x1000, 0), None).unwrap();
     assert_eq!(table.map(&map(0x4FFF, 1, 0), None), Err(Errno::EXIST));
-    table.unmap(range(0x2000, 0x1000));
+    table.unmap(range(0x2000, 0x1000)).unwrap();
     assert_eq!(
         table.ranges().collect::<Vec<_>>(),
         [(0x1000, 0x1000), (0x3000, 0x2000), (u64::MAX - 0xFFF, 0x1000)]
@@ -154,13 +154,43 @@ fn unmap_takes_exactly_its_range() {
     let mut byte = [0];
     table.read(0x4000, &mut byte).unwrap();
     assert_eq!(&byte, b"z", "the rest keeps its place in the file");
-    table.unmap(range(0xFEF0_0000, 0xFFFF_FFFF_0110_0000));
+    table.unmap(range(0xFEF0_0000, 0xFFFF_FFFF_0110_0000)).unwrap();
     assert_eq!(table.len(), 2);
-    table.unmap(DmaUnmap::All);
+    table.unmap(DmaUnmap::All).unwrap();
     assert!(table.is_empty() && table.files.is_empty());
     table.map(&map(0, u64::MAX, 0), None).unwrap();
-    table.unmap(range(5, 1));
+    table.unmap(range(5, 1)).unwrap();
     assert_eq!(table.ranges().collect::<Vec<_>>(), [(0, 5), (6, u64::MAX - 6)]);
+}
+
+#[test]
+fn holes_do_not_make_more_mappings_than_the_protocol_allows() {
+    let mut table = DmaTable::default();
+    table.map(&map(0, 1 << 40, 0), None).unwrap();
+    let mut page = 1;
+    while table.unmap(range(page << 12, 0x1000)).is_ok() {
+        assert!(table.len() <= MAX_DMA_MAPS);
+        page += 2;
+    }
+    assert_eq!(table.len(), MAX_DMA_MAPS);
+    assert_eq!(table.unmap(range(page << 12, 0x1000)), Err(Errno::NOSPC));
+    table.unmap(range(page << 12, 1 << 40)).unwrap();
+    table.unmap(range(0, page << 12)).unwrap();
+    assert!(table.is_empty());
+}
+
+#[test]
+fn memory_on_huge_pages_is_left_to_the_client() {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB;
+    // A kernel without huge pages has no such files.
+    let Ok(fd) = memfd_create("huge", flags) else { return };
+    ftruncate(&fd, 2 << 20).unwrap();
+    fcntl_add_seals(&fd, SealFlags::SHRINK).unwrap();
+    let mut table = DmaTable::default();
+    table.map(&map(0, 2 << 20, 0), Some(fd)).unwrap();
+    // With no huge page left on the host, touching a mapping of it is the end of the process.
+    assert_eq!(table.write(0, b"x"), Err(DmaError::Remote(0)));
+    assert!(matches!(table.piece(0, 1), Ok(Piece::Remote(1))));
 }
 
 #[derive(Clone, Debug)]
@@ -205,7 +235,7 @@ proptest! {
                     }
                 }
                 Step::Unmap { address, size } => {
-                    table.unmap(range(address, size));
+                    table.unmap(range(address, size)).unwrap();
                     model[address as usize..(address + size) as usize].fill(None);
                 }
                 Step::Write { address, data } => {

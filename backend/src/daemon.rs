@@ -1,20 +1,21 @@
 //! One thread, one epoll loop: sockets, time, and the work that follows an access.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use epoll::{ControlOptions, Event, Events};
 
 use crate::device::{CONFIG_REGION, Device};
 use crate::function::{DmaError, DmaId, Work};
-use crate::vfio_user::{self, Errno, IrqKind, Region, Server};
+use crate::vfio_user::{self, Errno, IrqKind, Listener, Region, Server, Source, Token, Watcher};
 
 /// Pieces of work that one function gets done before the others and the sockets have their turn again.
 const WORK_PER_TURN: usize = 16;
 /// How long a client may take to answer DMA_READ or DMA_WRITE. QEMU itself waits as long for us.
 const DMA_PATIENCE: Duration = Duration::from_secs(5);
-/// Epoll token of the descriptor that says stop; servers have their function numbers.
+/// Epoll data of the descriptor that says stop; no [`Token`] looks like this.
 const STOP: u64 = u64::MAX;
 
 /// Everything that lives as long as the process.
@@ -22,24 +23,25 @@ pub struct Daemon {
     device: Device,
     servers: Vec<Server>,
     outstanding: Vec<Vec<(DmaId, Instant)>>,
-    epoll: OwnedFd,
+    epoll: Arc<OwnedFd>,
     /// Watched by `epoll` for as long as it is open.
     _stop: OwnedFd,
     started: Instant,
 }
 
 impl Daemon {
-    /// Serves `device`, function n on `servers[n]`, until `stop` is readable.
+    /// Serves `device`, function n on `listeners[n]`, until `stop` is readable.
     ///
     /// # Errors
     /// The host has no epoll instance to give.
-    pub fn new(device: Device, servers: Vec<Server>, stop: OwnedFd) -> io::Result<Self> {
-        let epoll = rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC)?;
-        let tokens = (0_u64..).zip(servers.iter().map(|server| server.as_fd()));
-        for (token, fd) in tokens.chain([(STOP, stop.as_fd())]) {
-            let event = Event::new(Events::EPOLLIN, token);
-            epoll::ctl(epoll.as_raw_fd(), ControlOptions::EPOLL_CTL_ADD, fd.as_raw_fd(), event)?;
-        }
+    pub fn new(device: Device, listeners: Vec<Listener>, stop: OwnedFd) -> io::Result<Self> {
+        let epoll = Arc::new(rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC)?);
+        let event = Event::new(Events::EPOLLIN, STOP);
+        epoll::ctl(epoll.as_raw_fd(), ControlOptions::EPOLL_CTL_ADD, stop.as_raw_fd(), event)?;
+        let servers = (0..)
+            .zip(listeners)
+            .map(|(number, listener)| Server::new(listener, Watcher::new(Arc::clone(&epoll), number)))
+            .collect::<Result<Vec<_>, _>>()?;
         let outstanding = servers.iter().map(|_| Vec::new()).collect();
         Ok(Self { device, servers, outstanding, epoll, _stop: stop, started: Instant::now() })
     }
@@ -59,19 +61,30 @@ impl Daemon {
                 Err(error) => return Err(error),
             };
             for event in events.iter().take(ready) {
-                if event.data == STOP {
-                    return Ok(());
-                }
-                self.serve(event.data as usize);
+                let Some(token) = Token::from_data(event.data) else { return Ok(()) };
+                self.serve(token.server as usize, token.source);
             }
             more = self.turn();
         }
     }
 
-    /// One message of the client of `function`, or its coming and going.
-    fn serve(&mut self, function: usize) {
+    /// Messages of the client of `function`, or its coming and going.
+    fn serve(&mut self, function: usize, source: Source) {
         if let Some(server) = self.servers.get_mut(function) {
-            server.on_ready(&mut Port { device: &mut self.device, function });
+            server.on_ready(source, &mut Port { device: &mut self.device, function });
+        }
+        self.abandon();
+    }
+
+    /// Takes DMA back from the clients of functions that were stopped, before anyone hears that they were.
+    fn abandon(&mut self) {
+        for (function, (server, outstanding)) in
+            self.servers.iter_mut().zip(&mut self.outstanding).enumerate()
+        {
+            if self.device.take_stopped(function) {
+                server.abandon_dma();
+                outstanding.clear();
+            }
         }
     }
 
@@ -82,9 +95,18 @@ impl Daemon {
         if self.device.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.device.tick(now);
         }
+        self.abandon();
         let mut more = false;
         for function in 0..self.servers.len() {
             more |= self.work(function);
+            let Some(server) = self.servers.get_mut(function) else { continue };
+            if server.next_deadline().is_some() {
+                server.resume(Instant::now());
+            }
+            if server.is_waiting() {
+                self.serve(function, Source::Client);
+                more = true;
+            }
         }
         more
     }
@@ -151,7 +173,8 @@ impl Daemon {
         let now = Instant::now();
         let session = self.device.next_deadline().map(|deadline| self.started + deadline);
         let dma = self.outstanding.iter().flatten().map(|(_, deadline)| *deadline);
-        match session.into_iter().chain(dma).min() {
+        let listeners = self.servers.iter().filter_map(Server::next_deadline);
+        match session.into_iter().chain(dma).chain(listeners).min() {
             Some(due) => {
                 i32::try_from(due.saturating_duration_since(now).as_millis() + 1).unwrap_or(i32::MAX)
             }

@@ -11,7 +11,7 @@ use tdispd::cli::Arguments;
 use tdispd::config::Config;
 use tdispd::daemon::Daemon;
 use tdispd::device::{BuildError, Device};
-use tdispd::vfio_user::Server;
+use tdispd::vfio_user::Listener;
 
 /// The host failed.
 const EXIT_HOST: u8 = 1;
@@ -60,15 +60,15 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         BuildError::Config(_) => usage(&error),
         BuildError::State(_) | BuildError::Memory(_) | BuildError::Descriptor(_) => host(&error),
     })?;
-    let servers = arguments
+    let listeners = arguments
         .sockets
         .iter()
-        .map(|path| Server::bind(path))
+        .map(|path| Listener::bind(path))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| host(&error))?;
     raise_descriptor_limit();
     let stop = signals().map_err(|error| host(&error))?;
-    let mut daemon = Daemon::new(device, servers, stop).map_err(|error| host(&error))?;
+    let mut daemon = Daemon::new(device, listeners, stop).map_err(|error| host(&error))?;
     for (number, path) in arguments.sockets.iter().enumerate() {
         log::info!("function {number}: waiting on {}", path.display());
     }

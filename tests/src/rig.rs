@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use tdispd::config::Config;
 use tdispd::daemon::Daemon;
 use tdispd::device::Device;
-use tdispd::vfio_user::Server;
+use tdispd::vfio_user::Listener;
 use tempfile::TempDir;
 
 /// A running device.
@@ -35,9 +35,9 @@ impl Rig {
         config.check().unwrap();
         let device = Device::new(&config, None).unwrap();
         let sockets: Vec<_> = (0..functions).map(|n| directory.path().join(format!("f{n}"))).collect();
-        let servers = sockets.iter().map(|path| Server::bind(path).unwrap()).collect();
+        let listeners = sockets.iter().map(|path| Listener::bind(path).unwrap()).collect();
         let (stop, stopped) = UnixStream::pair().unwrap();
-        let mut daemon = Daemon::new(device, servers, stopped.into()).unwrap();
+        let mut daemon = Daemon::new(device, listeners, stopped.into()).unwrap();
         let thread = std::thread::spawn(move || daemon.run().unwrap());
         Self { stop, thread: Some(thread), sockets, _directory: directory }
     }

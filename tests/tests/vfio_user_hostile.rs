@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::SealFlags;
-use tdispd::vfio_user::{BindError, Server};
+use tdispd::vfio_user::{BindError, Listener};
 use tdispd_proto::vfio_user::{
     Command, DmaMap, DmaUnmap, IrqAction, IrqData, IrqKind, IrqSet, MAX_DATA_XFER_SIZE, MAX_DMA_MAPS,
     MAX_MESSAGE_SIZE, MessageType, RegionAccess, RegionInfoReply, Version, WriteMulti, WriteMultiEntry,
@@ -620,23 +620,23 @@ fn socket_files() {
     // Left behind by a process that died.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
-    let server = Server::bind(&path).unwrap();
+    let listener = Listener::bind(&path).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(matches!(Server::bind(&path), Err(BindError::InUse(_))));
-    drop(server);
+    assert!(matches!(Listener::bind(&path), Err(BindError::InUse(_))));
+    drop(listener);
     assert!(!path.exists(), "removed at the end");
 
     std::fs::write(&path, "precious").unwrap();
-    assert!(matches!(Server::bind(&path), Err(BindError::NotASocket(_))));
+    assert!(matches!(Listener::bind(&path), Err(BindError::NotASocket(_))));
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     std::fs::remove_file(&path).unwrap();
 
-    let server = Server::bind(&path).unwrap();
+    let listener = Listener::bind(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
-    let successor = Server::bind(&path).unwrap();
-    drop(server);
+    let successor = Listener::bind(&path).unwrap();
+    drop(listener);
     assert!(path.exists(), "another server's file is left alone");
     drop(successor);
-    assert!(matches!(Server::bind(&directory.path().join("no/where")), Err(BindError::Io { .. })));
-    assert!(matches!(Server::bind(&directory.path().join("x".repeat(200))), Err(BindError::Io { .. })));
+    assert!(matches!(Listener::bind(&directory.path().join("no/where")), Err(BindError::Io { .. })));
+    assert!(matches!(Listener::bind(&directory.path().join("x".repeat(200))), Err(BindError::Io { .. })));
 }

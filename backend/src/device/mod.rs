@@ -159,6 +159,12 @@ impl Device {
         self.units.get_mut(function)?.poll_work(allowed)
     }
 
+    /// Whether `function` was stopped since the last call: DMA handed out before is not its business any more, and what of
+    /// it has not happened must not happen (PCIe 6.1 §11.2).
+    pub fn take_stopped(&mut self, function: usize) -> bool {
+        self.units.get_mut(function).is_some_and(Unit::take_stopped)
+    }
+
     /// The outcome of DMA work.
     pub fn dma_done(&mut self, function: usize, id: DmaId, result: Result<&[u8], DmaError>) {
         if let Some(unit) = self.units.get_mut(function) {

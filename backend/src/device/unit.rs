@@ -17,6 +17,8 @@ pub(super) struct Unit {
     msix: Option<MsixTable>,
     tee: TeeSource,
     intx: bool,
+    /// DMA that has been handed out must not go on.
+    stopped: bool,
 }
 
 /// The parts of a [`Plan`] that follow from what the function is.
@@ -54,7 +56,7 @@ impl Unit {
             .map(|layout| Bar::new(layout.clone(), Gate::default()))
             .collect::<Result<_, _>>()?;
         let msix = plan.msix.map(|msix| MsixTable::new(msix.vectors));
-        Ok(Self { number, space: plan.build(), bars, function, msix, tee, intx: false })
+        Ok(Self { number, space: plan.build(), bars, function, msix, tee, intx: false, stopped: false })
     }
 
     pub(super) fn bars(&self) -> &[Bar] {
@@ -138,11 +140,18 @@ impl Unit {
 
     pub(super) fn stop(&mut self) {
         self.function.stop();
+        self.stopped = true;
+    }
+
+    /// Whether the function was stopped since the last call.
+    pub(super) fn take_stopped(&mut self) -> bool {
+        core::mem::take(&mut self.stopped)
     }
 
     /// Wipes what a TVM may have left.
     pub(super) fn scrub(&mut self) {
         self.function.scrub();
+        self.stopped = true;
         for bar in &mut self.bars {
             if let Err(error) = bar.scrub_private() {
                 // Only a broken host gets here; memory that could not be wiped must not be handed on.
@@ -170,14 +179,15 @@ impl Unit {
 
     /// The next thing the function wants done. DMA only where `dma_allowed` and Bus Master Enable say so.
     pub(super) fn poll_work(&mut self, dma_allowed: bool) -> Option<Work> {
-        let allowed = dma_allowed && self.space.command().bus_master() && self.space.power_state() == 0;
+        let master = self.space.command().bus_master() && self.space.power_state() == 0;
+        let allowed = dma_allowed && master;
         loop {
             match self.function.poll_work()? {
                 Work::DmaRead { id, .. } | Work::DmaWrite { id, .. } if !allowed => {
                     self.function.dma_done(id, Err(DmaError::NotAllowed));
                 }
-                // A message is a memory write: no Bus Master Enable, no message (PCIe 6.1 §7.5.1.1.3).
-                Work::Interrupt { .. } if !self.space.command().bus_master() => {}
+                // A message is a memory write: no Bus Master Enable, no message (PCIe 6.1 §7.5.1.1.3); in D3Hot neither (§5.3.1.4).
+                Work::Interrupt { .. } if !master => {}
                 Work::IntxLevel(level) => {
                     self.intx = level;
                     self.space.set_interrupt_status(level);
@@ -193,9 +203,9 @@ impl Unit {
         self.function.dma_done(id, result);
     }
 
-    /// Whether INTA# is asserted: requested and not disabled.
+    /// Whether INTA# is asserted: requested, not disabled, and in D0.
     pub(super) fn intx_asserted(&self) -> bool {
-        self.intx && !self.space.command().interrupt_disable()
+        self.intx && !self.space.command().interrupt_disable() && self.space.power_state() == 0
     }
 }
 

@@ -157,6 +157,12 @@ impl Connection {
         self.advance();
     }
 
+    /// Gives up on all accesses: none is reported any more, and of data that has not left yet nothing leaves.
+    pub fn abandon_dma(&mut self) {
+        self.engine.abandon();
+        self.output.withdraw_requests();
+    }
+
     /// The next access that has ended, in the order they were started unless one failed at once.
     pub fn poll_dma(&mut self) -> Option<DmaCompletion> {
         self.engine.poll()

@@ -198,6 +198,13 @@ impl DmaEngine {
         }
     }
 
+    /// Forgets all accesses, the ends not reported yet among them.
+    pub(super) fn abandon(&mut self) {
+        self.outstanding = None;
+        self.queue.clear();
+        self.done.clear();
+    }
+
     /// Fails everything unfinished: the client is gone.
     pub(super) fn disconnect(&mut self) {
         self.outstanding = None;

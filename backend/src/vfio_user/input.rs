@@ -62,7 +62,8 @@ impl Input {
         self.buffer.shrink_to_fit();
     }
 
-    /// Room for the next bytes, never empty.
+    /// Room for the next bytes, never empty. Not for more than the rest of a message in progress, or [`INITIAL`] bytes: of small
+    /// messages there are never many here, however large one before them was.
     pub(super) fn space(&mut self) -> &mut [u8] {
         if self.start == self.end && self.batches.is_empty() {
             if self.buffer.len() > INITIAL {
@@ -73,7 +74,11 @@ impl Input {
         } else if self.end == self.buffer.len() {
             self.make_room();
         }
-        self.buffer.get_mut(self.end..).unwrap_or_default()
+        let have = self.end - self.start;
+        let announced = self.header(self.start).map_or(0, |header| header.message_size.get() as usize);
+        let room = announced.saturating_sub(have).max(INITIAL);
+        let end = self.buffer.len().min(self.end.saturating_add(room));
+        self.buffer.get_mut(self.end..end).unwrap_or_default()
     }
 
     fn make_room(&mut self) {
@@ -103,6 +108,12 @@ impl Input {
         if waiting + fds.fds.len() > MAX_MSG_FDS {
             fds.fds.truncate(MAX_MSG_FDS.saturating_sub(waiting));
             fds.truncated = true;
+        }
+        if fds.fds.is_empty()
+            && let Some(last) = self.batches.back_mut()
+        {
+            last.fds.truncated = true;
+            return;
         }
         self.batches.push_back(Batch { bytes, fds });
     }

@@ -1,9 +1,11 @@
 //! Interrupts of one function: eventfds a client armed, masks, and the level of the interrupt pin.
 
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::ReadWriteFlags;
 use tdispd_proto::vfio_user::{IrqAction, IrqData, IrqKind, IrqSet};
 
 use super::device::Errno;
@@ -62,9 +64,10 @@ impl Irqs {
     /// Unmasks INTx if the descriptor of [`Self::intx_unmask_fd`] was signalled.
     pub(super) fn poll_intx_unmask(&mut self) {
         let Some(fd) = &self.intx_unmask else { return };
-        // The descriptor may be a blocking one, and is shared with the client: look before reading.
-        if is_ready(fd.as_fd(), PollFlags::IN) {
-            let _ = rustix::io::read(fd, &mut [0; 8]);
+        // The descriptor may be a blocking one, and its counter is the client's to take back at any moment.
+        let mut counter = [0; 8];
+        let whole = &mut [IoSliceMut::new(&mut counter)];
+        if rustix::io::preadv2(fd, whole, u64::MAX, ReadWriteFlags::NOWAIT) != Err(Errno::AGAIN) {
             self.unmask(IrqKind::Intx, 0);
         }
     }

@@ -1,6 +1,6 @@
 //! The vfio-user server: one socket, one client, one function of the device.
 //!
-//! [`Server`] owns the sockets. It moves bytes and descriptors between a client and a [`Connection`], which is the whole
+//! [`Listener`] is where clients connect, [`Server`] has the one that is served. It moves bytes and descriptors between a client and a [`Connection`], which is the whole
 //! protocol without any I/O: messages in, calls on a [`Device`], replies out. Guest memory is a [`DmaTable`], interrupts
 //! are [`Irqs`]; both belong to the client and go with it.
 
@@ -12,9 +12,11 @@ mod engine;
 mod handler;
 mod input;
 mod irqs;
+mod listener;
 mod output;
 mod server;
 mod socket;
+mod watch;
 
 pub use connection::{Connection, Progress};
 pub use device::{Device, Errno, Mmap, Region};
@@ -22,6 +24,8 @@ pub use dma::{DmaError, DmaTable};
 pub use engine::{DmaCompletion, DmaId};
 pub use input::Fds;
 pub use irqs::Irqs;
+pub use listener::{BindError, Listener};
 pub use output::Chunk;
-pub use server::{BindError, Server};
+pub use server::Server;
 pub use tdispd_proto::vfio_user::{IrqKind, MmapArea};
+pub use watch::{Source, Token, Watcher};

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use tdispd_proto::vfio_user::{Command, Header, put_error, put_reply, put_request};
+use tdispd_proto::vfio_user::{Command, DmaAccess, HEADER_SIZE, Header, put_error, put_reply, put_request};
 use zerocopy::FromBytes;
 
 use super::device::Errno;
@@ -27,6 +27,8 @@ pub(super) struct Output {
     sent: usize,
     /// Ascending positions in `bytes` at which a descriptor is due.
     fds: VecDeque<(usize, Arc<OwnedFd>)>,
+    /// Ascending positions in `bytes` at which requests of ours begin; they are behind any reply.
+    requests: Vec<usize>,
 }
 
 impl Output {
@@ -62,6 +64,7 @@ impl Output {
             self.sent = 0;
             self.bytes.clear();
             self.bytes.shrink_to(KEEP);
+            self.requests.clear();
         }
     }
 
@@ -78,8 +81,25 @@ impl Output {
         put_error(&mut self.bytes, request, errno.raw_os_error().unsigned_abs());
     }
 
+    /// DMA_READ or DMA_WRITE; a [`DmaAccess`] is the first of `parts`.
     pub(super) fn request(&mut self, message_id: u16, command: Command, parts: &[&[u8]]) {
+        self.requests.push(self.bytes.len());
         put_request(&mut self.bytes, message_id, command, false, parts);
+    }
+
+    /// Takes back the requests that have not begun to leave. One that has must go on, as the client awaits its length: with
+    /// zeroes for the rest of its data.
+    pub(super) fn withdraw_requests(&mut self) {
+        let begun = self.requests.partition_point(|start| *start < self.sent);
+        if let Some(first) = self.requests.get(begun) {
+            self.bytes.truncate(*first);
+        }
+        if let Some(start) = begun.checked_sub(1).and_then(|last| self.requests.get(last)) {
+            let data = (start + HEADER_SIZE + size_of::<DmaAccess>()).max(self.sent);
+            self.bytes.get_mut(data..).unwrap_or_default().fill(0);
+        }
+        self.requests.truncate(begun);
+        self.sent(0);
     }
 
     /// A reply whose last `count` bytes are filled in place, so that data is copied once.

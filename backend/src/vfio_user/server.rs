@@ -1,116 +1,78 @@
-//! The sockets of one function: a listener, at most one client, and an epoll instance that stands for both.
+//! One function's server: the listener, at most one client, and what the event loop does for them.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::epoll::EventFlags;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, Mode, fchmod, lstat, unlink};
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with,
-};
-use thiserror::Error;
 
 use super::connection::{Connection, Progress};
 use super::device::{Device, Errno};
 use super::dma::DmaTable;
 use super::engine::{DmaCompletion, DmaId};
 use super::irqs::Irqs;
+use super::listener::Listener;
 use super::socket::{receive, transmit};
+use super::watch::{Source, Watcher};
 
-/// How often a busy client lets the listener have a look, in messages' worth of readiness.
-const PATIENCE: u32 = 32;
-
-/// Why a server cannot listen.
-#[derive(Debug, Error)]
-pub enum BindError {
-    /// Another process listens there.
-    #[error("{0}: another process is serving this socket")]
-    InUse(PathBuf),
-    /// The path exists and is no socket.
-    #[error("{0}: exists and is not a socket")]
-    NotASocket(PathBuf),
-    /// Anything else, such as a missing directory or a path too long for a socket (107 bytes).
-    #[error("{path}: {source}")]
-    Io {
-        /// Of the socket.
-        path: PathBuf,
-        /// What the kernel says.
-        source: io::Error,
-    },
-}
+/// Messages that one client gets answered before others have their turn.
+const MESSAGES_PER_TURN: u32 = 32;
+/// How long a client may hold the seat without having negotiated, once another one wants it.
+const SILENCE: Duration = Duration::from_secs(1);
+/// How long to leave the listener alone after the host had no descriptor for a client.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// One function's vfio-user server.
 ///
-/// The event loop watches [`AsFd::as_fd`] for readability, level-triggered, and calls [`Self::on_ready`]. Descriptors behind it come and
-/// go without the loop noticing. After that it hands over the device's work: [`Self::dma_read`], [`Self::dma_write`],
-/// [`Self::irqs`]; and takes what has ended from [`Self::poll_dma`]. None of these block.
+/// The event loop owns the epoll instance of the [`Watcher`]. It takes each [`Token`](super::Token) there to [`Self::on_ready`],
+/// calls that again for [`Source::Client`] as long as [`Self::is_waiting`], and [`Self::resume`] when [`Self::next_deadline`]
+/// has come. After that it hands over the device's work: [`Self::dma_read`], [`Self::dma_write`], [`Self::irqs`]; and takes
+/// what has ended from [`Self::poll_dma`]. None of these block.
 #[derive(Debug)]
 pub struct Server {
-    path: PathBuf,
-    /// Device and inode of the socket file, to remove no other.
-    file: Option<(u64, u64)>,
-    listener: OwnedFd,
-    epoll: OwnedFd,
+    listener: Listener,
+    watcher: Watcher,
+    /// When to listen again, if the host could not accept.
+    paused: Option<Instant>,
     client: Option<Client>,
     connection: Connection,
     /// As registered with epoll.
     intx_unmask: Option<Arc<OwnedFd>>,
-    patience: u32,
+    waiting: bool,
 }
 
 #[derive(Debug)]
 struct Client {
     socket: OwnedFd,
+    since: Instant,
     /// As registered with epoll: whether output waits, instead of input.
     blocked: bool,
 }
 
 impl Server {
-    /// Listens at `path`, mode 0600. A socket file nobody listens at is replaced.
+    /// Serves who connects to `listener`.
     ///
     /// # Errors
-    /// [`BindError`]; a socket that is being served is left alone.
-    pub fn bind(path: &Path) -> Result<Self, BindError> {
-        let fail = |source: Errno| BindError::Io { path: path.to_owned(), source: source.into() };
-        let address = SocketAddrUnix::new(path).map_err(fail)?;
-        let listener = new_socket().map_err(fail)?;
-        // Before binding, so that the file never has another mode; the process's umask stays out of it.
-        fchmod(&listener, Mode::RUSR | Mode::WUSR).map_err(fail)?;
-        match bind(&listener, &address) {
-            Err(Errno::ADDRINUSE) => {
-                remove_stale(path, &address)?;
-                bind(&listener, &address).map_err(fail)?;
-            }
-            bound => bound.map_err(fail)?,
-        }
-        let file = lstat(path).ok().map(|stat| (stat.st_dev, stat.st_ino));
-        let server = Self::new(path.to_owned(), file, listener).map_err(fail)?;
-        listen(&server.listener, 8).map_err(fail)?;
-        Ok(server)
-    }
-
-    fn new(path: PathBuf, file: Option<(u64, u64)>, listener: OwnedFd) -> Result<Self, Errno> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, &listener, EventData::new_u64(0), EventFlags::IN)?;
+    /// The epoll instance takes no more descriptors.
+    pub fn new(listener: Listener, watcher: Watcher) -> Result<Self, Errno> {
+        watcher.add(&listener, Source::Listener, EventFlags::IN)?;
         Ok(Self {
-            path,
-            file,
             listener,
-            epoll,
+            watcher,
+            paused: None,
             client: None,
             connection: Connection::default(),
             intx_unmask: None,
-            patience: PATIENCE,
+            waiting: false,
         })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.listener.path()
     }
 
     /// Whether a client has negotiated a version.
@@ -119,17 +81,36 @@ impl Server {
         self.connection.is_negotiated()
     }
 
-    /// Does what can be done now: answers the messages that have arrived, accepts or refuses clients, notices that one left.
-    /// At most one read's worth of messages, so that several servers can share a thread.
-    pub fn on_ready(&mut self, device: &mut dyn Device) {
-        let busy = self.serve(device);
-        self.patience = self.patience.saturating_sub(1);
-        if !busy || self.patience == 0 {
-            self.patience = PATIENCE;
-            self.connection.irqs().poll_intx_unmask();
-            self.accept();
+    /// Does what can be done now: answers messages that have arrived, a bounded number of them, so that several servers can
+    /// share a thread; accepts or refuses a client; notices that one left.
+    pub fn on_ready(&mut self, source: Source, device: &mut dyn Device) {
+        match source {
+            Source::Client => self.serve(device),
+            Source::Listener => self.accept(device),
+            Source::IntxUnmask => self.connection.irqs().poll_intx_unmask(),
         }
         self.watch();
+    }
+
+    /// Whether messages that have been read wait for the client's next turn, of which no event will tell.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.waiting
+    }
+
+    /// When [`Self::resume`] is due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.paused
+    }
+
+    /// Listens again, if the pause is over.
+    pub fn resume(&mut self, now: Instant) {
+        if self.paused.is_some_and(|until| until <= now)
+            && self.watcher.modify(&self.listener, Source::Listener, EventFlags::IN).is_ok()
+        {
+            self.paused = None;
+        }
     }
 
     /// Client memory, for direct access.
@@ -162,6 +143,12 @@ impl Server {
         self.push();
     }
 
+    /// Gives up on all accesses: the device may not do DMA any more, and what has not left for the client does not leave.
+    pub fn abandon_dma(&mut self) {
+        self.connection.abandon_dma();
+        self.watch();
+    }
+
     /// The next access that has ended.
     pub fn poll_dma(&mut self) -> Option<DmaCompletion> {
         self.connection.poll_dma()
@@ -173,47 +160,45 @@ impl Server {
         self.watch();
     }
 
-    /// Whether anything arrived.
-    fn serve(&mut self, device: &mut dyn Device) -> bool {
-        match self.exchange(device) {
-            Ok(busy) => busy,
-            Err(errno) => {
-                if errno != Errno::PIPE {
-                    log::debug!("{}: client dropped: {errno}", self.path.display());
-                }
-                self.hang_up(device);
-                false
+    fn serve(&mut self, device: &mut dyn Device) {
+        self.waiting = false;
+        if let Err(errno) = self.exchange(device) {
+            if errno != Errno::PIPE {
+                log::debug!("{}: client dropped: {errno}", self.path().display());
             }
+            self.hang_up(device);
         }
     }
 
     /// # Errors
     /// EPIPE when the client is gone, EPROTO when it was sent away, else why the socket is broken.
-    fn exchange(&mut self, device: &mut dyn Device) -> Result<bool, Errno> {
+    fn exchange(&mut self, device: &mut dyn Device) -> Result<(), Errno> {
         if self.client.is_none() {
-            return Ok(false);
+            return Ok(());
         }
         self.flush()?;
-        self.handle(device)?;
-        if self.connection.chunk().is_some() {
-            return Ok(false);
+        let mut turns = MESSAGES_PER_TURN;
+        self.handle(device, &mut turns)?;
+        // What is left over comes first; and who does not take answers is not asked for questions.
+        if self.waiting || self.connection.chunk().is_some() {
+            return Ok(());
         }
-        let Some(client) = &self.client else { return Ok(false) };
+        let Some(client) = &self.client else { return Ok(()) };
         let (count, fds) = match receive(client.socket.as_fd(), self.connection.space()) {
-            Err(Errno::AGAIN) => return Ok(false),
+            Err(Errno::AGAIN) => return Ok(()),
             other => other?,
         };
         if count == 0 {
             return Err(Errno::PIPE);
         }
         self.connection.received(count, fds);
-        self.handle(device)?;
-        Ok(true)
+        self.handle(device, &mut turns)
     }
 
-    /// Answers the whole messages at hand, as long as the client takes the answers.
-    fn handle(&mut self, device: &mut dyn Device) -> Result<(), Errno> {
-        loop {
+    /// Answers the whole messages at hand, as long as the client takes the answers and its turn lasts.
+    fn handle(&mut self, device: &mut dyn Device, turns: &mut u32) -> Result<(), Errno> {
+        while *turns > 0 {
+            *turns -= 1;
             match self.connection.handle_next(device) {
                 Progress::Idle => return Ok(()),
                 Progress::Handled => self.flush()?,
@@ -223,6 +208,9 @@ impl Server {
                 }
             }
         }
+        // With output left, its going out is an event.
+        self.waiting = self.connection.chunk().is_none();
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), Errno> {
@@ -237,34 +225,48 @@ impl Server {
     }
 
     fn hang_up(&mut self, device: &mut dyn Device) {
+        self.waiting = false;
         if let Some(client) = self.client.take() {
-            // Closing alone would not do while the kernel still has another reference.
-            let _ = epoll::delete(&self.epoll, &client.socket);
+            self.watcher.remove(&client.socket);
         }
         self.connection.disconnect(device);
     }
 
     /// Takes a new client, or refuses it at once if there is one: it would wait for an answer that never comes.
-    fn accept(&mut self) {
-        // A client that has left is dealt with first; its successor must not be refused because of it. One that owes us its
-        // attention cannot be waited for, though: it may have closed only its sending side.
-        let blocked = self.connection.chunk().is_some();
-        while blocked || !self.client.as_ref().is_some_and(Client::has_left) {
-            let socket = match accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                Ok(socket) => socket,
-                Err(Errno::AGAIN) => return,
-                Err(Errno::INTR | Errno::CONNABORTED) => continue,
-                Err(errno) => {
-                    log::warn!("{}: cannot accept: {errno}", self.path.display());
-                    return;
+    fn accept(&mut self, device: &mut dyn Device) {
+        // A client that has left is dealt with first, by an event of its own: its successor must not be refused because of it.
+        // One that owes us its attention cannot be waited for, though: it may have closed only its sending side.
+        let owes = self.connection.chunk().is_some();
+        if !owes && self.client.as_ref().is_some_and(Client::has_left) {
+            return;
+        }
+        match self.listener.accept() {
+            Ok(socket) => self.seat(socket, device),
+            Err(Errno::AGAIN) => {}
+            Err(errno) => {
+                // It stays in the queue, and the listener ready: without a pause we would do nothing else.
+                log::warn!("{}: cannot accept: {errno}", self.path().display());
+                if self.watcher.modify(&self.listener, Source::Listener, EventFlags::empty()).is_ok() {
+                    self.paused = Some(Instant::now() + PAUSE);
                 }
-            };
-            if self.client.is_some() {
-                log::warn!("{}: refused a second client", self.path.display());
-            } else if epoll::add(&self.epoll, &socket, EventData::new_u64(1), EventFlags::IN).is_ok() {
-                self.client = Some(Client { socket, blocked: false });
             }
         }
+    }
+
+    fn seat(&mut self, socket: OwnedFd, device: &mut dyn Device) {
+        if let Some(client) = &self.client {
+            if self.is_connected() || client.since.elapsed() < SILENCE {
+                log::warn!("{}: refused a second client", self.path().display());
+                return;
+            }
+            log::warn!("{}: a client that said nothing gives way to another", self.path().display());
+            self.hang_up(device);
+        }
+        if let Err(errno) = self.watcher.add(&socket, Source::Client, EventFlags::IN) {
+            log::warn!("{}: cannot watch a client: {errno}", self.path().display());
+            return;
+        }
+        self.client = Some(Client { socket, since: Instant::now(), blocked: false });
     }
 
     /// Brings what epoll watches in line with what is awaited.
@@ -275,7 +277,7 @@ impl Server {
         {
             // A client that does not read its replies gets no further message read.
             let events = if blocked { EventFlags::OUT } else { EventFlags::IN };
-            if epoll::modify(&self.epoll, &client.socket, EventData::new_u64(1), events).is_ok() {
+            if self.watcher.modify(&client.socket, Source::Client, events).is_ok() {
                 client.blocked = blocked;
             }
         }
@@ -283,12 +285,13 @@ impl Server {
         if wanted.map(Arc::as_ptr) != self.intx_unmask.as_ref().map(Arc::as_ptr) {
             let wanted = wanted.cloned();
             if let Some(old) = self.intx_unmask.take() {
-                let _ = epoll::delete(&self.epoll, &old);
+                self.watcher.remove(&old);
             }
+            // By edge: its counter is the client's, who may keep it above zero for ever.
             if let Some(new) = &wanted
-                && let Err(errno) = epoll::add(&self.epoll, new, EventData::new_u64(2), EventFlags::IN)
+                && let Err(errno) = self.watcher.add(new, Source::IntxUnmask, EventFlags::IN | EventFlags::ET)
             {
-                log::warn!("{}: cannot watch the INTx unmask descriptor: {errno}", self.path.display());
+                log::warn!("{}: cannot watch the INTx unmask descriptor: {errno}", self.path().display());
             }
             self.intx_unmask = wanted;
         }
@@ -303,39 +306,5 @@ impl Client {
             && fds
                 .iter()
                 .any(|fd| fd.revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR))
-    }
-}
-
-impl AsFd for Server {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if self.file.is_some() && lstat(&self.path).ok().map(|stat| (stat.st_dev, stat.st_ino)) == self.file {
-            let _ = unlink(&self.path);
-        }
-    }
-}
-
-fn new_socket() -> Result<OwnedFd, Errno> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-}
-
-/// Removes a socket file whose server is gone.
-fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), BindError> {
-    let fail = |source: Errno| BindError::Io { path: path.to_owned(), source: source.into() };
-    let stat = lstat(path).map_err(fail)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
-        return Err(BindError::NotASocket(path.to_owned()));
-    }
-    match connect(new_socket().map_err(fail)?, address) {
-        Err(Errno::CONNREFUSED) => unlink(path).map_err(fail),
-        // EAGAIN is a full queue: somebody listens.
-        Ok(()) | Err(Errno::AGAIN) => Err(BindError::InUse(path.to_owned())),
-        Err(other) => Err(fail(other)),
     }
 }

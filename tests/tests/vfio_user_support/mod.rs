@@ -12,13 +12,15 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
-use tdispd::vfio_user::{Device, Errno, IrqKind, Mmap, MmapArea, Region, Server};
+use tdispd::vfio_user::{
+    Device, Errno, IrqKind, Listener, Mmap, MmapArea, Region, Server, Source, Token, Watcher,
+};
 use tdispd_proto::vfio_user::{Command, HEADER_SIZE, Header, RegionAccess, put_request};
 use tempfile::TempDir;
 use zerocopy::IntoBytes;
@@ -204,23 +206,24 @@ impl Host {
         let path = directory.path().join("function");
         let events = Arc::new(Mutex::new(Events::default()));
         let mut device = TestDevice::new(Arc::clone(&events));
-        let mut server = Server::bind(&path).unwrap();
+        let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC).unwrap());
+        let watcher = Watcher::new(Arc::clone(&epoll), 0);
+        let mut server = Server::new(Listener::bind(&path).unwrap(), watcher).unwrap();
         let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-        let stopped = stop.try_clone().unwrap();
+        epoll::add(&epoll, &stop, epoll::EventData::new_u64(u64::MAX), epoll::EventFlags::IN).unwrap();
         let thread = std::thread::spawn(move || {
-            use rustix::event::epoll;
-            let watch = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-            for (token, fd) in [(0, server.as_fd()), (1, stopped.as_fd())] {
-                epoll::add(&watch, fd, epoll::EventData::new_u64(token), epoll::EventFlags::IN).unwrap();
-            }
             let mut ready = Vec::with_capacity(4);
             loop {
-                epoll::wait(&watch, rustix::buffer::spare_capacity(&mut ready), None).unwrap();
+                let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+                let timeout = server.is_waiting().then_some(&now);
+                epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut ready), timeout).unwrap();
                 for event in ready.drain(..) {
-                    if event.data.u64() == 1 {
-                        return;
-                    }
-                    server.on_ready(&mut device);
+                    let Some(token) = Token::from_data(event.data.u64()) else { return };
+                    server.on_ready(token.source, &mut device);
+                    device.do_work(&mut server);
+                }
+                if server.is_waiting() {
+                    server.on_ready(Source::Client, &mut device);
                     device.do_work(&mut server);
                 }
             }

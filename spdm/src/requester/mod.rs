@@ -297,6 +297,13 @@ impl Requester {
     fn refused(&mut self, mut pending: Pending, error: &ErrorResponse<'_>) -> Result<Step, RequesterError> {
         let request = pending.request.code();
         let violation = |violation| RequesterError::Violation { request, violation };
+        // DSP0274 1.3 "L1/L2": every ERROR but this one begins them anew, on both sides, BUSY included.
+        if request == Code::GET_MEASUREMENTS
+            && error.code != ErrorCode::RESPONSE_NOT_READY
+            && let Some(connection) = &mut self.core.connection
+        {
+            connection.measurement_log = None;
+        }
         let (delay, turn) = match error.code {
             ErrorCode::BUSY => (self.core.config.busy_delay, Turn::Repeat),
             ErrorCode::RESPONSE_NOT_READY => {
@@ -326,11 +333,6 @@ impl Requester {
 
     /// What a final ERROR means for connection, session and logs.
     fn note_refusal(&mut self, request: &Request, code: ErrorCode) {
-        if let Some(connection) = &mut self.core.connection
-            && request.code() == Code::GET_MEASUREMENTS
-        {
-            connection.measurement_log = None;
-        }
         match code {
             // The responder ends a session whose record it could not open (DSP0277).
             ErrorCode::DECRYPT_ERROR if request.secured => self.core.session = None,

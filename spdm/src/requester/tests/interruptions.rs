@@ -183,8 +183,20 @@ fn a_refused_measurement_starts_the_log_again() {
     let (mut peer, mut requester) = identified();
     let query = |operation, signed_by| MeasurementQuery { operation, raw: false, signed_by };
     let mut driver = peer.drive(&mut requester);
+    driver.measurements(query(MeasurementOperation::Count, None)).unwrap();
     driver.transport().interject.push_back(error(ErrorCode::UNSPECIFIED, &[]));
     driver.measurements(query(MeasurementOperation::One(77), None)).unwrap_err();
+    driver.measurements(query(MeasurementOperation::All, Some(0))).unwrap();
+}
+
+/// Found with libspdm 3.6: BUSY is an error like any other to L1/L2, although the command goes on.
+#[test]
+fn a_busy_responder_forgets_the_measurements_before() {
+    let (mut peer, mut requester) = identified();
+    let query = |operation, signed_by| MeasurementQuery { operation, raw: false, signed_by };
+    let mut driver = peer.drive(&mut requester);
+    driver.measurements(query(MeasurementOperation::Count, None)).unwrap();
+    driver.transport().interject.push_back(error(ErrorCode::BUSY, &[]));
     driver.measurements(query(MeasurementOperation::All, Some(0))).unwrap();
 }
 

@@ -172,7 +172,12 @@ impl Peer {
         let code = Code(request[1]);
         self.seen.push(code);
         let mut out = match self.interject.pop_front() {
-            Some(response) => response,
+            Some(response) => {
+                if response[2] != ErrorCode::RESPONSE_NOT_READY.0 {
+                    self.l1l2 = None;
+                }
+                response
+            }
             None => self.respond(code, &request),
         };
         if secured {

@@ -1,5 +1,6 @@
 //! The command line of `tdispd`.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -10,8 +11,13 @@ use clap::Parser;
 pub struct Arguments {
     /// Unix socket on which a function waits for its vfio-user client; repeat it for more functions, the n-th
     /// is function n−1. Created with mode 0600, removed at the end.
-    #[arg(long = "socket", value_name = "PATH", required_unless_present = "print_config")]
+    #[arg(long = "socket", value_name = "PATH", required_unless_present_any = ["print_config", "spdm_socket"])]
     pub sockets: Vec<PathBuf>,
+
+    /// TCP address on which SPDM data objects are taken in spdm-emu's framing, as spdm_responder_emu does; a port alone
+    /// means 127.0.0.1. Without any --socket the device is configured as firmware would leave it, and SHUTDOWN ends it.
+    #[arg(long, value_name = "[IP:]PORT", value_parser = socket_address)]
+    pub spdm_socket: Option<SocketAddr>,
 
     /// TOML file that describes the device; without it, every socket is a test function with MSI-X.
     #[arg(long, value_name = "FILE")]
@@ -43,6 +49,10 @@ Examples:
   The same device without QEMU: walk it to RUN and use it, as a host would:
     tdispctl --vfio-user /tmp/f0 run
 
+  A responder for SPDM tools, and one of them:
+    tdispd --spdm-socket 2323 &
+    tdispctl --tcp 127.0.0.1:2323 run
+
   A configuration file to start from:
     tdispd --print-config > device.toml
 
@@ -50,6 +60,13 @@ Exit codes:
   0  ended by SIGTERM or SIGINT, sockets removed
   1  the host failed (a socket, memory); the message says where
   2  the command line or the configuration is wrong";
+
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(port) = text.parse() {
+        return Ok((Ipv4Addr::LOCALHOST, port).into());
+    }
+    text.parse().map_err(|_| "neither a port nor IP:PORT".into())
+}
 
 #[cfg(test)]
 mod tests {
@@ -67,5 +84,11 @@ mod tests {
         assert_eq!((parsed.sockets.len(), parsed.verbose), (2, 2));
         assert!(Arguments::try_parse_from(["tdispd"]).is_err());
         assert!(Arguments::try_parse_from(["tdispd", "--print-config"]).is_ok());
+        let address = |text| {
+            Some(Arguments::try_parse_from(["tdispd", "--spdm-socket", text]).ok()?.spdm_socket?.to_string())
+        };
+        assert_eq!(address("2323").as_deref(), Some("127.0.0.1:2323"));
+        assert_eq!(address("[::1]:5").as_deref(), Some("[::1]:5"));
+        assert_eq!(address("localhost:70000"), None);
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::doe::Malformed;
+use crate::spdm_socket::Silence;
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -98,6 +99,8 @@ pub struct Spdm {
     pub sessions: u16,
     /// Bytes of the largest SPDM message in one piece, 1024–65,535.
     pub transfer_size: u32,
+    /// What an object that gets no answer looks like on `--spdm-socket`: an `empty` frame, or `nothing`.
+    pub silence: Silence,
     /// What GET_MEASUREMENTS tells.
     #[serde(rename = "measurement")]
     pub measurements: Vec<Measurement>,
@@ -111,6 +114,7 @@ impl Default for Spdm {
             heartbeat_seconds: 0,
             sessions: 4,
             transfer_size: 4608,
+            silence: Silence::default(),
             measurements: vec![
                 Measurement::new(1, MeasurementKind::ImmutableRom, "tdispd boot code"),
                 Measurement::new(

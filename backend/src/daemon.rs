@@ -1,7 +1,7 @@
 //! One thread, one epoll loop: sockets, time, and the work that follows an access.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use epoll::{ControlOptions, Event, Events};
 
 use crate::device::{CONFIG_REGION, Device};
 use crate::function::{DmaError, DmaId, Work};
+use crate::spdm_socket::{SpdmSocket, Wish};
 use crate::vfio_user::{self, Errno, IrqKind, Listener, Region, Server, Source, Token, Watcher};
 
 /// Pieces of work that one function gets done before the others and the sockets have their turn again.
@@ -17,11 +18,14 @@ const WORK_PER_TURN: usize = 16;
 const DMA_PATIENCE: Duration = Duration::from_secs(5);
 /// Epoll data of the descriptor that says stop; no [`Token`] looks like this.
 const STOP: u64 = u64::MAX;
+/// Epoll data of the SPDM socket; no [`Token`] looks like this either.
+const SPDM: u64 = u64::MAX - 4;
 
 /// Everything that lives as long as the process.
 pub struct Daemon {
     device: Device,
     servers: Vec<Server>,
+    spdm: Option<SpdmSocket>,
     outstanding: Vec<Vec<(DmaId, Instant)>>,
     epoll: Arc<OwnedFd>,
     /// Watched by `epoll` for as long as it is open.
@@ -30,20 +34,29 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Serves `device`, function n on `listeners[n]`, until `stop` is readable.
+    /// Serves `device`, function n on `listeners[n]` and data objects on `spdm`, until `stop` is readable.
     ///
     /// # Errors
     /// The host has no epoll instance to give.
-    pub fn new(device: Device, listeners: Vec<Listener>, stop: OwnedFd) -> io::Result<Self> {
+    pub fn new(
+        device: Device,
+        listeners: Vec<Listener>,
+        spdm: Option<SpdmSocket>,
+        stop: OwnedFd,
+    ) -> io::Result<Self> {
         let epoll = Arc::new(rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC)?);
-        let event = Event::new(Events::EPOLLIN, STOP);
-        epoll::ctl(epoll.as_raw_fd(), ControlOptions::EPOLL_CTL_ADD, stop.as_raw_fd(), event)?;
+        for (fd, data) in
+            [(stop.as_fd(), STOP)].into_iter().chain(spdm.iter().map(|spdm| (spdm.as_fd(), SPDM)))
+        {
+            let event = Event::new(Events::EPOLLIN, data);
+            epoll::ctl(epoll.as_raw_fd(), ControlOptions::EPOLL_CTL_ADD, fd.as_raw_fd(), event)?;
+        }
         let servers = (0..)
             .zip(listeners)
             .map(|(number, listener)| Server::new(listener, Watcher::new(Arc::clone(&epoll), number)))
             .collect::<Result<Vec<_>, _>>()?;
         let outstanding = servers.iter().map(|_| Vec::new()).collect();
-        Ok(Self { device, servers, outstanding, epoll, _stop: stop, started: Instant::now() })
+        Ok(Self { device, servers, spdm, outstanding, epoll, _stop: stop, started: Instant::now() })
     }
 
     /// Serves until it is told to stop.
@@ -61,8 +74,15 @@ impl Daemon {
                 Err(error) => return Err(error),
             };
             for event in events.iter().take(ready) {
-                let Some(token) = Token::from_data(event.data) else { return Ok(()) };
-                self.serve(token.server as usize, token.source);
+                match Token::from_data(event.data) {
+                    Some(token) => self.serve(token.server as usize, token.source),
+                    None if event.data == SPDM => {
+                        if self.serve_spdm() == Wish::Shutdown && self.servers.is_empty() {
+                            return Ok(());
+                        }
+                    }
+                    None => return Ok(()),
+                }
             }
             more = self.turn();
         }
@@ -74,6 +94,16 @@ impl Daemon {
             server.on_ready(source, &mut Port { device: &mut self.device, function });
         }
         self.abandon();
+    }
+
+    /// One frame of the SPDM socket.
+    fn serve_spdm(&mut self) -> Wish {
+        let now = self.started.elapsed();
+        let Some(spdm) = &mut self.spdm else { return Wish::GoOn };
+        let device = &mut self.device;
+        let wish = spdm.on_ready(&mut |object, response| device.exchange(now, object, response));
+        self.abandon();
+        wish
     }
 
     /// Takes DMA back from the clients of functions that were stopped, before anyone hears that they were.

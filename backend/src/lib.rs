@@ -10,5 +10,6 @@ pub mod device;
 pub mod doe;
 pub mod function;
 pub mod pci;
+pub mod spdm_socket;
 pub mod state_dir;
 pub mod vfio_user;

@@ -11,6 +11,7 @@ use tdispd::cli::Arguments;
 use tdispd::config::Config;
 use tdispd::daemon::Daemon;
 use tdispd::device::{BuildError, Device};
+use tdispd::spdm_socket::SpdmSocket;
 use tdispd::vfio_user::Listener;
 
 /// The host failed.
@@ -45,18 +46,16 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Some(path) => Config::load(path).map_err(|error| usage(&error))?,
         None => Config::default(),
     };
-    // Printing needs no sockets: it shows one function, or those of the file.
-    let functions = if arguments.print_config && arguments.sockets.is_empty() {
-        config.functions.len().max(1)
-    } else {
-        arguments.sockets.len()
-    };
+    // Without sockets it is one function, or those of the file.
+    let functions =
+        if arguments.sockets.is_empty() { config.functions.len().max(1) } else { arguments.sockets.len() };
     let config = config.for_sockets(functions).map_err(|error| usage(&error))?;
     if arguments.print_config {
         print!("{}", config.to_toml().map_err(|error| host(&error))?);
         return Ok(());
     }
-    let device = Device::new(&config, arguments.state_dir.as_deref()).map_err(|error| match error {
+    let build = if arguments.sockets.is_empty() { Device::standalone } else { Device::new };
+    let device = build(&config, arguments.state_dir.as_deref()).map_err(|error| match error {
         BuildError::Config(_) => usage(&error),
         BuildError::State(_) | BuildError::Memory(_) | BuildError::Descriptor(_) => host(&error),
     })?;
@@ -66,14 +65,23 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         .map(|path| Listener::bind(path))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| host(&error))?;
+    let spdm = match arguments.spdm_socket {
+        Some(address) => {
+            let cannot = |error| host(&format!("--spdm-socket {address}: {error}"));
+            let socket = SpdmSocket::bind(address, config.spdm.silence).map_err(cannot)?;
+            log::info!("SPDM socket: waiting on {}", socket.address().map_err(cannot)?);
+            Some(socket)
+        }
+        None => None,
+    };
     raise_descriptor_limit();
     let stop = signals().map_err(|error| host(&error))?;
-    let mut daemon = Daemon::new(device, listeners, stop).map_err(|error| host(&error))?;
+    let mut daemon = Daemon::new(device, listeners, spdm, stop).map_err(|error| host(&error))?;
     for (number, path) in arguments.sockets.iter().enumerate() {
         log::info!("function {number}: waiting on {}", path.display());
     }
     daemon.run().map_err(|error| host(&error))?;
-    log::info!("ended by a signal");
+    log::info!("ended as asked");
     Ok(())
 }
 

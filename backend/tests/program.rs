@@ -1,11 +1,12 @@
 //! `tdispd` as its user meets it: exit codes, messages, sockets, shutdown.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 fn tdispd() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tdispd"));
@@ -26,7 +27,10 @@ fn failure(arguments: &[&str]) -> (i32, String) {
 
 /// A running device whose sockets are there.
 fn serve(sockets: &[&Path], more: &[&str]) -> Child {
-    let mut command = tdispd();
+    start(tdispd(), sockets, more)
+}
+
+fn start(mut command: Command, sockets: &[&Path], more: &[&str]) -> Child {
     for socket in sockets {
         command.arg("--socket").arg(socket);
     }
@@ -151,4 +155,84 @@ fn the_state_directory_keeps_the_certificates() {
     assert_eq!(code, 1);
     assert!(message.contains("another device") && message.contains("slot0"), "{message}");
     assert_eq!(chain(), first);
+}
+
+fn descriptors(child: &Child) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap().count()
+}
+
+/// Time on a processor so far, in ticks of 10 ms.
+fn ticks(child: &Child) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields.iter().skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
+}
+
+/// VERSION 0.0 without data, and whether it is answered.
+fn negotiates(stream: &mut UnixStream) -> bool {
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let request = [1, 0, 1, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    stream.write_all(&request).is_ok() && stream.read_exact(&mut [0; 20]).is_ok()
+}
+
+#[test]
+fn clients_that_come_and_go_leave_no_descriptors() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("f0");
+    let child = serve(&[&socket], &[]);
+    let before = descriptors(&child);
+    for _ in 0..100 {
+        assert!(negotiates(&mut UnixStream::connect(&socket).unwrap()));
+    }
+    // The last one may not have been missed yet.
+    assert!(descriptors(&child) <= before + 1);
+    assert_eq!(end(child, "-TERM"), 0);
+}
+
+#[test]
+fn a_host_without_descriptors_costs_no_processor_time_and_the_client_waits() {
+    let directory = tempfile::tempdir().unwrap();
+    let (first, second) = (directory.path().join("f0"), directory.path().join("f1"));
+    let child = serve(&[&first, &second], &[]);
+    let idle = descriptors(&child);
+    end(child, "-TERM");
+    // One descriptor more than it needs: for one client.
+    let mut limited = Command::new("sh");
+    limited.env_remove("RUST_LOG").stdin(Stdio::null());
+    let limit = format!("ulimit -n {}; exec \"$0\" \"$@\"", idle + 1);
+    limited.args(["-c", &limit, env!("CARGO_BIN_EXE_tdispd")]);
+    let child = start(limited, &[&first, &second], &[]);
+    let mut seated = UnixStream::connect(&first).unwrap();
+    assert!(negotiates(&mut seated));
+    let mut waits = UnixStream::connect(&second).unwrap();
+    let before = ticks(&child);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(ticks(&child) - before < 20, "it spins");
+    drop(seated);
+    assert!(negotiates(&mut waits), "its turn has come");
+    assert_eq!(end(child, "-TERM"), 0);
+}
+
+#[test]
+fn the_spdm_socket_answers_and_shutdown_ends_a_device_without_clients() {
+    use std::io::{Read, Write};
+    let mut child = tdispd().args(["--spdm-socket", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let line = lines.find(|line| line.contains("waiting on")).unwrap();
+    std::thread::spawn(move || lines.for_each(drop));
+    let address = line.rsplit(' ').next().unwrap();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    // GET_VERSION in a data object, in a frame.
+    let object = [1, 0, 1, 0, 3, 0, 0, 0, 0x10, 0x84, 0, 0];
+    let header = [0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 12];
+    stream.write_all(&[header, object].concat()).unwrap();
+    let mut answer = [0; 12 + 8 + 4];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[20..22], [0x10, 0x04], "VERSION");
+    let shutdown = [0, 0, 0xFF, 0xFE, 0, 0, 0, 2, 0, 0, 0, 0];
+    stream.write_all(&shutdown).unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest[rest.len() - 12..], shutdown);
+    assert!(child.wait().unwrap().success());
 }

@@ -37,7 +37,7 @@ impl Rig {
         let sockets: Vec<_> = (0..functions).map(|n| directory.path().join(format!("f{n}"))).collect();
         let listeners = sockets.iter().map(|path| Listener::bind(path).unwrap()).collect();
         let (stop, stopped) = UnixStream::pair().unwrap();
-        let mut daemon = Daemon::new(device, listeners, stopped.into()).unwrap();
+        let mut daemon = Daemon::new(device, listeners, None, stopped.into()).unwrap();
         let thread = std::thread::spawn(move || daemon.run().unwrap());
         Self { stop, thread: Some(thread), sockets, _directory: directory }
     }

@@ -10,8 +10,8 @@ use spdm::responder::{
 };
 use spdm::slot::Slots;
 use spdm::wire::Version;
-use tdisp::dsm::{CommandClear, Dsm, DsmConfig, SameValueWrite};
-use tdisp::ide::{IdeConfig, SecureOrder};
+use tdisp::dsm::{CommandClear, Dsm, DsmConfig, FunctionMatch, PortConfig, SameValueWrite};
+use tdisp::ide::{IdeConfig, SecureOrder, StreamControl, StreamIndex};
 
 use super::protocol::Protocol;
 use super::unit::{Unit, pci_parts};
@@ -19,6 +19,7 @@ use super::{Device, unit_regions};
 use crate::config::{Config, ConfigError, Curve, Kind, MeasurementKind, SecureOn, TeeSource};
 use crate::doe::Mailbox;
 use crate::function::{Function, TestFunction, TestFunctionConfig};
+use crate::pci::registers::{Command, header};
 use crate::pci::{Identity, Plan};
 use crate::state_dir::{self, StateError};
 
@@ -51,8 +52,34 @@ impl Device {
     /// # Errors
     /// A message that names the field, the file or the resource.
     pub fn new(config: &Config, state_dir: Option<&Path>) -> Result<Self, BuildError> {
+        Self::build(config, state_dir, dsm_config(config))
+    }
+
+    /// The same device for requesters that have only the SPDM socket and program no registers: it is as firmware would leave
+    /// it, its first IDE stream is enabled and the default one, the keys alone make it secure, there are eight port indices,
+    /// and any FUNCTION_ID means function 0.
+    ///
+    /// # Errors
+    /// As [`Device::new`].
+    pub fn standalone(config: &Config, state_dir: Option<&Path>) -> Result<Self, BuildError> {
+        let plugged = dsm_config(config);
+        let mut device = Self::build(
+            config,
+            state_dir,
+            DsmConfig {
+                function_match: FunctionMatch::Any,
+                ports: PortConfig { max_port_index: 7, ..plugged.ports },
+                ide: IdeConfig { secure_order: SecureOrder::WithoutEnable, ..plugged.ide },
+                ..plugged
+            },
+        )?;
+        device.play_firmware();
+        Ok(device)
+    }
+
+    fn build(config: &Config, state_dir: Option<&Path>, dsm: DsmConfig) -> Result<Self, BuildError> {
         let mut units = Vec::new();
-        let dsm = Dsm::new(dsm_config(config)).map_err(|error| ConfigError::value("tdisp", error))?;
+        let dsm = Dsm::new(dsm).map_err(|error| ConfigError::value("tdisp", error))?;
         for (number, function) in config.functions.iter().enumerate() {
             units.push(unit(config, number, function, dsm.config().ide.length())?);
         }
@@ -65,6 +92,32 @@ impl Device {
             protocol: Protocol::new(responder, dsm),
             response: Vec::new(),
         })
+    }
+}
+
+impl Device {
+    /// BARs at addresses of their own, memory and bus mastering on, the first selective stream enabled and default.
+    fn play_firmware(&mut self) {
+        const LOW: u64 = 0xC000_0000;
+        const HIGH: u64 = 0x80_0000_0000;
+        let (mut low, mut high) = (LOW, HIGH);
+        for unit in &mut self.units {
+            let bars: Vec<_> = unit.space.bar_addresses().map(|(bar, _)| bar).collect();
+            for bar in bars {
+                let next = if bar.wide { &mut high } else { &mut low };
+                let address = next.next_multiple_of(bar.size);
+                *next = address + bar.size;
+                let bytes = address.to_le_bytes();
+                unit.space.write(bar.offset(), bytes.get(..usize::from(bar.length())).unwrap_or_default());
+            }
+            let command = Command::new().with_memory_space(true).with_bus_master(true);
+            unit.space.write(header::COMMAND, &command.into_bits().to_le_bytes());
+        }
+        let control = self.protocol.dsm.config().ide.stream_control_offset(StreamIndex::Selective(0));
+        if let Some(offset) = control {
+            let enabled = StreamControl::new().with_enable(true).with_default_stream(true);
+            self.protocol.dsm.ide_write(offset, &enabled.into_bits().to_le_bytes());
+        }
     }
 }
 

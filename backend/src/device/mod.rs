@@ -136,10 +136,18 @@ impl Device {
     /// Answers the object that waits in the mailbox, if one does. Call after the reply to the write that set GO.
     pub fn run(&mut self, now: Duration) {
         let Some(request) = self.mailbox.take_request() else { return };
+        let mut response = core::mem::take(&mut self.response);
+        let answered = self.exchange(now, &request, &mut response);
+        self.mailbox.respond(request, answered.then_some(response.as_slice()));
+        self.response = response;
+    }
+
+    /// Answers an object that came past the mailbox, over a socket, into `response`; false means silence.
+    pub fn exchange(&mut self, now: Duration, object: &[u8], response: &mut Vec<u8>) -> bool {
         let views: Vec<FunctionView> = self.units.iter().map(Unit::view).collect();
-        let answered = self.protocol.answer(now, &request, &views, &mut self.response);
+        let answered = self.protocol.answer(now, object, &views, response);
         self.apply_effects();
-        self.mailbox.respond(request, answered.then_some(self.response.as_slice()));
+        answered
     }
 
     /// When [`Device::tick`] is due next.

@@ -10,13 +10,12 @@ mod streams;
 
 pub use keys::KeyState;
 pub use layout::{CAPABILITY_ID, IdeConfig, IdeConfigError, SecureOrder, StreamIndex};
+pub use registers::StreamControl;
 
 use crate::SessionId;
 use crate::wire::ide_km::{KeyMaterial, KeySlot};
 use layout::{AddressWord, Register};
-use registers::{
-    AddressAssociation1, Control, RidAssociation1, RidAssociation2, StreamControl, StreamStatus,
-};
+use registers::{AddressAssociation1, Control, RidAssociation1, RidAssociation2, StreamStatus};
 use streams::{SelectiveRegisters, Stream, Trigger};
 
 /// Why a secure stream is not secure any more.

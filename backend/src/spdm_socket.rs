@@ -1,0 +1,378 @@
+//! The TCP socket that speaks spdm-emu's framing: whole DOE data objects in, whole DOE data objects out, one client at a time.
+//!
+//! Everything that expects `spdm_responder_emu` can talk to it. Unlike that program it survives a client that vanishes, a
+//! frame that is too long and a transport it does not speak, and it takes no TDISP message in the clear.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use tdispd_proto::frame::{Command, Frame, Transport};
+
+const HELLO: &[u8] = b"Client Hello!\0";
+const HELLO_ANSWER: &[u8] = b"Server Hello!\0";
+
+/// What the client wants beyond an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Nothing.
+    GoOn,
+    /// SHUTDOWN was answered: spdm-emu would exit.
+    Shutdown,
+}
+
+/// What an object that gets no answer looks like on the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Silence {
+    /// A frame without payload: the client knows at once.
+    #[default]
+    Empty,
+    /// No frame: the client times out, if it can.
+    Nothing,
+}
+
+/// Answers one data object into the buffer; false means silence.
+pub type Exchange<'a> = dyn FnMut(&[u8], &mut Vec<u8>) -> bool + 'a;
+
+/// The listener and its client.
+#[derive(Debug)]
+pub struct SpdmSocket {
+    listener: TcpListener,
+    epoll: OwnedFd,
+    client: Option<Client>,
+    silence: Silence,
+    object: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Client {
+    stream: TcpStream,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    /// Close once `output` has left.
+    closing: bool,
+    /// Whether the epoll instance waits for room in the socket instead of bytes from it.
+    blocked: bool,
+}
+
+impl SpdmSocket {
+    /// Listens on `address`; port 0 lets the system choose one.
+    ///
+    /// # Errors
+    /// The address is in use or not this machine's.
+    pub fn bind(address: SocketAddr, silence: Silence) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &listener, EventData::new_u64(0), EventFlags::IN)?;
+        Ok(Self { listener, epoll, client: None, silence, object: Vec::new() })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves what is ready: at most one frame, so that others have their turn.
+    pub fn on_ready(&mut self, exchange: &mut Exchange<'_>) -> Wish {
+        let mut wish = Wish::GoOn;
+        match &mut self.client {
+            None => self.accept(),
+            Some(client) => match client.serve(self.silence, &mut self.object, exchange) {
+                Ok(found) => wish = found,
+                Err(error) => {
+                    log::debug!("SPDM socket: client dropped: {error}");
+                    client.closing = true;
+                    client.output.clear();
+                }
+            },
+        }
+        if self.client.as_ref().is_some_and(|client| client.closing && client.output.is_empty()) {
+            // Closing the stream takes it out of the epoll instance; whoever waits in the listener is next.
+            self.client = None;
+            log::info!("SPDM socket: client gone");
+            self.watch_listener(true);
+        }
+        if let Some(client) = &mut self.client {
+            client.watch(&self.epoll);
+        }
+        wish
+    }
+
+    fn accept(&mut self) {
+        match self.listener.accept() {
+            Ok((stream, peer)) => {
+                let prepared =
+                    stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).and_then(|()| {
+                        Ok(epoll::add(&self.epoll, &stream, EventData::new_u64(1), EventFlags::IN)?)
+                    });
+                if let Err(error) = prepared {
+                    log::warn!("SPDM socket: client from {peer} dropped: {error}");
+                    return;
+                }
+                log::info!("SPDM socket: client from {peer}");
+                self.watch_listener(false);
+                self.client = Some(Client {
+                    stream,
+                    input: Vec::new(),
+                    output: Vec::new(),
+                    closing: false,
+                    blocked: false,
+                });
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => log::warn!("SPDM socket: cannot accept: {error}"),
+        }
+    }
+
+    /// The next client waits in the listener's queue while there is one.
+    fn watch_listener(&self, on: bool) {
+        let events = if on { EventFlags::IN } else { EventFlags::empty() };
+        if let Err(errno) = epoll::modify(&self.epoll, &self.listener, EventData::new_u64(0), events) {
+            log::warn!("SPDM socket: cannot watch the listener: {errno}");
+        }
+    }
+}
+
+impl AsFd for SpdmSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+impl Client {
+    fn serve(
+        &mut self,
+        silence: Silence,
+        object: &mut Vec<u8>,
+        exchange: &mut Exchange<'_>,
+    ) -> io::Result<Wish> {
+        if !self.output.is_empty() {
+            self.flush()?;
+            return Ok(Wish::GoOn);
+        }
+        self.receive()?;
+        let frame = match Frame::parse(&self.input) {
+            Ok(Some((frame, length))) => {
+                Some((frame.command, self.answer(&frame, silence, object, exchange), length))
+            }
+            Ok(None) => None,
+            Err(oversize) => return Err(io::Error::new(io::ErrorKind::InvalidData, oversize)),
+        };
+        let Some((command, output, length)) = frame else { return Ok(Wish::GoOn) };
+        self.output = output?;
+        self.input.drain(..length);
+        self.flush()?;
+        match command {
+            Command::SHUTDOWN => {
+                self.closing = true;
+                Ok(Wish::Shutdown)
+            }
+            Command::CONTINUE => {
+                self.closing = true;
+                Ok(Wish::GoOn)
+            }
+            _ => Ok(Wish::GoOn),
+        }
+    }
+
+    /// The bytes that answer a frame.
+    fn answer(
+        &self,
+        frame: &Frame<'_>,
+        silence: Silence,
+        object: &mut Vec<u8>,
+        exchange: &mut Exchange<'_>,
+    ) -> io::Result<Vec<u8>> {
+        let (command, payload): (Command, &[u8]) = match frame.command {
+            Command::TEST if frame.payload == HELLO => (Command::TEST, HELLO_ANSWER),
+            Command::NORMAL if frame.transport == Transport::PCI_DOE => {
+                if exchange(frame.payload, object) {
+                    (Command::NORMAL, object.as_slice())
+                } else if silence == Silence::Empty {
+                    (Command::NORMAL, &[])
+                } else {
+                    return Ok(Vec::new());
+                }
+            }
+            Command::SHUTDOWN | Command::CONTINUE => (frame.command, &[]),
+            other => {
+                log::warn!(
+                    "SPDM socket: command {:#x} over transport {} refused",
+                    other.0,
+                    frame.transport.0
+                );
+                (Command::UNKNOWN, &[])
+            }
+        };
+        let mut bytes = Vec::new();
+        Frame { command, transport: frame.transport, payload }
+            .encode(&mut bytes)
+            .map_err(|oversize| io::Error::new(io::ErrorKind::InvalidData, oversize))?;
+        Ok(bytes)
+    }
+
+    /// Reads once; a frame is at most a few kilobytes, and no more than one is ever waited for.
+    fn receive(&mut self) -> io::Result<()> {
+        if matches!(Frame::parse(&self.input), Ok(Some(_)) | Err(_)) {
+            return Ok(());
+        }
+        let mut buffer = [0; 4096];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                self.input.extend(buffer.iter().take(count));
+                Ok(())
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self.stream.write(&self.output) {
+            Ok(count) => {
+                self.output.drain(..count);
+                Ok(())
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for room to write, or for bytes to read; for room at once if a whole frame is already here.
+    fn watch(&mut self, epoll: &OwnedFd) {
+        let blocked = !self.output.is_empty() || matches!(Frame::parse(&self.input), Ok(Some(_)));
+        if blocked != self.blocked {
+            let events = if blocked { EventFlags::OUT } else { EventFlags::IN };
+            match epoll::modify(epoll, &self.stream, EventData::new_u64(1), events) {
+                Ok(()) => self.blocked = blocked,
+                Err(errno) => {
+                    log::warn!("SPDM socket: cannot watch the client: {errno}");
+                    self.closing = true;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn frame(command: u32, transport: u32, payload: &[u8]) -> Vec<u8> {
+        let words = [command, transport, payload.len() as u32];
+        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    /// A socket whose objects come back reversed, and are met with silence when they begin with 0.
+    struct Peer {
+        socket: SpdmSocket,
+        wishes: Vec<Wish>,
+    }
+
+    impl Peer {
+        fn new(silence: Silence) -> Self {
+            Self {
+                socket: SpdmSocket::bind(([127, 0, 0, 1], 0).into(), silence).unwrap(),
+                wishes: Vec::new(),
+            }
+        }
+
+        fn connect(&self) -> TcpStream {
+            let stream = TcpStream::connect(self.socket.address().unwrap()).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            stream
+        }
+
+        /// Serves until nothing is ready any more.
+        fn serve(&mut self) {
+            loop {
+                let mut fds = [rustix::event::PollFd::new(&self.socket, rustix::event::PollFlags::IN)];
+                let soon = rustix::event::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+                if rustix::event::poll(&mut fds, Some(&soon)).unwrap() == 0 {
+                    return;
+                }
+                let wish = self.socket.on_ready(&mut |object, out| {
+                    out.clear();
+                    out.extend(object.iter().rev());
+                    object.first() != Some(&0)
+                });
+                self.wishes.push(wish);
+            }
+        }
+
+        fn ask(&mut self, stream: &mut TcpStream, request: &[u8]) -> Vec<u8> {
+            stream.write_all(request).unwrap();
+            self.serve();
+            stream.set_nonblocking(true).unwrap();
+            let mut answer = Vec::new();
+            let end = stream.read_to_end(&mut answer);
+            stream.set_nonblocking(false).unwrap();
+            assert!(end.is_ok() || end.unwrap_err().kind() == io::ErrorKind::WouldBlock);
+            answer
+        }
+    }
+
+    #[test]
+    fn frames_are_answered_as_spdm_emu_answers_them() {
+        let mut peer = Peer::new(Silence::Empty);
+        let mut stream = peer.connect();
+        for (request, answer) in [
+            (frame(0xDEAD, 2, HELLO), frame(0xDEAD, 2, HELLO_ANSWER)),
+            (frame(1, 2, &[1, 2, 3, 4]), frame(1, 2, &[4, 3, 2, 1])),
+            (frame(1, 2, &[0, 2, 3, 4]), frame(1, 2, &[])),
+            (frame(2, 2, &[1, 2]), frame(0xFFFF, 2, &[])),
+            (frame(0x8001, 2, &[0; 4]), frame(0xFFFF, 2, &[])),
+            (frame(1, 1, &[1, 2]), frame(0xFFFF, 1, &[])),
+            (frame(0x1234, 2, &[]), frame(0xFFFF, 2, &[])),
+        ] {
+            assert_eq!(peer.ask(&mut stream, &request), answer, "{request:02x?}");
+        }
+        // Two at once, and one in pieces.
+        let both = [frame(1, 2, &[1, 2]), frame(1, 2, &[3, 4])].concat();
+        assert_eq!(peer.ask(&mut stream, &both), [frame(1, 2, &[2, 1]), frame(1, 2, &[4, 3])].concat());
+        for byte in frame(1, 2, &[7, 8]).iter().take(13) {
+            assert_eq!(peer.ask(&mut stream, &[*byte]), b"");
+        }
+        assert_eq!(peer.ask(&mut stream, &[8]), frame(1, 2, &[8, 7]));
+        assert!(!peer.wishes.contains(&Wish::Shutdown));
+    }
+
+    #[test]
+    fn clients_follow_one_another() {
+        let mut peer = Peer::new(Silence::Nothing);
+        let mut first = peer.connect();
+        peer.serve();
+        let mut second = peer.connect();
+        assert_eq!(peer.ask(&mut second, &frame(1, 2, &[1])), b"", "one at a time");
+        assert_eq!(peer.ask(&mut first, &frame(1, 2, &[0])), b"", "silence");
+        assert_eq!(peer.ask(&mut first, &frame(0xFFFD, 2, &[])), frame(0xFFFD, 2, &[]));
+        peer.serve();
+        assert_eq!(peer.ask(&mut second, &[]), frame(1, 2, &[1]));
+        // A frame that is too long, and a client that vanishes in the middle of one.
+        second.write_all(&frame(1, 2, &[])[..8]).unwrap();
+        second.write_all(&[0xFF; 4]).unwrap();
+        peer.serve();
+        let mut third = peer.connect();
+        third.write_all(&[0; 5]).unwrap();
+        peer.serve();
+        drop(third);
+        peer.serve();
+        let mut fourth = peer.connect();
+        assert_eq!(peer.ask(&mut fourth, &frame(0xFFFE, 2, &[])), frame(0xFFFE, 2, &[]));
+        assert_eq!(peer.wishes.last(), Some(&Wish::Shutdown));
+    }
+}

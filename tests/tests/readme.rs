@@ -27,7 +27,8 @@ fn blocks(tag: &str) -> Vec<&'static str> {
 fn every_command_works() {
     let programs = Programs::build(Profile::Dev).unwrap();
     let directory = tempfile::tempdir().unwrap();
-    let mut script = String::from("set -euxo pipefail\ntrap 'kill $device; wait $device' EXIT\n");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let mut script = String::from("set -euxo pipefail\ntrap 'kill $(jobs -p); wait' EXIT\n");
     let mut commands = 0;
     for line in blocks("sh").iter().flat_map(|block| block.lines()) {
         if ELSEWHERE.contains(&line) {
@@ -37,13 +38,17 @@ fn every_command_works() {
         let line = line
             .replace("target/release/tdispd ", &format!("{} ", programs.tdispd.display()))
             .replace("target/release/tdispctl", &programs.tdispctl.display().to_string())
-            .replace("/tmp/tdispd-", &format!("{}/", directory.path().display()));
+            .replace("/tmp/tdispd-", &format!("{}/", directory.path().display()))
+            .replace("2323", &free);
         script.push_str(&line);
         if line.ends_with('&') {
             // A person is slower than a script.
-            script.push_str(
-                "\ndevice=$!\nfor _ in $(seq 100); do test -S \"$socket\" && break; sleep 0.1; done",
-            );
+            let ready = if line.contains("--spdm-socket") {
+                format!("(: </dev/tcp/127.0.0.1/{free}) 2>&-")
+            } else {
+                "test -S $socket".into()
+            };
+            script.push_str(&format!("\nfor _ in $(seq 100); do {ready} && break; sleep 0.1; done"));
         }
         script.push('\n');
     }

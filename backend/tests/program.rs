@@ -208,6 +208,7 @@ fn a_host_without_descriptors_costs_no_processor_time_and_the_client_waits() {
     let before = ticks(&child);
     std::thread::sleep(Duration::from_millis(1500));
     assert!(ticks(&child) - before < 20, "it spins");
+    assert_eq!(descriptors(&child), idle + 1, "no room for a second client");
     drop(seated);
     assert!(negotiates(&mut waits), "its turn has come");
     assert_eq!(end(child, "-TERM"), 0);

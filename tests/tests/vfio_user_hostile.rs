@@ -6,7 +6,7 @@ mod vfio_user_support;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::SealFlags;
 use tdispd::vfio_user::{BindError, Listener};
 use tdispd_proto::vfio_user::{
@@ -58,6 +58,9 @@ fn negotiation_that_fails_is_answered_and_ends_the_connection() {
         ("open brace", json("{")),
         ("open quote", json("\"")),
         ("capabilities are text", json(r#"{"capabilities":"23"}"#)),
+        ("too many descriptors", json(r#"{"capabilities":{"max_msg_fds":1025}}"#)),
+        ("migration is text", json(r#"{"capabilities":{"migration":"23"}}"#)),
+        ("page size is text", json(r#"{"capabilities":{"migration":{"pgsize":"foo"}}}"#)),
         ("max_msg_fds is text", json(r#"{"capabilities":{"max_msg_fds":"foo"}}"#)),
         ("max_msg_fds is negative", json(r#"{"capabilities":{"max_msg_fds":-1}}"#)),
         ("not UTF-8", [&[0; 4][..], b"{\"\xFF\":1}\0"].concat()),
@@ -130,7 +133,13 @@ fn offences() -> Vec<Offence> {
     add("unknown command", Command::new(999), vec![0], 0, EINVAL);
     add("command zero", Command::new(0), vec![], 0, EINVAL);
     add("a command of the server", C::DMA_READ, vec![0; 16], 0, EINVAL);
-    add("io fds", C::DEVICE_GET_REGION_IO_FDS, vec![0; 16], 0, ENOTSUP);
+    add("io fds: short", C::DEVICE_GET_REGION_IO_FDS, words(&[16, 0, 0]), 0, EINVAL);
+    add("io fds: argsz", C::DEVICE_GET_REGION_IO_FDS, words(&[15, 0, 0, 0]), 0, EINVAL);
+    add("io fds: huge argsz", C::DEVICE_GET_REGION_IO_FDS, words(&[MAX_DATA_XFER_SIZE + 1, 0, 0, 0]), 0, EINVAL);
+    add("io fds: flags", C::DEVICE_GET_REGION_IO_FDS, words(&[512, 1, 0, 0]), 0, EINVAL);
+    add("io fds: count", C::DEVICE_GET_REGION_IO_FDS, words(&[512, 0, 0, 1]), 0, EINVAL);
+    add("io fds: index", C::DEVICE_GET_REGION_IO_FDS, words(&[512, 0, 512, 0]), 0, EINVAL);
+    add("io fds: no region", C::DEVICE_GET_REGION_IO_FDS, words(&[512, 0, 8, 0]), 0, EINVAL);
     add("migration data", C::MIG_DATA_READ, vec![0; 8], 0, ENOTSUP);
 
     add("device info: short", C::DEVICE_GET_INFO, words(&[16, 0]), 0, EINVAL);
@@ -207,8 +216,9 @@ fn offences() -> Vec<Offence> {
     add("map: two descriptors", C::DMA_MAP, dma_map(32, 3, 0, 0x1000), 2, EINVAL);
     add("unmap: short", C::DMA_UNMAP, words(&[0, 0]), 0, EINVAL);
     add("unmap: argsz", C::DMA_UNMAP, dma_unmap(8, 0, 0x1000, 0x1000), 0, EINVAL);
-    add("unmap: unknown flags", C::DMA_UNMAP, dma_unmap(24, 4, 0x1000, 0x1000), 0, ENOTSUP);
-    add("unmap: dirty bitmap", C::DMA_UNMAP, dma_unmap(24, 1, 0x1000, 0x1000), 0, ENOTSUP);
+    add("unmap: huge argsz", C::DMA_UNMAP, dma_unmap(MAX_DATA_XFER_SIZE + 8, 0, 0x1000, 0x1000), 0, EINVAL);
+    add("unmap: unknown flags", C::DMA_UNMAP, dma_unmap(24, 4, 0x1000, 0x1000), 0, EINVAL);
+    add("unmap: dirty bitmap", C::DMA_UNMAP, dma_unmap(24, 1, 0x1000, 0x1000), 0, EINVAL);
     add("unmap: all and dirty", C::DMA_UNMAP, dma_unmap(24, 3, 0, 0), 0, EINVAL);
     add("unmap: all of a range", C::DMA_UNMAP, dma_unmap(24, 2, 0x1_0000, 0x1000), 0, EINVAL);
     add("unmap: wraps", C::DMA_UNMAP, dma_unmap(24, 0, 0x1000, u64::MAX), 0, EINVAL);
@@ -402,6 +412,27 @@ fn region_info_follows_argsz() {
 }
 
 #[test]
+fn no_part_of_a_region_has_a_descriptor() {
+    let host = Host::start();
+    let mut client = host.client();
+    for region in [0, 1] {
+        let ask = words(&[512, 0, region, 0]);
+        let reply = client.request_with_fds(Command::DEVICE_GET_REGION_IO_FDS, &ask, &[]).unwrap();
+        assert_eq!((reply.payload, reply.fds.len()), (words(&[16, 0, region, 0]), 0));
+    }
+}
+
+#[test]
+fn only_the_pin_says_that_it_can_be_masked() {
+    let host = Host::start();
+    let mut client = host.client();
+    for (index, flags) in [(0, 7), (1, 1), (2, 1), (3, 1), (4, 1)] {
+        let reply = client.request(Command::DEVICE_GET_IRQ_INFO, &words(&[32, 0, index, 0])).unwrap();
+        assert_eq!(reply[..12], words(&[16, flags, index]), "{index}");
+    }
+}
+
+#[test]
 fn interrupts_come_through_and_survive_churn() {
     let host = Host::start();
     let mut client = host.client();
@@ -582,6 +613,35 @@ fn a_second_client_is_refused_at_once_and_the_first_stays() {
         next.command(Command::DEVICE_RESET, &[], &[], false);
     }
     host.wait_for("all gone", |events| events.connected == 201 && events.disconnected == 201);
+}
+
+#[test]
+fn a_client_that_never_negotiates_gives_way_to_one_that_wants_its_seat() {
+    let host = Host::start();
+    let mut silent = host.connect();
+    silent.send(&header(1, 1, 64, 0), &[]);
+    host.connect().assert_closed("it may still be about to speak");
+    std::thread::sleep(Duration::from_millis(1200));
+    let mut next = host.client();
+    silent.assert_closed("silent");
+    std::thread::sleep(Duration::from_millis(1200));
+    host.connect().assert_closed("who has negotiated may be silent as long as it likes");
+    next.assert_alive("next");
+}
+
+#[test]
+fn an_unmask_descriptor_that_stays_readable_is_read_once_per_signal() {
+    let host = Host::start();
+    let mut client = host.client();
+    let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK | EventfdFlags::SEMAPHORE;
+    let unmask = eventfd(0, flags).unwrap();
+    let request = set_irqs(IrqKind::Intx, IrqAction::Unmask, IrqData::Eventfd, 0, 1);
+    client.request_with_fds(Command::DEVICE_SET_IRQS, &request, &[&unmask]).unwrap();
+    rustix::io::write(&unmask, &1000u64.to_ne_bytes()).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    client.assert_alive("meanwhile");
+    let left = (0..).take_while(|_| rustix::io::read(&unmask, &mut [0; 8]).is_ok()).count();
+    assert_eq!(left, 999);
 }
 
 #[test]

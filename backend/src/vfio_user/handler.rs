@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tdispd_proto::vfio_user::{
     Capabilities, Command, DecodeError, DeviceInfo, DmaMap, Header, IrqInfo, IrqKind, IrqSet, MAJOR,
-    MAX_DATA_XFER_SIZE, MINOR, RegionAccess, RegionInfo, RegionInfoReply, Request, Version, WriteMulti, abi,
+    MAX_DATA_XFER_SIZE, MINOR, RegionAccess, RegionInfo, RegionInfoReply, RegionIoFds, Request, Version,
+    WriteMulti, abi,
 };
 use zerocopy::IntoBytes;
 
@@ -71,6 +72,7 @@ impl Handler<'_> {
             }
             Request::DeviceInfo => self.device_info(header),
             Request::RegionInfo { argsz, index } => self.region_info(header, argsz, index)?,
+            Request::RegionIoFds { index } => self.region_io_fds(header, index)?,
             Request::IrqInfo { index } => self.irq_info(header, index)?,
             Request::SetIrqs(set) => {
                 self.set_irqs(&set, fds)?;
@@ -148,14 +150,25 @@ impl Handler<'_> {
         Ok(())
     }
 
+    /// No part of a region has a descriptor of its own: the list is empty, and EINVAL for a region that does not exist.
+    fn region_io_fds(&mut self, header: &Header, index: u32) -> Result<(), Errno> {
+        if self.region(index)?.size == 0 {
+            return Err(Errno::INVAL);
+        }
+        let argsz = size_of::<RegionIoFds>() as u32;
+        let none = RegionIoFds { argsz: argsz.into(), index: index.into(), ..RegionIoFds::default() };
+        self.out.reply(header, &[none.as_bytes()]);
+        Ok(())
+    }
+
     fn irq_info(&mut self, header: &Header, index: u32) -> Result<(), Errno> {
         let kind = IrqKind::from_index(index).ok_or(Errno::INVAL)?;
         // NORESIZE is left out on purpose: vectors may be armed one by one, and QEMU then does not re-arm all of them for each new one.
         let flags = abi::VFIO_IRQ_INFO_EVENTFD
             | match kind {
                 IrqKind::Intx => abi::VFIO_IRQ_INFO_MASKABLE | abi::VFIO_IRQ_INFO_AUTOMASKED,
-                IrqKind::Msi | IrqKind::Msix => abi::VFIO_IRQ_INFO_MASKABLE,
-                IrqKind::Err | IrqKind::Req => 0,
+                // As the kernel has it, although vectors can be masked here.
+                IrqKind::Msi | IrqKind::Msix | IrqKind::Err | IrqKind::Req => 0,
             };
         let info = IrqInfo {
             argsz: (size_of::<IrqInfo>() as u32).into(),

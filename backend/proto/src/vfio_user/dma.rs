@@ -5,7 +5,7 @@ use core::mem::size_of;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{DecodeError, abi};
+use super::{DecodeError, MAX_DATA_XFER_SIZE, abi};
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -109,11 +109,11 @@ impl DmaUnmap {
     /// Parses a payload.
     ///
     /// # Errors
-    /// [`DecodeError::Length`], [`DecodeError::Argsz`], [`DecodeError::Unsupported`] for flags other than ALL (dirty bitmaps among them),
-    /// [`DecodeError::Flags`] for ALL with another flag, [`DecodeError::Range`] for an empty or wrapping range and for ALL with a range.
+    /// [`DecodeError::Length`], [`DecodeError::Argsz`] for room that is too small or larger than any message,
+    /// [`DecodeError::Flags`] for flags other than ALL, [`DecodeError::Range`] for an empty or wrapping range and for ALL with a range.
     pub fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
         let raw = RawUnmap::ref_from_bytes(payload).map_err(|_| DecodeError::Length)?;
-        if (raw.argsz.get() as usize) < size_of::<RawUnmap>() {
+        if !(size_of::<RawUnmap>() as u32..=MAX_DATA_XFER_SIZE).contains(&raw.argsz.get()) {
             return Err(DecodeError::Argsz);
         }
         let (address, size) = (raw.address.get(), raw.size.get());
@@ -121,8 +121,8 @@ impl DmaUnmap {
             0 => check_range(address, size).map(|()| Self::Range { address, size }),
             abi::VFIO_DMA_UNMAP_FLAG_ALL if address == 0 && size == 0 => Ok(Self::All),
             abi::VFIO_DMA_UNMAP_FLAG_ALL => Err(DecodeError::Range),
-            flags if flags & abi::VFIO_DMA_UNMAP_FLAG_ALL != 0 => Err(DecodeError::Flags),
-            _ => Err(DecodeError::Unsupported),
+            // Dirty bitmaps among them: nobody has asked for dirty pages to be tracked.
+            _ => Err(DecodeError::Flags),
         }
     }
 

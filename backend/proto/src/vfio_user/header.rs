@@ -39,7 +39,7 @@ commands! {
     DEVICE_GET_INFO = 4;
     /// Size, flags and mappable areas of one region.
     DEVICE_GET_REGION_INFO = 5;
-    /// Sub-regions with an ioeventfd; not offered here.
+    /// Sub-regions with an ioeventfd; there are none here.
     DEVICE_GET_REGION_IO_FDS = 6;
     /// Count and flags of one interrupt type.
     DEVICE_GET_IRQ_INFO = 7;

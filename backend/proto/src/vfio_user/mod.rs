@@ -18,7 +18,9 @@ pub use device::{DeviceInfo, FeatureFlags, FeatureRequest, IrqInfo};
 pub use dma::{DmaAccess, DmaAccessReply, DmaMap, DmaUnmap};
 pub use header::{Command, HEADER_SIZE, Header, MessageType, put_error, put_reply, put_request};
 pub use irqs::{IrqAction, IrqData, IrqKind, IrqSet};
-pub use region::{MmapArea, RegionAccess, RegionInfo, RegionInfoReply, WriteMulti, WriteMultiEntry};
+pub use region::{
+    MmapArea, RegionAccess, RegionInfo, RegionInfoReply, RegionIoFds, WriteMulti, WriteMultiEntry,
+};
 pub use request::{DecodeError, Request};
 pub use version::{Capabilities, Version};
 

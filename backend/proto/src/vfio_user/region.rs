@@ -5,7 +5,7 @@ use core::mem::size_of;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{DecodeError, abi};
+use super::{DecodeError, MAX_DATA_XFER_SIZE, abi};
 
 /// The fixed part of DEVICE_GET_REGION_INFO, request and reply (`struct vfio_region_info`).
 #[derive(
@@ -150,6 +150,44 @@ impl RegionInfoReply {
             }
         }
         Ok(Self { info, areas })
+    }
+}
+
+/// DEVICE_GET_REGION_IO_FDS, request and the fixed part of the reply. Descriptions of sub-regions would follow in the reply.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct RegionIoFds {
+    /// Request: room for the reply's payload; reply: its full size. Bytes.
+    pub argsz: U32,
+    /// Zero.
+    pub flags: U32,
+    /// The region asked for.
+    pub index: U32,
+    /// Reply: number of sub-regions.
+    pub count: U32,
+}
+const _: () = assert!(size_of::<RegionIoFds>() == 16);
+
+impl RegionIoFds {
+    /// A request with room for the fixed part of the reply.
+    ///
+    /// # Errors
+    /// [`DecodeError::Length`] unless the payload is exactly the structure, [`DecodeError::Argsz`] for room that is too small
+    /// or larger than any message, [`DecodeError::Flags`] and [`DecodeError::Count`] for anything but zero there.
+    pub fn parse_request(payload: &[u8]) -> Result<Self, DecodeError> {
+        let request = Self::read_from_bytes(payload).map_err(|_| DecodeError::Length)?;
+        if !(size_of::<Self>() as u32..=MAX_DATA_XFER_SIZE).contains(&request.argsz.get()) {
+            return Err(DecodeError::Argsz);
+        }
+        if request.flags.get() != 0 {
+            return Err(DecodeError::Flags);
+        }
+        if request.count.get() != 0 {
+            return Err(DecodeError::Count);
+        }
+        Ok(request)
     }
 }
 

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::{
     Command, DeviceInfo, DmaMap, DmaUnmap, FeatureRequest, IrqInfo, IrqSet, MAX_DATA_XFER_SIZE, RegionAccess,
-    RegionInfo, Version, WriteMulti,
+    RegionInfo, RegionIoFds, Version, WriteMulti,
 };
 
 /// Why a payload cannot be used. Nothing of it has taken effect.
@@ -60,6 +60,11 @@ pub enum Request<'a> {
         /// The region.
         index: u32,
     },
+    /// DEVICE_GET_REGION_IO_FDS.
+    RegionIoFds {
+        /// The region.
+        index: u32,
+    },
     /// DEVICE_GET_IRQ_INFO.
     IrqInfo {
         /// The interrupt type; may be unknown.
@@ -106,6 +111,9 @@ impl<'a> Request<'a> {
                 let info = RegionInfo::parse_request(payload)?;
                 Self::RegionInfo { argsz: info.argsz.get(), index: info.index.get() }
             }
+            Command::DEVICE_GET_REGION_IO_FDS => {
+                Self::RegionIoFds { index: RegionIoFds::parse_request(payload)?.index.get() }
+            }
             Command::DEVICE_GET_IRQ_INFO => {
                 Self::IrqInfo { index: IrqInfo::parse_request(payload)?.index.get() }
             }
@@ -113,7 +121,7 @@ impl<'a> Request<'a> {
             Command::DEVICE_RESET if payload.is_empty() => Self::Reset,
             Command::DEVICE_RESET => return Err(DecodeError::Length),
             Command::DEVICE_FEATURE => Self::Feature(FeatureRequest::parse(payload)?),
-            Command::DEVICE_GET_REGION_IO_FDS | Command::MIG_DATA_READ | Command::MIG_DATA_WRITE => {
+            Command::MIG_DATA_READ | Command::MIG_DATA_WRITE => {
                 return Err(DecodeError::Unsupported);
             }
             _ => return Err(DecodeError::Command),

@@ -56,6 +56,12 @@ fn samples() -> Vec<Sample> {
             true,
         ),
         sample(
+            Command::DEVICE_GET_REGION_IO_FDS,
+            "00020000 00000000 02000000 00000000",
+            Request::RegionIoFds { index: 2 },
+            false,
+        ),
+        sample(
             Command::DEVICE_GET_IRQ_INFO,
             "10000000 00000000 03000000 00000000",
             Request::IrqInfo { index: 3 },
@@ -134,6 +140,7 @@ fn encoders_write_the_golden_bytes() {
             Request::Version(_)
             | Request::DeviceInfo
             | Request::RegionInfo { .. }
+            | Request::RegionIoFds { .. }
             | Request::IrqInfo { .. }
             | Request::RegionWrite(..)
             | Request::Reset
@@ -195,8 +202,9 @@ fn flags_and_ranges_of_dma_are_checked() {
     assert_eq!(unmap(8, 0, 0, 4096), Err(DecodeError::Argsz));
     assert_eq!(unmap(24, 0, 0, 0), Err(DecodeError::Range));
     assert_eq!(unmap(24, 0, 4096, u64::MAX), Err(DecodeError::Range));
-    assert_eq!(unmap(24, 1, 0, 4096), Err(DecodeError::Unsupported));
-    assert_eq!(unmap(24, 4, 0, 4096), Err(DecodeError::Unsupported));
+    assert_eq!(unmap((1 << 20) + 8, 0, 0, 4096), Err(DecodeError::Argsz));
+    assert_eq!(unmap(24, 1, 0, 4096), Err(DecodeError::Flags));
+    assert_eq!(unmap(24, 4, 0, 4096), Err(DecodeError::Flags));
     assert_eq!(unmap(24, 3, 0, 0), Err(DecodeError::Flags));
     assert_eq!(unmap(24, 2, 0x1_0000, 4096), Err(DecodeError::Range));
     assert_eq!(unmap(24, 2, 0, 0), Ok(()));
@@ -270,6 +278,7 @@ fn version_data_may_be_absent_empty_or_strange() {
         &b""[..],
         b"{}\0",
         b"{\"capabilities\":{}}\0",
+        b"{\"capabilities\":{\"migration\":{\"pgsize\":4096,\"max_bitmap_size\":268435456}}}\0",
         b"{\"x\":[1],\"capabilities\":{\"migration\":{\"pgsize\":4096}}}\0",
     ] {
         assert_eq!(parse(legal), Ok(Capabilities::default()), "{}", String::from_utf8_lossy(legal));
@@ -283,7 +292,10 @@ fn version_data_may_be_absent_empty_or_strange() {
         b"{\"capabilities\":\"23\"}\0",
         b"{\"capabilities\":{\"max_msg_fds\":\"foo\"}}\0",
         b"{\"capabilities\":{\"max_msg_fds\":-1}}\0",
+        b"{\"capabilities\":{\"max_msg_fds\":1025}}\0",
         b"{\"capabilities\":{\"write_multiple\":1}}\0",
+        b"{\"capabilities\":{\"migration\":\"23\"}}\0",
+        b"{\"capabilities\":{\"migration\":{\"pgsize\":\"foo\"}}}\0",
         b"\xFF\xFF\0",
     ] {
         assert_eq!(parse(illegal), Err(DecodeError::VersionData), "{}", String::from_utf8_lossy(illegal));

@@ -8,6 +8,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{DecodeError, MAX_DATA_XFER_SIZE, MAX_DMA_MAPS, MAX_MSG_FDS};
 
+/// Most descriptors a peer may claim to take with one message; the kernel carries fewer, so that more is a mistake.
+const MAX_CLAIMED_FDS: u64 = 1024;
+
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct RawVersion {
@@ -56,6 +59,13 @@ struct VersionData {
     capabilities: Capabilities,
 }
 
+/// Whether what a peer says of migration makes sense. It is not offered here, and nothing of it is kept.
+fn migration_makes_sense(text: &[u8]) -> bool {
+    let Ok(data) = serde_json::from_slice::<serde_json::Value>(text) else { return false };
+    let Some(migration) = data.pointer("/capabilities/migration") else { return true };
+    migration.is_object() && migration.get("pgsize").is_none_or(serde_json::Value::is_u64)
+}
+
 /// The payload of VERSION, request and reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
@@ -72,7 +82,7 @@ impl Version {
     ///
     /// # Errors
     /// [`DecodeError::Length`] without the two numbers, [`DecodeError::VersionData`] for text that is not
-    /// NUL-terminated JSON of the right types.
+    /// NUL-terminated JSON of the right types, or claims more descriptors than a message can carry.
     pub fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
         let (raw, data) = RawVersion::ref_from_prefix(payload).map_err(|_| DecodeError::Length)?;
         let capabilities = if data.is_empty() {
@@ -80,6 +90,10 @@ impl Version {
         } else {
             let text = data.strip_suffix(&[0]).ok_or(DecodeError::VersionData)?;
             let data: VersionData = serde_json::from_slice(text).map_err(|_| DecodeError::VersionData)?;
+            let too_many = data.capabilities.max_msg_fds.is_some_and(|fds| fds > MAX_CLAIMED_FDS);
+            if too_many || !migration_makes_sense(text) {
+                return Err(DecodeError::VersionData);
+            }
             data.capabilities
         };
         Ok(Self { major: raw.major.get(), minor: raw.minor.get(), capabilities })

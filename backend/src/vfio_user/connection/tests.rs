@@ -258,3 +258,47 @@ fn memory_taken_back_between_chunks_ends_the_access() {
     }
     assert_eq!(rig.connection.poll_dma().unwrap().result, Err(DmaError::Unmapped(0x1_1000)));
 }
+
+#[test]
+fn data_of_abandoned_accesses_does_not_leave_any_more() {
+    const SECRET: u8 = 0x5E;
+    let write = |rig: &mut Rig| {
+        rig.map_remote();
+        rig.connection.dma_write(1, 0x1000, vec![SECRET; 1000]);
+    };
+    // Nothing of it has left: it never was.
+    let mut rig = Rig::new();
+    write(&mut rig);
+    rig.connection.abandon_dma();
+    assert!(rig.take().is_empty());
+    // Behind a reply that waits: the reply alone is left.
+    let mut rig = Rig::new();
+    rig.map_remote();
+    rig.send(Command::REGION_READ, RegionAccess::new(0, 0, 4).as_bytes());
+    rig.connection.sent(5);
+    rig.connection.dma_write(1, 0x1000, vec![SECRET; 1000]);
+    rig.connection.cancel_dma(1);
+    rig.connection.dma_write(2, 0x1000, vec![SECRET; 1000]);
+    rig.connection.abandon_dma();
+    assert_eq!(rig.take().len(), HEADER_SIZE + 16 + 4 - 5);
+    // Some of it has: the client waits for the rest, and gets zeroes.
+    for left in [1, HEADER_SIZE + 16, HEADER_SIZE + 16 + 1, HEADER_SIZE + 16 + 999] {
+        let mut rig = Rig::new();
+        write(&mut rig);
+        let mut message = rig.connection.chunk().unwrap().bytes[..left].to_vec();
+        rig.connection.sent(left);
+        rig.connection.abandon_dma();
+        rig.connection.dma_read(2, 0x1000, 4);
+        let rest = rig.take();
+        let data = HEADER_SIZE + 16;
+        assert!(
+            rest[data.saturating_sub(left)..HEADER_SIZE + 16 + 1000 - left].iter().all(|byte| *byte == 0)
+        );
+        message.extend(rest);
+        let header = Header::parse(&message).unwrap();
+        assert_eq!((header.command, header.message_size.get()), (Command::DMA_WRITE, data as u32 + 1000));
+        let next = Header::parse(&message[data + 1000..]).unwrap();
+        assert_eq!(next.command, Command::DMA_READ, "the stream keeps its step");
+        assert_eq!(rig.connection.poll_dma(), None);
+    }
+}

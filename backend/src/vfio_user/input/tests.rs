@@ -127,3 +127,29 @@ fn sizes_are_judged_by_the_header_alone() {
     assert!(matches!(input.next(), Next::Undersize(_)));
     assert_eq!(take(&mut input), [(MAP, 0)], "the step is kept");
 }
+
+/// Whose descriptors are whose is found by walking over messages: of small ones there must never be many.
+#[test]
+fn a_large_message_makes_no_room_for_many_small_ones() {
+    let mut input = Input::default();
+    let bytes = message(Command::REGION_WRITE, MAX_MESSAGE_SIZE as usize - HEADER_SIZE);
+    give(&mut input, &bytes, 0);
+    let Next::Message(..) = input.next() else { panic!("a whole message") };
+    // One byte of another keeps the large buffer.
+    input.start = 0;
+    input.end = 1;
+    input.buffer[0] = 1;
+    assert_eq!(input.buffer.len(), MAX_MESSAGE_SIZE as usize);
+    assert_eq!(input.space().len(), INITIAL);
+}
+
+#[test]
+fn descriptors_that_nobody_keeps_cost_nothing() {
+    let mut input = Input::default();
+    for byte in message(IRQS, 4096) {
+        input.space()[0] = byte;
+        input.received(1, Fds { fds: Vec::new(), truncated: true });
+    }
+    assert_eq!(input.batches.len(), 1);
+    assert_eq!(take(&mut input), [(IRQS, -1)]);
+}

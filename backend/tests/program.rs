@@ -157,8 +157,9 @@ fn the_state_directory_keeps_the_certificates() {
     assert_eq!(chain(), first);
 }
 
-fn descriptors(child: &Child) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap().count()
+fn descriptors(child: &Child) -> Vec<usize> {
+    let open = std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
+    open.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
 }
 
 /// Time on a processor so far, in ticks of 10 ms.
@@ -180,12 +181,15 @@ fn clients_that_come_and_go_leave_no_descriptors() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("f0");
     let child = serve(&[&socket], &[]);
-    let before = descriptors(&child);
-    for _ in 0..100 {
-        assert!(negotiates(&mut UnixStream::connect(&socket).unwrap()));
+    let before = descriptors(&child).len();
+    let mut served = 0;
+    // A test beside this one that starts a program holds copies of our sockets for a moment: whoever comes then is refused.
+    for _ in 0..200 {
+        served += usize::from(negotiates(&mut UnixStream::connect(&socket).unwrap()));
     }
+    assert!(served >= 100, "{served}");
     // The last one may not have been missed yet.
-    assert!(descriptors(&child) <= before + 1);
+    assert!(descriptors(&child).len() <= before + 1);
     assert_eq!(end(child, "-TERM"), 0);
 }
 
@@ -196,10 +200,11 @@ fn a_host_without_descriptors_costs_no_processor_time_and_the_client_waits() {
     let child = serve(&[&first, &second], &[]);
     let idle = descriptors(&child);
     end(child, "-TERM");
-    // One descriptor more than it needs: for one client.
+    // One descriptor more than it needs: for one client. The limit is one of numbers, and whoever runs us may leave us high ones.
+    let low = idle.iter().filter(|number| **number <= idle.len()).count();
     let mut limited = Command::new("sh");
     limited.env_remove("RUST_LOG").stdin(Stdio::null());
-    let limit = format!("ulimit -n {}; exec \"$0\" \"$@\"", idle + 1);
+    let limit = format!("ulimit -n {}; exec \"$0\" \"$@\"", low + 1);
     limited.args(["-c", &limit, env!("CARGO_BIN_EXE_tdispd")]);
     let child = start(limited, &[&first, &second], &[]);
     let mut seated = UnixStream::connect(&first).unwrap();
@@ -208,7 +213,8 @@ fn a_host_without_descriptors_costs_no_processor_time_and_the_client_waits() {
     let before = ticks(&child);
     std::thread::sleep(Duration::from_millis(1500));
     assert!(ticks(&child) - before < 20, "it spins");
-    assert_eq!(descriptors(&child), idle + 1, "no room for a second client");
+    let (now, one_client) = (descriptors(&child).len(), idle.len() + 1);
+    assert_eq!(now, one_client, "no room for a second client");
     drop(seated);
     assert!(negotiates(&mut waits), "its turn has come");
     assert_eq!(end(child, "-TERM"), 0);

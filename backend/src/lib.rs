@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod device;
 pub mod doe;
 pub mod function;
+pub mod log_limit;
 pub mod pci;
 pub mod spdm_socket;
 pub mod state_dir;

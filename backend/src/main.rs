@@ -11,6 +11,7 @@ use tdispd::cli::Arguments;
 use tdispd::config::Config;
 use tdispd::daemon::Daemon;
 use tdispd::device::{BuildError, Device};
+use tdispd::log_limit::Limited;
 use tdispd::spdm_socket::SpdmSocket;
 use tdispd::vfio_user::Listener;
 
@@ -29,13 +30,22 @@ fn main() -> ExitCode {
         1 => "debug",
         _ => "trace",
     };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+    start_log(level);
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure(message, code)) => {
             eprintln!("tdispd: {message}");
             ExitCode::from(code)
         }
+    }
+}
+
+/// RUST_LOG has the last word.
+fn start_log(level: &str) {
+    let logger = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).build();
+    let most = logger.filter();
+    if log::set_boxed_logger(Box::new(Limited::new(logger))).is_ok() {
+        log::set_max_level(most);
     }
 }
 

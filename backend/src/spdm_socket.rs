@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use tdispd_proto::frame::{Command, Frame, Transport};
 
@@ -66,7 +67,8 @@ impl SpdmSocket {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, &listener, EventData::new_u64(0), EventFlags::IN)?;
+        // Edge-triggered: a client that has to wait, or cannot be accepted for want of descriptors, makes no noise.
+        epoll::add(&epoll, &listener, EventData::new_u64(0), EventFlags::IN | EventFlags::ET)?;
         Ok(Self { listener, epoll, client: None, silence, object: Vec::new() })
     }
 
@@ -80,6 +82,9 @@ impl SpdmSocket {
 
     /// Serves what is ready: at most one frame, so that others have their turn.
     pub fn on_ready(&mut self, exchange: &mut Exchange<'_>) -> Wish {
+        // Takes the listener's edge, which would otherwise stand in the epoll instance for ever.
+        let mut events = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 2];
+        let _ = epoll::wait(&self.epoll, &mut events, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
         let mut wish = Wish::GoOn;
         match &mut self.client {
             None => self.accept(),
@@ -96,7 +101,7 @@ impl SpdmSocket {
             // Closing the stream takes it out of the epoll instance; whoever waits in the listener is next.
             self.client = None;
             log::info!("SPDM socket: client gone");
-            self.watch_listener(true);
+            self.accept();
         }
         if let Some(client) = &mut self.client {
             client.watch(&self.epoll);
@@ -116,7 +121,6 @@ impl SpdmSocket {
                     return;
                 }
                 log::info!("SPDM socket: client from {peer}");
-                self.watch_listener(false);
                 self.client = Some(Client {
                     stream,
                     input: Vec::new(),
@@ -127,14 +131,6 @@ impl SpdmSocket {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => log::warn!("SPDM socket: cannot accept: {error}"),
-        }
-    }
-
-    /// The next client waits in the listener's queue while there is one.
-    fn watch_listener(&self, on: bool) {
-        let events = if on { EventFlags::IN } else { EventFlags::empty() };
-        if let Err(errno) = epoll::modify(&self.epoll, &self.listener, EventData::new_u64(0), events) {
-            log::warn!("SPDM socket: cannot watch the listener: {errno}");
         }
     }
 }
@@ -301,7 +297,7 @@ mod tests {
         fn serve(&mut self) {
             loop {
                 let mut fds = [rustix::event::PollFd::new(&self.socket, rustix::event::PollFlags::IN)];
-                let soon = rustix::event::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+                let soon = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
                 if rustix::event::poll(&mut fds, Some(&soon)).unwrap() == 0 {
                     return;
                 }

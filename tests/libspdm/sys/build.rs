@@ -59,10 +59,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-env-changed=LIBSPDM_SRC");
     println!("cargo::rerun-if-changed=c");
     println!("cargo::rerun-if-changed=build.rs");
-    let root = std::env::var_os("LIBSPDM_SRC")
-        .map(PathBuf::from)
-        .ok_or("LIBSPDM_SRC is not set: run ci/interop, or eval \"$(qemu-config/testbed --libspdm)\" and export it")?;
-    let openssl = std::env::var_os("DEP_OPENSSL_INCLUDE").ok_or("openssl-sys does not say where its headers are")?;
+    let root = std::env::var_os("LIBSPDM_SRC").map(PathBuf::from).ok_or(
+        "LIBSPDM_SRC is not set: run ci/interop, or eval \"$(qemu-config/testbed --libspdm)\" and export it",
+    )?;
+    let openssl =
+        std::env::var_os("DEP_OPENSSL_INCLUDE").ok_or("openssl-sys does not say where its headers are")?;
     println!("cargo::rustc-env=LIBSPDM_KEYS={}", root.join("unit_test/sample_key").display());
 
     let mut build = cc::Build::new();

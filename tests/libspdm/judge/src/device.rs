@@ -5,8 +5,8 @@ use std::time::Duration;
 use spdm::crypto::{HashAlgorithm, RingProvider};
 use spdm::doe::{Object, ObjectType};
 use spdm::responder::{
-    Answer, Capability, Measurement, MeasurementValue, Responder, ResponderConfig, VendorAnswer, VendorHandler,
-    VendorRequest,
+    Answer, Capability, Measurement, MeasurementValue, Responder, ResponderConfig, VendorAnswer,
+    VendorHandler, VendorRequest,
 };
 use spdm::slot::Slots;
 

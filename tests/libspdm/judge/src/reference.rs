@@ -70,8 +70,7 @@ impl Reference {
         sys::initialise();
         let (device, root) = (Box::into_raw(Box::new(device)), root.to_vec());
         // SAFETY: the device and the root outlive the peer, see `drop`.
-        let peer =
-            unsafe { sys::ref_requester(config, root.as_ptr(), root.len(), exchange, device.cast()) };
+        let peer = unsafe { sys::ref_requester(config, root.as_ptr(), root.len(), exchange, device.cast()) };
         assert!(!peer.is_null(), "libspdm refuses {config:?}");
         // SAFETY: a peer that was just made.
         let context = unsafe { sys::ref_context(peer) };
@@ -108,9 +107,8 @@ impl Reference {
         let (mut chain, mut size) = (vec![0; ROOM], ROOM);
         let id = pointer(session.as_ref());
         // SAFETY: see above.
-        let status = unsafe {
-            sys::libspdm_get_certificate(self.context, id, slot, &mut size, chain.as_mut_ptr())
-        };
+        let status =
+            unsafe { sys::libspdm_get_certificate(self.context, id, slot, &mut size, chain.as_mut_ptr()) };
         self.check("certificate", status);
         chain.truncate(size);
         chain
@@ -128,7 +126,13 @@ impl Reference {
     }
 
     /// GET_MEASUREMENTS; `attributes` bit 0 asks for a signature.
-    pub fn measurements(&mut self, session: Option<u32>, attributes: u8, operation: u8, slot: u8) -> Measured {
+    pub fn measurements(
+        &mut self,
+        session: Option<u32>,
+        attributes: u8,
+        operation: u8,
+        slot: u8,
+    ) -> Measured {
         let mut measured = Measured { changed: 0xEE, blocks: 0, record: vec![0; ROOM] };
         let mut size = u32::try_from(ROOM).unwrap();
         let id = pointer(session.as_ref());
@@ -196,7 +200,8 @@ impl Reference {
 
     /// VENDOR_DEFINED_REQUEST under PCI-SIG's name: the payload of the answer.
     pub fn vendor(&mut self, session: Option<u32>, request: &[u8]) -> Vec<u8> {
-        let (mut standard, mut id_length, mut vendor, mut size) = (0, 8, [0; 8], u16::try_from(ROOM).unwrap());
+        let (mut standard, mut id_length, mut vendor, mut size) =
+            (0, 8, [0; 8], u16::try_from(ROOM).unwrap());
         let mut response = vec![0; ROOM];
         let id = pointer(session.as_ref());
         // SAFETY: see above.

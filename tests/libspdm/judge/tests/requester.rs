@@ -43,13 +43,10 @@ impl Run<'_> {
 
     fn measure(&mut self, operation: MeasurementOperation, raw: bool, signed: bool) -> MeasurementReport {
         let query = MeasurementQuery { operation, raw, signed_by: signed.then_some(0) };
-        match self.run(Command::Measurements(query)) {
-            Reply::Measurements(report) => {
-                assert_eq!(report.signed.is_some(), signed);
-                report
-            }
-            other => panic!("{other:?}"),
-        }
+        let reply = self.run(Command::Measurements(query));
+        let Reply::Measurements(report) = reply else { panic!("{reply:?}") };
+        assert_eq!(report.signed.is_some(), signed);
+        report
     }
 
     fn measure_all(&mut self, hashed: bool) {
@@ -81,18 +78,13 @@ impl Run<'_> {
     }
 
     fn session(&mut self, summary: SummaryType, end_on_update: bool, case: &Case) {
-        match self.run(Command::StartSession { slot: 0, summary, end_on_update }) {
-            Reply::SessionStarted(info) => {
-                assert_eq!(
-                    info.summary.map(|digest| digest.len()),
-                    (summary != SummaryType::None).then_some(case.hash.size())
-                );
-                assert_eq!(info.heartbeat_period, 10);
-                if case.secured != 0 {
-                    assert_eq!(info.secured_version.0, case.secured);
-                }
-            }
-            other => panic!("{other:?}"),
+        let reply = self.run(Command::StartSession { slot: 0, summary, end_on_update });
+        let Reply::SessionStarted(info) = reply else { panic!("{reply:?}") };
+        let expected = (summary != SummaryType::None).then_some(case.hash.size());
+        assert_eq!(info.summary.map(|digest| digest.len()), expected);
+        assert_eq!(info.heartbeat_period, 10);
+        if case.secured != 0 {
+            assert_eq!(info.secured_version.0, case.secured);
         }
     }
 }

@@ -15,7 +15,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// `role` is ours.
+    /// `role` is ours (`responder`, `requester`), or `alike` for answers compared with libspdm's.
     pub fn new(role: &'static str, suite: &'static str) -> Self {
         Self { role, suite, rows: BTreeMap::new(), failures: Vec::new() }
     }

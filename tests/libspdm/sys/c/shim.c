@@ -356,8 +356,11 @@ void libspdm_dump_hex_str(const uint8_t *buffer, size_t buffer_size)
 
 void libspdm_debug_assert(const char *file_name, size_t line_number, const char *description)
 {
-    fprintf(stderr, "LIBSPDM_ASSERT: %s(%zu): %s\n", file_name, line_number, description);
-    if (getenv("LIBSPDM_CONTINUE") == NULL) {
+    bool go_on = getenv("LIBSPDM_CONTINUE") != NULL;
+    if (!go_on || getenv("LIBSPDM_LOG") != NULL) {
+        fprintf(stderr, "LIBSPDM_ASSERT: %s(%zu): %s\n", file_name, line_number, description);
+    }
+    if (!go_on) {
         abort();
     }
 }

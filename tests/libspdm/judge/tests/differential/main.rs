@@ -69,7 +69,7 @@ fn names(case: &Case) -> Vec<&'static str> {
 /// Every request, and every request code with nothing but zeros after it, in every state.
 #[test]
 fn order() {
-    let mut tally = Tally::new("responder", "order");
+    let mut tally = Tally::new("alike", "order");
     for case in cases() {
         for stage in STAGES {
             for (at, name) in names(&case).iter().enumerate() {
@@ -131,7 +131,7 @@ fn changes(name: &str, position: usize, base: u8) -> Vec<u8> {
 /// Every byte changed, every length.
 #[test]
 fn mutations() {
-    let mut tally = Tally::new("responder", "mutations");
+    let mut tally = Tally::new("alike", "mutations");
     for case in cases() {
         for (at, name) in names(&case).into_iter().enumerate() {
             let original = Client::new(&case, true).messages()[at].1.clone();

@@ -5,6 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
+/// The workspace of its own that judges `spdm` by libspdm's C code: nothing here depends on it, it depends on `spdm` only.
+const JUDGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/libspdm");
+
 /// Crate → workspace crates it may depend on, in any kind of dependency.
 const ARROWS: &[(&str, &[&str])] = &[
     ("spdm", &[]),
@@ -64,4 +67,33 @@ fn every_crate_uses_the_lint_table() {
         let text = std::fs::read_to_string(manifest).unwrap();
         assert!(text.contains("[lints]\nworkspace = true"), "{manifest} has lints of its own");
     }
+}
+
+#[test]
+fn the_judge_stands_apart() {
+    let read =
+        |path: String| -> toml::Table { toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap() };
+    let root = read(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml").to_owned());
+    let judge = read(format!("{JUDGE}/Cargo.toml"));
+    assert_eq!(root["workspace"]["exclude"].as_array().unwrap(), &["tests/libspdm".into()]);
+    for same in ["lints", "package"] {
+        assert_eq!(
+            root["workspace"][same], judge["workspace"][same],
+            "one table of {same} for both workspaces"
+        );
+    }
+    for member in judge["workspace"]["members"].as_array().unwrap() {
+        let manifest = read(format!("{JUDGE}/{}/Cargo.toml", member.as_str().unwrap()));
+        assert_eq!(manifest["lints"]["workspace"].as_bool(), Some(true), "{member} has lints of its own");
+    }
+    let outside: Vec<&str> = judge["workspace"]["dependencies"]
+        .as_table()
+        .unwrap()
+        .iter()
+        .filter(|(_, what)| {
+            what.get("path").and_then(toml::Value::as_str).is_some_and(|path| path.starts_with(".."))
+        })
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(outside, ["spdm"]);
 }

@@ -1,0 +1,104 @@
+//! Our responder behind DOE objects.
+
+use std::time::Duration;
+
+use spdm::crypto::{HashAlgorithm, RingProvider};
+use spdm::doe::{Object, ObjectType};
+use spdm::responder::{
+    Answer, Capability, Measurement, MeasurementValue, Responder, ResponderConfig, VendorAnswer,
+    VendorHandler, VendorRequest,
+};
+use spdm::slot::Slots;
+
+use crate::{Case, hex};
+
+/// Reverses payloads.
+struct Reverse;
+
+impl VendorHandler for Reverse {
+    fn vendor_request(&mut self, request: &VendorRequest<'_>, response: &mut Vec<u8>) -> VendorAnswer {
+        response.extend(request.payload.iter().rev());
+        VendorAnswer::Respond
+    }
+}
+
+/// A responder that offers what the case says, with one measurement of every kind.
+pub fn responder_config(case: &Case) -> ResponderConfig {
+    let first = match case.measurement_hash {
+        Some(hash) => MeasurementValue::Digest(vec![0x11; hash.size()]),
+        None => MeasurementValue::Raw(vec![0x11; 16]),
+    };
+    let defaults = ResponderConfig::default();
+    let measurement = |index, kind, tcb, value| Measurement { index, kind, tcb, value };
+    ResponderConfig {
+        versions: vec![case.version],
+        hashes: vec![case.hash],
+        asym: vec![case.asym],
+        groups: vec![case.group],
+        aeads: vec![case.aead],
+        measurement_hashes: case.measurement_hash.into_iter().collect::<Vec<HashAlgorithm>>(),
+        capabilities: Capability {
+            encrypt: case.encrypt,
+            handshake_in_the_clear: case.clear,
+            ..defaults.capabilities
+        },
+        heartbeat_period: 10,
+        measurements: vec![
+            measurement(1, 0, true, first),
+            measurement(2, 1, true, MeasurementValue::Raw(b"firmware image".to_vec())),
+            measurement(4, 3, false, MeasurementValue::Raw(b"configuration".to_vec())),
+            measurement(16, 7, true, MeasurementValue::RawOnly(5_u64.to_le_bytes().to_vec())),
+            measurement(0xFD, 4, false, MeasurementValue::RawOnly(b"a manifest".to_vec())),
+            measurement(0xFE, 5, false, MeasurementValue::RawOnly(vec![0x3F, 0, 0, 0, 1, 0, 0, 0])),
+        ],
+        ..defaults
+    }
+}
+
+/// Our responder, fed with DOE objects.
+pub struct Device {
+    responder: Responder,
+    log: Vec<String>,
+}
+
+impl Device {
+    /// One with a single chain, of the case's algorithm.
+    pub fn new(case: &Case) -> Self {
+        Self::with(responder_config(case), Slots::single(crate::material(case.asym).slot()))
+    }
+
+    /// One of these settings.
+    pub fn with(config: ResponderConfig, slots: Slots) -> Self {
+        Self {
+            responder: Responder::new(config, slots, Box::new(RingProvider::new())).unwrap(),
+            log: Vec::new(),
+        }
+    }
+
+    /// One SPDM object in, the answer out, if there is one.
+    pub fn object(&mut self, request: &[u8]) -> Option<Vec<u8>> {
+        let object = Object::parse(request).expect("a DOE object");
+        self.log.push(format!("> {:?} {}", object.kind, hex(object.payload)));
+        let mut response = Vec::new();
+        let answer = if object.kind == ObjectType::SECURED_SPDM {
+            self.responder.handle_secured(Duration::ZERO, object.payload, &mut Reverse, &mut response)
+        } else {
+            assert_eq!(object.kind, ObjectType::SPDM);
+            self.responder.handle_clear(Duration::ZERO, object.payload, &mut Reverse, &mut response)
+        };
+        while self.responder.poll_event().is_some() {}
+        if answer == Answer::Silent {
+            self.log.push("< silence".into());
+            return None;
+        }
+        self.log.push(format!("< {}", hex(&response)));
+        let mut out = Vec::new();
+        Object { vendor: 1, kind: object.kind, payload: &response }.encode(&mut out).unwrap();
+        Some(out)
+    }
+
+    /// The last few objects, for a failure's message.
+    pub fn recent(&self) -> String {
+        self.log[self.log.len().saturating_sub(8)..].join("\n")
+    }
+}

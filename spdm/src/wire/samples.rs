@@ -236,31 +236,34 @@ fn illegal_fields_are_named() {
 #[test]
 fn secured_versions_are_found_among_foreign_elements() {
     let foreign = hex("02000000 0302 0100 0200 aabb 0000 0500 0101 01 0011 000000");
-    let found = SupportedSecuredVersions::find(&foreign).unwrap().unwrap();
+    let found = SupportedSecuredVersions::find(Version::V1_2, &foreign).unwrap().unwrap();
     assert_eq!(found.0, [VersionNumber::new(Version::V1_1)]);
-    assert_eq!(SelectedSecuredVersion::find(&foreign), Ok(None));
-    assert_eq!(SupportedSecuredVersions::find(&[]), Ok(None));
+    assert_eq!(SelectedSecuredVersion::find(Version::V1_2, &foreign), Ok(None));
+    assert_eq!(SupportedSecuredVersions::find(Version::V1_2, &[]), Ok(None));
     let mut out = vec![0xA5];
-    SelectedSecuredVersion(VersionNumber::new(Version::V1_2)).encode(&mut out).unwrap();
+    SelectedSecuredVersion(VersionNumber::new(Version::V1_2)).encode(Version::V1_2, &mut out).unwrap();
     assert_eq!(out, hex("a5 01000000 00000400 0100 0012"));
-    assert_eq!(out.len(), 1 + SelectedSecuredVersion::SIZE);
-    let selected = SelectedSecuredVersion::find(&out[1..]).unwrap().unwrap();
+    assert_eq!(out.len(), 1 + SelectedSecuredVersion::MAX_SIZE - 4);
+    let selected = SelectedSecuredVersion::find(Version::V1_2, &out[1..]).unwrap().unwrap();
     assert_eq!(selected.version(), Version::V1_2);
     for length in 1..foreign.len() {
-        assert!(SupportedSecuredVersions::find(&foreign[..length]).is_err(), "{length}");
+        assert!(SupportedSecuredVersions::find(Version::V1_2, &foreign[..length]).is_err(), "{length}");
     }
     for padding in foreign.len() - 3..foreign.len() {
         let mut filled = foreign.clone();
         filled[padding] = 1;
-        assert!(SupportedSecuredVersions::find(&filled).is_err(), "padding is zero");
+        assert!(SupportedSecuredVersions::find(Version::V1_2, &filled).is_err(), "padding is zero");
     }
     let mut twice = hex("02000000");
     for _ in 0..2 {
         twice.extend_from_slice(&out[5..]);
     }
-    assert!(SelectedSecuredVersion::find(&twice).is_err(), "two selections");
+    assert!(SelectedSecuredVersion::find(Version::V1_2, &twice).is_err(), "two selections");
     twice.extend_from_slice(&[0]);
-    assert!(OpaqueElements::new(&twice).unwrap().any(|element| element.is_err()), "trailing byte");
+    assert!(
+        OpaqueElements::new(Version::V1_2, &twice).unwrap().any(|element| element.is_err()),
+        "trailing byte"
+    );
 }
 
 #[test]
@@ -330,6 +333,6 @@ proptest::proptest! {
         let at = at % bytes.len();
         bytes[at] ^= bits;
         let _ = (sample.again)(&mut Reader::new(&bytes));
-        let _ = OpaqueElements::new(&bytes).map(|elements| elements.count());
+        let _ = OpaqueElements::new(Version::V1_2, &bytes).map(|elements| elements.count());
     }
 }

@@ -286,8 +286,8 @@ mod tests {
         let full = F::CERT | F::CHAL | F::MEAS_SIG | F::ENCRYPT | F::MAC | F::KEY_EX | F::HBEAT | F::KEY_UPD;
         for flags in [0, F::MEAS_NO_SIG, F::CERT | F::CHAL, F::CERT | F::MEAS_SIG, full, full | F::MEAS_FRESH]
         {
-            for version in [Version::V1_2, Version::V1_3] {
-                assert_eq!(check_flags(ResponderFlags(flags), version), Ok(()), "{flags:#x}");
+            for version in Version::IMPLEMENTED {
+                assert_eq!(check_flags(ResponderFlags(flags).of(version), version), Ok(()), "{flags:#x}");
             }
         }
     }
@@ -314,6 +314,14 @@ mod tests {
             session | F::CERT_INSTALL_RESET,
         ] {
             assert!(check_flags(ResponderFlags(flags), Version::V1_2).is_err(), "{flags:#x}");
+        }
+        let mutual = session | F::MUT_AUTH;
+        assert!(check_flags(ResponderFlags(mutual), Version::V1_1).is_err());
+        assert!(check_flags(ResponderFlags(mutual | F::ENCAP), Version::V1_1).is_ok());
+        for flags in
+            [F::MEAS_MASK | F::CERT, F::MEAS_FRESH, F::CERT, F::CHAL, F::MEAS_SIG, F::CERT | F::MEAS_NO_SIG]
+        {
+            assert!(check_flags(ResponderFlags(flags), Version::V1_0).is_err(), "{flags:#x}");
         }
         for flags in [F::EVENT, session | F::EP_INFO_MASK, session | F::MULTI_KEY_MASK, session | (1 << 26)] {
             assert!(check_flags(ResponderFlags(flags), Version::V1_3).is_err(), "{flags:#x}");

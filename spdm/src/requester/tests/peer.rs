@@ -54,7 +54,7 @@ impl Suite {
             ..small
         };
         let mut all = Vec::new();
-        for version in [Version::V1_2, Version::V1_3] {
+        for version in [Version::V1_1, Version::V1_2, Version::V1_3] {
             for strength in [small, large] {
                 for aead in [Aead::Aes128Gcm, Aead::Aes256Gcm] {
                     all.push(Self { version, aead, ..strength });

@@ -109,8 +109,13 @@ impl Device {
         }
     }
 
+    /// Offers `version`, if need be beside the default ones.
     pub(super) fn new(version: Version) -> Self {
-        Self::with(config(), version)
+        let mut config = config();
+        if !config.versions.contains(&version) {
+            config.versions.push(version);
+        }
+        Self::with(config, version)
     }
 
     /// Negotiated, ready for everything.

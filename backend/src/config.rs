@@ -89,7 +89,7 @@ pub enum Curve {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Spdm {
-    /// Offered versions: "1.2", "1.3".
+    /// Offered versions: any of "1.0" (which has no sessions), "1.1", "1.2", "1.3".
     pub versions: Vec<String>,
     /// Key of slot 0; it decides the signature algorithm and the hash.
     pub curve: Curve,

@@ -168,7 +168,9 @@ mod tests {
     fn the_schedule_is_that_of_the_specification() {
         let provider = RingProvider::new();
         let hash = HashAlgorithm::Sha256;
-        for (version, name) in [(Version::V1_2, "spdm1.2 "), (Version::V1_3, "spdm1.3 ")] {
+        for (version, name) in
+            [(Version::V1_1, "spdm1.1 "), (Version::V1_2, "spdm1.2 "), (Version::V1_3, "spdm1.3 ")]
+        {
             let schedule = KeySchedule::new(&provider, version, hash);
             let mac = |key: &[u8], data: &[u8]| provider.hmac(hash, key, data).unwrap().as_ref().to_vec();
             let expand = |secret: &[u8], length: u8, label: &str, context: &[u8]| {

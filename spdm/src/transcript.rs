@@ -2,7 +2,10 @@
 //! (DSP0274 1.3 "Transcript and transcript hash calculation rules") and the signing rules on top
 //! (DSP0274 1.3 "General ordering rules", "Signature generation").
 //!
-//! A transcript is never kept as bytes, except VCA: it begins before a hash algorithm is negotiated.
+//! From 1.2 on a transcript is never kept as bytes, except VCA: it begins before a hash algorithm is negotiated.
+//! Before, signatures are over the messages themselves, so that their bytes are kept up to a limit.
+
+use std::borrow::Cow;
 
 use crate::crypto::{AsymAlgorithm, CryptoError, Digest, HashAlgorithm, Hasher, Provider, Signer};
 use crate::wire::Version;
@@ -45,43 +48,107 @@ impl AsRef<[u8]> for Vca {
     }
 }
 
-/// A running hash over messages: M1/M2, L1/L2 and TH are this with different content.
-pub struct Transcript(Box<dyn Hasher>);
+/// The connection that transcripts belong to.
+#[derive(Clone, Copy)]
+pub struct Basis<'a> {
+    /// Provider of the hash.
+    pub provider: &'a dyn Provider,
+    /// Negotiated version.
+    pub version: Version,
+    /// Negotiated hash algorithm.
+    pub hash: HashAlgorithm,
+    /// The negotiation itself.
+    pub vca: &'a Vca,
+}
 
-impl Transcript {
-    /// Starts with VCA.
-    pub fn new(provider: &dyn Provider, hash: HashAlgorithm, vca: &Vca) -> Result<Self, CryptoError> {
-        let mut hasher = provider.hasher(hash)?;
-        hasher.update(vca.as_ref());
-        Ok(Self(hasher))
-    }
-
-    /// Starts TH: VCA, then the hash of the responder's certificate chain.
-    pub fn session(
-        provider: &dyn Provider,
-        hash: HashAlgorithm,
-        vca: &Vca,
-        chain_hash: &Digest,
-    ) -> Result<Self, CryptoError> {
-        let mut transcript = Self::new(provider, hash, vca)?;
-        transcript.append(chain_hash.as_ref());
+impl Basis<'_> {
+    fn begin(&self, messages: &[&[u8]]) -> Result<Transcript, CryptoError> {
+        let hasher = self.provider.hasher(self.hash)?;
+        let record = if signs_digest(self.version) { Record::Off } else { Record::Bytes(Vec::new()) };
+        let mut transcript = Transcript { version: self.version, hasher, record };
+        messages.iter().for_each(|message| transcript.append(message));
         Ok(transcript)
     }
 
+    /// M1/M2, which CHALLENGE_AUTH signs: begins with VCA.
+    pub fn m1m2(&self) -> Result<Transcript, CryptoError> {
+        self.begin(&[self.vca.as_ref()])
+    }
+
+    /// L1/L2, which MEASUREMENTS signs: begins with VCA from 1.2 on, with nothing before.
+    pub fn l1l2(&self) -> Result<Transcript, CryptoError> {
+        let vca = if self.version >= Version::V1_2 { self.vca.as_ref() } else { &[] };
+        self.begin(&[vca])
+    }
+
+    /// TH of a session: begins with VCA and the hash of the responder's certificate chain.
+    pub fn th(&self, chain_hash: &Digest) -> Result<Transcript, CryptoError> {
+        self.begin(&[self.vca.as_ref(), chain_hash.as_ref()])
+    }
+}
+
+/// Before 1.2 the signature algorithm hashes the transcript, from 1.2 on it hashes a prefix and the transcript's hash.
+const fn signs_digest(version: Version) -> bool {
+    version.0 >= Version::V1_2.0
+}
+
+/// Most bytes of one transcript that are kept for a signature: the longest chain in the smallest portions fits.
+const MAX_RECORD_SIZE: usize = 0x2_0000;
+
+/// The bytes of a transcript, where a signature needs them.
+#[derive(Clone)]
+enum Record {
+    /// Nothing is kept.
+    Off,
+    /// Everything so far.
+    Bytes(Vec<u8>),
+    /// It was more than [`MAX_RECORD_SIZE`]: there can be no signature over this transcript any more.
+    Lost,
+}
+
+impl Record {
+    fn append(&mut self, bytes: &[u8]) {
+        let Self::Bytes(kept) = self else { return };
+        if bytes.len() > MAX_RECORD_SIZE.saturating_sub(kept.len()) {
+            *self = Self::Lost;
+        } else {
+            kept.extend_from_slice(bytes);
+        }
+    }
+}
+
+/// A running hash over messages: M1/M2, L1/L2 and TH are this with different content.
+pub struct Transcript {
+    version: Version,
+    hasher: Box<dyn Hasher>,
+    record: Record,
+}
+
+impl Transcript {
     /// Adds a message or a part of one, without transport padding.
     pub fn append(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+        self.hasher.update(bytes);
+        self.record.append(bytes);
     }
 
     /// Hash of everything so far.
     pub fn digest(&self) -> Digest {
-        self.0.digest()
+        self.hasher.digest()
+    }
+
+    /// The message whose signature stands for this transcript (DSP0274 1.3 "Signature generation").
+    fn signed_message(&self, context: SigningContext) -> Result<Cow<'_, [u8]>, CryptoError> {
+        match &self.record {
+            Record::Off => Ok(Cow::Owned(prefixed(self.version, context, &self.digest()))),
+            Record::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
+            Record::Lost => Err(CryptoError::Unavailable),
+        }
     }
 }
 
 impl Clone for Transcript {
     fn clone(&self) -> Self {
-        Self(self.0.fork())
+        Self { version: self.version, hasher: self.hasher.fork(), record: self.record.clone() }
     }
 }
 
@@ -118,8 +185,8 @@ impl SigningContext {
 /// Size of the combined prefix, in bytes.
 const PREFIX_SIZE: usize = 100;
 
-/// The message that is signed: combined prefix, then the transcript hash (DSP0274 1.3 "Signature generation").
-fn signed_message(version: Version, context: SigningContext, transcript: &Digest) -> Vec<u8> {
+/// What is signed from 1.2 on: combined prefix, then the transcript hash.
+fn prefixed(version: Version, context: SigningContext, transcript: &Digest) -> Vec<u8> {
     let words = context.words();
     let mut message = Vec::with_capacity(PREFIX_SIZE + transcript.as_ref().len());
     for _ in 0..4 {
@@ -138,16 +205,15 @@ fn signed_message(version: Version, context: SigningContext, transcript: &Digest
     message
 }
 
-/// Signs a transcript hash; appends the signature.
+/// Signs a transcript; appends the signature. Fails, before 1.2, if the transcript has grown beyond 128 KiB.
 pub fn sign(
     signer: &dyn Signer,
     hash: HashAlgorithm,
-    version: Version,
     context: SigningContext,
-    transcript: &Digest,
+    transcript: &Transcript,
     signature: &mut Vec<u8>,
 ) -> Result<(), CryptoError> {
-    signer.sign(hash, &signed_message(version, context, transcript), signature)
+    signer.sign(hash, &transcript.signed_message(context)?, signature)
 }
 
 /// Who signed, and how.
@@ -157,22 +223,20 @@ pub struct Verifier<'a> {
     pub algorithm: AsymAlgorithm,
     /// Hash algorithm.
     pub hash: HashAlgorithm,
-    /// Negotiated version.
-    pub version: Version,
     /// Public key, the content of the certificate's SubjectPublicKeyInfo bit string.
     pub public_key: &'a [u8],
 }
 
 impl Verifier<'_> {
-    /// Checks the signature over a transcript hash.
+    /// Checks the signature over a transcript. It does not hold, before 1.2, for one that has grown beyond 128 KiB.
     pub fn verify(
         &self,
         provider: &dyn Provider,
         context: SigningContext,
-        transcript: &Digest,
+        transcript: &Transcript,
         signature: &[u8],
     ) -> Result<(), CryptoError> {
-        let message = signed_message(self.version, context, transcript);
+        let message = transcript.signed_message(context)?;
         provider.verify(self.algorithm, self.hash, self.public_key, &message, signature)
     }
 }
@@ -186,17 +250,68 @@ mod tests {
         // DSP0274 1.2 and 1.3 print this table for "responder-challenge_auth signing": 64 bytes of version,
         // 4 zeros, 32 bytes of context.
         let digest = Digest::new(&[0xDD; 32]);
-        let message = signed_message(Version::V1_2, SigningContext::ChallengeAuth, &digest);
+        let message = prefixed(Version::V1_2, SigningContext::ChallengeAuth, &digest);
         assert_eq!(message[..64], *"dmtf-spdm-v1.2.*".repeat(4).as_bytes());
         assert_eq!(message[64..68], [0; 4]);
         assert_eq!(message[68..100], *b"responder-challenge_auth signing");
         assert_eq!(message[100..], [0xDD; 32]);
         for context in [SigningContext::Measurements, SigningContext::KeyExchangeRsp, SigningContext::Finish]
         {
-            let message = signed_message(Version::V1_3, context, &digest);
+            let message = prefixed(Version::V1_3, context, &digest);
             assert_eq!(message.len(), 132);
             assert!(message[..100].ends_with(b" signing"));
             assert_eq!(message[..16], *b"dmtf-spdm-v1.3.*");
+        }
+    }
+
+    /// What a transcript of one message begins with and what is signed of it, per version.
+    #[test]
+    fn what_is_signed_depends_on_the_version() {
+        let provider = crate::crypto::RingProvider::new();
+        let mut vca = Vca::new();
+        vca.append(b"vca ");
+        let hash = HashAlgorithm::Sha256;
+        let digest = |data: &[u8]| crate::crypto::hash(&provider, hash, data).unwrap();
+        let chain = Digest::new(b"chain ");
+        for (version, raw) in
+            [(Version::V1_0, true), (Version::V1_1, true), (Version::V1_2, false), (Version::V1_3, false)]
+        {
+            let basis = Basis { provider: &provider, version, hash, vca: &vca };
+            let l1l2: &[u8] = if raw { b"message" } else { b"vca message" };
+            for (transcript, context, content) in [
+                (basis.m1m2(), SigningContext::ChallengeAuth, &b"vca message"[..]),
+                (basis.l1l2(), SigningContext::Measurements, l1l2),
+                (basis.th(&chain), SigningContext::KeyExchangeRsp, b"vca chain message"),
+            ] {
+                let mut transcript = transcript.unwrap();
+                transcript.append(b"mess");
+                let mut transcript = transcript.clone();
+                transcript.append(b"age");
+                assert_eq!(transcript.digest(), digest(content), "{version} {context:?}");
+                let signed = transcript.signed_message(context).unwrap();
+                if raw {
+                    assert_eq!(signed.as_ref(), content, "{version} {context:?}");
+                } else {
+                    assert_eq!(signed.as_ref(), prefixed(version, context, &digest(content)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_kept_transcript_is_bounded() {
+        let provider = crate::crypto::RingProvider::new();
+        for (version, bounded) in [(Version::V1_1, true), (Version::V1_2, false)] {
+            let (hash, vca) = (HashAlgorithm::Sha256, Vca::new());
+            let mut transcript = Basis { provider: &provider, version, hash, vca: &vca }.m1m2().unwrap();
+            transcript.append(&[7; MAX_RECORD_SIZE]);
+            assert!(transcript.signed_message(SigningContext::ChallengeAuth).is_ok());
+            transcript.append(&[7]);
+            let signed = transcript.signed_message(SigningContext::ChallengeAuth);
+            assert_eq!(signed.is_err(), bounded, "{version}");
+            transcript.append(&[7]);
+            let all = crate::crypto::hash(&provider, hash, &[7; MAX_RECORD_SIZE + 2]).unwrap();
+            assert_eq!(transcript.digest(), all, "the hash goes on");
         }
     }
 }

@@ -248,7 +248,7 @@ fn hold_requester(text: &str, version: Version) {
     let mut requester = Requester::new(config, recording.provider()).unwrap();
     let measure =
         |operation, raw, signed_by| Command::Measurements(MeasurementQuery { operation, raw, signed_by });
-    let walk = [
+    let attestation = [
         Command::Connect,
         Command::Digests,
         Command::Certificate { slot: 0 },
@@ -256,6 +256,8 @@ fn hold_requester(text: &str, version: Version) {
         measure(MeasurementOperation::Count, false, None),
         measure(MeasurementOperation::One(1), true, None),
         measure(MeasurementOperation::All, false, Some(0)),
+    ];
+    let session = [
         Command::StartSession { slot: 0, summary: SummaryType::Tcb, end_on_update: true },
         Command::Heartbeat,
         Command::UpdateKeys(UpdateKeys::Requests),
@@ -264,7 +266,9 @@ fn hold_requester(text: &str, version: Version) {
         measure(MeasurementOperation::One(2), false, Some(0)),
         Command::EndSession { clear_negotiated_state: false },
     ];
-    for command in walk {
+    // 1.0 has no sessions.
+    let session = (version > Version::V1_0).then_some(session);
+    for command in attestation.into_iter().chain(session.into_iter().flatten()) {
         let reply = Driver::new(&mut requester, &mut recording).run(command.clone());
         match reply.unwrap_or_else(|error| panic!("{command:?}: {error}")) {
             Reply::Vendor(payload) => assert_eq!(payload, b"daolyap emos"),
@@ -343,6 +347,16 @@ fn hold_responder(text: &str, config: ResponderConfig) {
 }
 
 #[test]
+fn the_requester_talks_to_libspdm_in_1_0() {
+    hold_requester(include_str!("golden/requester-1.0.txt"), Version::V1_0);
+}
+
+#[test]
+fn the_requester_talks_to_libspdm_in_1_1() {
+    hold_requester(include_str!("golden/requester-1.1.txt"), Version::V1_1);
+}
+
+#[test]
 fn the_requester_talks_to_libspdm_in_1_2() {
     hold_requester(include_str!("golden/requester-1.2.txt"), Version::V1_2);
 }
@@ -350,6 +364,18 @@ fn the_requester_talks_to_libspdm_in_1_2() {
 #[test]
 fn the_requester_talks_to_libspdm_in_1_3() {
     hold_requester(include_str!("golden/requester-1.3.txt"), Version::V1_3);
+}
+
+#[test]
+fn the_responder_answers_libspdm_in_1_0() {
+    let config = device(Version::V1_0, HashAlgorithm::Sha256, Aead::Aes128Gcm);
+    hold_responder(include_str!("golden/responder-1.0.txt"), config);
+}
+
+#[test]
+fn the_responder_answers_libspdm_in_1_1() {
+    let config = device(Version::V1_1, HashAlgorithm::Sha384, Aead::Aes256Gcm);
+    hold_responder(include_str!("golden/responder-1.1.txt"), config);
 }
 
 #[test]

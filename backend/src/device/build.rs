@@ -228,11 +228,13 @@ fn responder(config: &Config, state_dir: Option<&Path>) -> Result<Responder, Bui
 
 fn version(place: usize, text: &str) -> Result<Version, ConfigError> {
     match text {
+        "1.0" => Ok(Version::V1_0),
+        "1.1" => Ok(Version::V1_1),
         "1.2" => Ok(Version::V1_2),
         "1.3" => Ok(Version::V1_3),
         _ => Err(ConfigError::value(
             format!("spdm.versions[{place}]"),
-            format!("{text:?} is not \"1.2\" or \"1.3\""),
+            format!("{text:?} is not \"1.0\", \"1.1\", \"1.2\" or \"1.3\""),
         )),
     }
 }

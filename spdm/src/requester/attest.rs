@@ -9,8 +9,6 @@ use crate::wire::{
     RequesterContext, ResponderFlags, SignatureRequest, SummaryType, Version,
 };
 
-/// `SlotID` of CHALLENGE_AUTH's first parameter.
-const SLOT_MASK: u8 = 0xf;
 /// `BasicMutAuthReq` of CHALLENGE_AUTH's first parameter.
 const BASIC_MUTUAL_AUTHENTICATION: u8 = 1 << 7;
 
@@ -37,9 +35,17 @@ pub(super) fn found(summary: &[u8]) -> Option<Vec<u8>> {
     (!summary.is_empty()).then(|| summary.to_vec())
 }
 
-/// Opaque data has to be in the general form, the only one that is offered.
-pub(super) fn check_opaque(message: &Message<'_>, opaque: &[u8]) -> Result<(), RequesterError> {
-    OpaqueElements::new(opaque)
+/// Opaque data has to be in the general form, the only one that is offered. Before 1.2 its form is the responder's
+/// own affair, except in a session's handshake, where the secured message version is looked for in it.
+pub(super) fn check_opaque(
+    message: &Message<'_>,
+    version: Version,
+    opaque: &[u8],
+) -> Result<(), RequesterError> {
+    if version < Version::V1_2 {
+        return Ok(());
+    }
+    OpaqueElements::new(version, opaque)
         .and_then(|mut elements| elements.try_for_each(|element| element.map(|_| ())))
         .map_err(|error| message.malformed(error))
 }
@@ -79,8 +85,7 @@ impl PendingChallenge {
         let (response, exact) = message
             .parse(|reader| ChallengeAuth::parse(reader, hash_size, self.summary_size, signature_size))?;
         let peer = connection.peer(self.slot)?;
-        let about_slot =
-            response.attributes & SLOT_MASK == self.slot && response.slot_mask >> self.slot & 1 == 1;
+        let about_slot = response.slot() == self.slot && response.slot_mask >> self.slot & 1 == 1;
         message.require(about_slot, Violation::Slot)?;
         message.require(
             response.attributes & BASIC_MUTUAL_AUTHENTICATION == 0,
@@ -88,12 +93,11 @@ impl PendingChallenge {
         )?;
         message.require(response.chain_hash == peer.chain_digest.as_ref(), Violation::Digest("chain"))?;
         message.require(response.context == self.context, Violation::Context)?;
-        check_opaque(message, response.opaque)?;
+        check_opaque(message, response.version, response.opaque)?;
         let signed = exact.get(..exact.len() - response.signature.len()).unwrap_or_default();
-        let log = connection.identity_log.as_ref();
-        let digest = connection.extend(&*core.provider, log, [message.request, signed])?.digest();
+        let m1m2 = connection.identity_with(&*core.provider, [message.request, signed])?;
         let context = SigningContext::ChallengeAuth;
-        let genuine = connection.verify(&*core.provider, peer, context, &digest, response.signature);
+        let genuine = connection.verify(&*core.provider, peer, context, &m1m2, response.signature);
         message.require(genuine, Violation::Signature)?;
         let connection = core.connected_mut()?;
         connection.identity_log = None;
@@ -128,6 +132,10 @@ impl PendingMeasurements {
             Some(_) if !capabilities.has(ResponderFlags::MEAS_SIG) => {
                 return Err(Misuse::NotCapable("signed measurements").into());
             }
+            // 1.0 has no field for another.
+            Some(1..) if connection.info.version < Version::V1_1 => {
+                return Err(Misuse::OutOfRange("slot").into());
+            }
             Some(slot) => {
                 connection.peer(slot)?;
                 Some(SignatureRequest { nonce: core.random()?, slot })
@@ -158,17 +166,15 @@ impl PendingMeasurements {
         };
         let (response, exact) = message.parse(|reader| Measurements::parse(reader, signature_size))?;
         message.require(response.context == self.context, Violation::Context)?;
-        check_opaque(message, response.opaque)?;
+        check_opaque(message, response.version, response.opaque)?;
         let measurements = self.blocks(message, &response)?;
 
         let signed = exact.get(..exact.len() - response.signature.len()).unwrap_or_default();
-        let log = connection.measurement_log.as_ref();
-        let log = connection.extend(&*core.provider, log, [message.request, signed])?;
+        let log = connection.measurements_with(&*core.provider, [message.request, signed])?;
         if let Some(slot) = self.query.signed_by {
             message.require(response.slot == slot, Violation::Slot)?;
             let (peer, context) = (connection.peer(slot)?, SigningContext::Measurements);
-            let genuine =
-                connection.verify(&*core.provider, peer, context, &log.digest(), response.signature);
+            let genuine = connection.verify(&*core.provider, peer, context, &log, response.signature);
             message.require(genuine, Violation::Signature)?;
         }
         core.connected_mut()?.measurement_log = self.query.signed_by.is_none().then_some(log);

@@ -53,8 +53,7 @@ fn capable(core: &Core) -> Result<Version, Misuse> {
 fn log(core: &mut Core, message: &Message<'_>, exact: &[u8]) -> Result<(), RequesterError> {
     if !message.secured {
         let connection = core.connected()?;
-        let log = connection.identity_log.as_ref();
-        let log = connection.extend(&*core.provider, log, [message.request, exact])?;
+        let log = connection.identity_with(&*core.provider, [message.request, exact])?;
         core.connected_mut()?.identity_log = Some(log);
     }
     Ok(())

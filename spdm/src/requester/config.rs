@@ -5,13 +5,10 @@ use core::time::Duration;
 use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm, Provider};
 use crate::wire::{MIN_DATA_TRANSFER_SIZE, RequesterFlags, Version};
 
-/// Versions this requester speaks.
-const VERSIONS: [Version; 2] = [Version::V1_2, Version::V1_3];
-
 /// Settings of a requester. The default offers everything the crate can do and trusts on first use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequesterConfig {
-    /// SPDM versions to choose the highest common one from: any of 1.2 and 1.3.
+    /// SPDM versions to choose the highest common one from, any of [`Version::IMPLEMENTED`]. 1.0 has no sessions.
     pub versions: Vec<Version>,
     /// Versions of secured messages (DSP0277) to offer in KEY_EXCHANGE, in any order.
     pub secured_versions: Vec<Version>,
@@ -68,7 +65,7 @@ pub enum RootPin {
 impl Default for RequesterConfig {
     fn default() -> Self {
         Self {
-            versions: VERSIONS.to_vec(),
+            versions: vec![Version::V1_2, Version::V1_3],
             secured_versions: vec![Version::V1_0, Version::V1_1, Version::V1_2],
             hashes: vec![HashAlgorithm::Sha384, HashAlgorithm::Sha256],
             signatures: vec![AsymAlgorithm::EcdsaP384, AsymAlgorithm::EcdsaP256],
@@ -120,7 +117,7 @@ impl RequesterConfig {
         if let Some((what, _)) = offers.iter().find(|(_, empty)| *empty) {
             return Err(Nothing(what));
         }
-        if let Some(version) = self.versions.iter().find(|version| !VERSIONS.contains(version)) {
+        if let Some(version) = self.versions.iter().find(|version| !Version::IMPLEMENTED.contains(version)) {
             return Err(RequesterConfigError::Version(*version));
         }
         let verifiable = |signature: &AsymAlgorithm| {

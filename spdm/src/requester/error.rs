@@ -137,8 +137,8 @@ pub enum Violation {
     /// A size that DSP0274 does not allow.
     #[error("transfer sizes are illegal")]
     TransferSize,
-    /// The message is longer than the DataTransferSize we declared.
-    #[error("{0} bytes are more than we declared to receive")]
+    /// The message is longer than what we receive, which we declare from 1.2 on.
+    #[error("{0} bytes are more than we receive")]
     TooLong(usize),
     /// The responder selected something that was not offered, or selected nothing where it has to.
     #[error("{0} was not selected from what was offered")]

@@ -60,8 +60,8 @@ impl PendingKeyExchange {
         let versions: Vec<_> =
             core.config.secured_versions.iter().map(|version| VersionNumber::new(*version)).collect();
         let mut opaque = Vec::new();
-        SupportedSecuredVersions(&versions).encode(&mut opaque)?;
         let version = connection.info.version;
+        SupportedSecuredVersions(&versions).encode(version, &mut opaque)?;
         let mut bytes = Vec::new();
         KeyExchange {
             version,
@@ -88,9 +88,9 @@ impl PendingKeyExchange {
             both(core.config.flags(), RequesterFlags::HBEAT, info.capabilities, ResponderFlags::HBEAT);
         message
             .require(heartbeat || response.heartbeat_period == 0, Violation::NotAnnounced("a heartbeat"))?;
-        check_opaque(message, response.opaque)?;
-        let selected =
-            SelectedSecuredVersion::find(response.opaque).map_err(|error| message.malformed(error))?;
+        check_opaque(message, response.version, response.opaque)?;
+        let selected = SelectedSecuredVersion::find(response.version, response.opaque)
+            .map_err(|error| message.malformed(error))?;
         let offered = |selected: &SelectedSecuredVersion| {
             core.config.secured_versions.iter().any(|version| selected.0 == VersionNumber::new(*version))
         };
@@ -101,12 +101,12 @@ impl PendingKeyExchange {
         let peer = connection.peer(self.slot)?;
         let provider = &*core.provider;
         let hash = connection.hash();
-        let mut transcript = Transcript::session(provider, hash, &connection.vca, &peer.chain_digest)?;
+        let mut transcript = connection.basis(provider).th(&peer.chain_digest)?;
         transcript.append(message.request);
         let signed = exact.len() - response.signature.len() - response.verify_data.len();
         transcript.append(exact.get(..signed).unwrap_or_default());
         let context = SigningContext::KeyExchangeRsp;
-        let genuine = connection.verify(provider, peer, context, &transcript.digest(), response.signature);
+        let genuine = connection.verify(provider, peer, context, &transcript, response.signature);
         message.require(genuine, Violation::Signature)?;
         transcript.append(response.signature);
 

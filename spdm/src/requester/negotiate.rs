@@ -178,8 +178,10 @@ fn select(
     if selected.tables.requester_asym.unwrap_or(0) != 0 {
         return Err("requester's signature algorithm");
     }
-    // Multiple keys and free-form opaque data were not offered; the general form is needed for sessions only.
-    if selected.other_params & !OPAQUE_FORMAT_GENERAL != 0 || (sessions && selected.other_params == 0) {
+    // Multiple keys and free-form opaque data were not offered; the general form is needed for sessions only, and
+    // before 1.2 it is not negotiated.
+    let needed = sessions && offered.version >= Version::V1_2;
+    if selected.other_params & !OPAQUE_FORMAT_GENERAL != 0 || (needed && selected.other_params == 0) {
         return Err("opaque data format");
     }
     if selected.mel_specification != 0 {
@@ -198,6 +200,9 @@ fn check_flags(flags: ResponderFlags, version: Version) -> Result<(), &'static s
     let sessions = any(F::KEY_EX | F::PSK_MASK);
     let identity = any(F::CERT | F::PUB_KEY_ID);
     let v1_3 = version >= Version::V1_3;
+    if version < Version::V1_1 {
+        return check_flags_1_0(flags);
+    }
     let rules = [
         ("MEAS_CAP", has(F::MEAS_MASK)),
         ("MEAS_FRESH_CAP", has(F::MEAS_FRESH) && !any(F::MEAS_MASK)),
@@ -217,6 +222,7 @@ fn check_flags(flags: ResponderFlags, version: Version) -> Result<(), &'static s
         ),
         ("MEAS_CAP without CERT_CAP", !identity && signs),
         ("MUT_AUTH_CAP", has(F::MUT_AUTH) && !any(F::KEY_EX | F::CHAL)),
+        ("MUT_AUTH_CAP without ENCAP_CAP", version == Version::V1_1 && has(F::MUT_AUTH) && !has(F::ENCAP)),
         (
             "ALIAS_CERT_CAP or SET_CERT_CAP without CERT_CAP",
             any(F::ALIAS_CERT | F::SET_CERT) && !has(F::CERT),
@@ -231,6 +237,24 @@ fn check_flags(flags: ResponderFlags, version: Version) -> Result<(), &'static s
             v1_3 && any(F::MULTI_KEY_MASK) && !has(F::GET_KEY_PAIR_INFO),
         ),
     ];
+    broken(&rules)
+}
+
+/// The same for 1.0, which has five flags: a certificate is there to sign something.
+fn check_flags_1_0(flags: ResponderFlags) -> Result<(), &'static str> {
+    use ResponderFlags as F;
+    let signs = flags.0 & F::MEAS_MASK == F::MEAS_SIG;
+    broken(&[
+        ("MEAS_CAP", flags.has(F::MEAS_MASK)),
+        ("MEAS_FRESH_CAP", flags.has(F::MEAS_FRESH) && !flags.any(F::MEAS_MASK)),
+        ("MEAS_CAP without CERT_CAP", signs && !flags.has(F::CERT)),
+        ("CERT_CAP without CHAL_CAP", !signs && flags.has(F::CERT) && !flags.has(F::CHAL)),
+        ("CHAL_CAP without CERT_CAP", flags.has(F::CHAL) && !flags.has(F::CERT)),
+    ])
+}
+
+/// The first rule that is broken.
+fn broken(rules: &[(&'static str, bool)]) -> Result<(), &'static str> {
     match rules.iter().find(|(_, broken)| *broken) {
         Some((flag, _)) => Err(flag),
         None => Ok(()),
@@ -262,8 +286,8 @@ mod tests {
         let full = F::CERT | F::CHAL | F::MEAS_SIG | F::ENCRYPT | F::MAC | F::KEY_EX | F::HBEAT | F::KEY_UPD;
         for flags in [0, F::MEAS_NO_SIG, F::CERT | F::CHAL, F::CERT | F::MEAS_SIG, full, full | F::MEAS_FRESH]
         {
-            for version in [Version::V1_2, Version::V1_3] {
-                assert_eq!(check_flags(ResponderFlags(flags), version), Ok(()), "{flags:#x}");
+            for version in Version::IMPLEMENTED {
+                assert_eq!(check_flags(ResponderFlags(flags).of(version), version), Ok(()), "{flags:#x}");
             }
         }
     }
@@ -290,6 +314,14 @@ mod tests {
             session | F::CERT_INSTALL_RESET,
         ] {
             assert!(check_flags(ResponderFlags(flags), Version::V1_2).is_err(), "{flags:#x}");
+        }
+        let mutual = session | F::MUT_AUTH;
+        assert!(check_flags(ResponderFlags(mutual), Version::V1_1).is_err());
+        assert!(check_flags(ResponderFlags(mutual | F::ENCAP), Version::V1_1).is_ok());
+        for flags in
+            [F::MEAS_MASK | F::CERT, F::MEAS_FRESH, F::CERT, F::CHAL, F::MEAS_SIG, F::CERT | F::MEAS_NO_SIG]
+        {
+            assert!(check_flags(ResponderFlags(flags), Version::V1_0).is_err(), "{flags:#x}");
         }
         for flags in [F::EVENT, session | F::EP_INFO_MASK, session | F::MULTI_KEY_MASK, session | (1 << 26)] {
             assert!(check_flags(ResponderFlags(flags), Version::V1_3).is_err(), "{flags:#x}");

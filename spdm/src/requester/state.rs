@@ -12,7 +12,7 @@ use crate::codec::{DecodeError, Reader};
 use crate::crypto::{CryptoError, Digest, HashAlgorithm, Provider, hash};
 use crate::session::Session;
 use crate::slot::SLOT_COUNT;
-use crate::transcript::{SigningContext, Transcript, Vca, Verifier};
+use crate::transcript::{Basis, SigningContext, Transcript, Vca, Verifier};
 use crate::wire::{Code, Version};
 
 /// DOE pads messages to whole double words; what lies in the padding is of no interest.
@@ -82,32 +82,46 @@ impl Connection {
         provider: &dyn Provider,
         peer: &Peer,
         context: SigningContext,
-        transcript: &Digest,
+        transcript: &Transcript,
         signature: &[u8],
     ) -> bool {
         let verifier = Verifier {
             algorithm: self.info.algorithms.signature,
             hash: self.hash(),
-            version: self.info.version,
             public_key: &peer.public_key,
         };
         verifier.verify(provider, context, transcript, signature).is_ok()
     }
 
-    /// Adds an exchange to a log that begins with VCA.
-    pub(super) fn extend(
+    /// What transcripts begin from.
+    pub(super) fn basis<'a>(&'a self, provider: &'a dyn Provider) -> Basis<'a> {
+        Basis { provider, version: self.info.version, hash: self.hash(), vca: &self.vca }
+    }
+
+    /// M1/M2 with another exchange.
+    pub(super) fn identity_with(
         &self,
         provider: &dyn Provider,
-        log: Option<&Transcript>,
-        parts: [&[u8]; 2],
+        exchange: [&[u8]; 2],
     ) -> Result<Transcript, CryptoError> {
-        let mut log = match log {
-            Some(log) => log.clone(),
-            None => Transcript::new(provider, self.hash(), &self.vca)?,
-        };
-        parts.iter().for_each(|part| log.append(part));
-        Ok(log)
+        let log = self.identity_log.clone().map_or_else(|| self.basis(provider).m1m2(), Ok)?;
+        Ok(extended(log, exchange))
     }
+
+    /// L1/L2 with another exchange.
+    pub(super) fn measurements_with(
+        &self,
+        provider: &dyn Provider,
+        exchange: [&[u8]; 2],
+    ) -> Result<Transcript, CryptoError> {
+        let log = self.measurement_log.clone().map_or_else(|| self.basis(provider).l1l2(), Ok)?;
+        Ok(extended(log, exchange))
+    }
+}
+
+fn extended(mut log: Transcript, exchange: [&[u8]; 2]) -> Transcript {
+    exchange.iter().for_each(|part| log.append(part));
+    log
 }
 
 impl Core {

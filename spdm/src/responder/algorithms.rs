@@ -60,7 +60,7 @@ impl Core {
         } else {
             None
         };
-        let general_opaque = body.other_params & OPAQUE_FORMAT_GENERAL != 0;
+        let general_opaque = body.version < Version::V1_2 || body.other_params & OPAQUE_FORMAT_GENERAL != 0;
         // KEY_EXCHANGE agrees on the version of secured messages in opaque data.
         if session.is_some() && !general_opaque {
             return Err(Reject::INVALID);

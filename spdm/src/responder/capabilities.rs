@@ -54,6 +54,8 @@ fn legal(body: &GetCapabilities) -> bool {
     let public_key = has(RequesterFlags::PUB_KEY_ID);
     let challenge = has(RequesterFlags::CHAL);
     let v1_3 = body.version >= Version::V1_3;
+    // ENCAP_CAP was deprecated with 1.2, and MUT_AUTH_CAP implied it for a while.
+    let v1_1 = body.version == Version::V1_1;
     let multi_key = field(RequesterFlags::MULTI_KEY_MASK);
     let endpoint_info = field(RequesterFlags::EP_INFO_MASK);
 
@@ -83,5 +85,6 @@ fn legal(body: &GetCapabilities) -> bool {
         && sessions_need
         && (key_exchange || !has(RequesterFlags::HANDSHAKE_IN_THE_CLEAR))
         && identity
+        && (!v1_1 || has(RequesterFlags::ENCAP) || !has(RequesterFlags::MUT_AUTH))
         && (!v1_3 || (endpoint_info != 3 && multi_key != 3 && (multi_key == 0 || !public_key)))
 }

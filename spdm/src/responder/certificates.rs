@@ -4,7 +4,7 @@ use crate::wire::{Certificate, Digests, GetCertificate, GetDigests};
 
 use super::Core;
 use super::reject::{Handled, Next, Reject};
-use super::state::Request;
+use super::state::{Request, continued};
 
 /// Bytes of CERTIFICATE before the portion.
 const CERTIFICATE_OVERHEAD: usize = 8;
@@ -54,7 +54,7 @@ impl Core {
         if request.session.is_none() {
             let negotiated = self.connection.negotiated()?;
             let mut m1m2 = negotiated.m1m2.take();
-            let transcript = negotiated.transcript(self.provider.as_ref(), &mut m1m2)?;
+            let transcript = continued(&mut m1m2, || negotiated.basis(self.provider.as_ref()).m1m2())?;
             transcript.append(message);
             transcript.append(response);
             negotiated.m1m2 = m1m2;

@@ -5,7 +5,7 @@ use crate::wire::{Challenge, ChallengeAuth, NONCE_SIZE, SummaryType};
 
 use super::Core;
 use super::reject::{Handled, Next, Reject};
-use super::state::Request;
+use super::state::{Request, continued};
 
 impl Core {
     pub(super) fn challenge(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
@@ -34,12 +34,10 @@ impl Core {
         .encode(out)?;
 
         let mut m1m2 = negotiated.m1m2.take();
-        let transcript = negotiated.transcript(provider, &mut m1m2)?;
+        let transcript = continued(&mut m1m2, || negotiated.basis(provider).m1m2())?;
         transcript.append(message);
         transcript.append(out);
-        let digest = transcript.digest();
-        let context = SigningContext::ChallengeAuth;
-        sign(slot.key.as_ref(), suite.hash, body.version, context, &digest, out)?;
+        sign(slot.key.as_ref(), suite.hash, SigningContext::ChallengeAuth, transcript, out)?;
         self.fits(out)?;
         self.connection.negotiated()?.authenticated = true;
         Ok(Next::Stay)

@@ -6,7 +6,7 @@ use crate::wire::{MIN_DATA_TRANSFER_SIZE, ResponderFlags, Version};
 /// Configuration of a responder. `Default` is a device that a TEE security manager accepts.
 #[derive(Clone, Debug)]
 pub struct ResponderConfig {
-    /// SPDM versions offered; 1.2 and 1.3.
+    /// SPDM versions offered, any of [`Version::IMPLEMENTED`]. 1.0 has no sessions.
     pub versions: Vec<Version>,
     /// DSP0277 versions offered for sessions, 1.0 to 1.2, in the same form as SPDM versions.
     pub secured_versions: Vec<Version>,
@@ -178,9 +178,9 @@ impl ResponderConfig {
     /// Checks every range that does not depend on slots or provider.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let bad = |field, expected| Err(ConfigError::OutOfRange { field, expected });
-        let known = |version: &Version| [Version::V1_2, Version::V1_3].contains(version);
+        let known = |version: &Version| Version::IMPLEMENTED.contains(version);
         if self.versions.is_empty() || !self.versions.iter().all(known) {
-            return bad("versions", "a list of 1.2 and 1.3");
+            return bad("versions", "a list of 1.0, 1.1, 1.2 and 1.3");
         }
         let known = |version: &Version| (Version::V1_0..=Version::V1_2).contains(version);
         if self.secured_versions.is_empty() || !self.secured_versions.iter().all(known) {

@@ -5,7 +5,7 @@ use core::time::Duration;
 use crate::SessionId;
 use crate::crypto::CryptoError;
 use crate::session::{Role, Session, SessionParameters};
-use crate::transcript::{SigningContext, Transcript, sign};
+use crate::transcript::{SigningContext, sign};
 use crate::wire::{
     ErrorCode, KeyExchange, KeyExchangeRsp, NONCE_SIZE, POLICY_ALL_EVENTS, RequesterFlags, ResponderFlags,
     SelectedSecuredVersion, SummaryType, SupportedSecuredVersions, Version, VersionNumber,
@@ -30,10 +30,11 @@ impl Core {
         if body.summary != SummaryType::None && suite.measurements.is_none() {
             return Err(Reject::INVALID);
         }
-        let mut opaque = Vec::with_capacity(SelectedSecuredVersion::SIZE);
+        let mut opaque = Vec::with_capacity(SelectedSecuredVersion::MAX_SIZE);
         if !body.opaque.is_empty() {
-            let version = select_version(&self.config.secured_versions, body.opaque)?;
-            SelectedSecuredVersion(VersionNumber::new(version)).encode(&mut opaque)?;
+            let theirs = SupportedSecuredVersions::find(body.version, body.opaque)?;
+            let selected = select_version(&self.config.secured_versions, theirs)?;
+            SelectedSecuredVersion(VersionNumber::new(selected)).encode(body.version, &mut opaque)?;
         }
         if self.sessions.is_full() {
             return Err(Reject::error(ErrorCode::SESSION_LIMIT_EXCEEDED));
@@ -65,12 +66,11 @@ impl Core {
         }
         .encode(out)?;
 
-        let mut transcript = Transcript::session(provider, suite.hash, &negotiated.vca, &chain.digest)?;
+        let mut transcript = negotiated.basis(provider).th(&chain.digest)?;
         transcript.append(message);
         transcript.append(out);
         let unsigned = out.len();
-        let context = SigningContext::KeyExchangeRsp;
-        sign(slot.key.as_ref(), suite.hash, body.version, context, &transcript.digest(), out)?;
+        sign(slot.key.as_ref(), suite.hash, SigningContext::KeyExchangeRsp, &transcript, out)?;
         transcript.append(out.get(unsigned..).unwrap_or_default());
 
         let th1 = transcript.digest();
@@ -102,8 +102,8 @@ fn wants_events(version: Version, policy: u8) -> bool {
 }
 
 /// The highest secured message version both sides have.
-fn select_version(ours: &[Version], opaque: &[u8]) -> Result<Version, Reject> {
-    let theirs = SupportedSecuredVersions::find(opaque)?.ok_or(Reject::INVALID)?;
+fn select_version(ours: &[Version], theirs: Option<SupportedSecuredVersions<'_>>) -> Result<Version, Reject> {
+    let theirs = theirs.ok_or(Reject::INVALID)?;
     let common = theirs.0.iter().map(|version| version.version()).filter(|version| ours.contains(version));
     common.max().ok_or(Reject::INVALID)
 }

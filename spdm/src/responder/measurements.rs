@@ -9,7 +9,7 @@ use crate::wire::{
 use super::Core;
 use super::reject::{Handled, Next, Reject};
 use super::sessions::Stage;
-use super::state::Request;
+use super::state::{Request, continued};
 
 impl Core {
     /// L1/L2 goes on over unsigned requests, and begins again after a signature and after every error.
@@ -70,13 +70,11 @@ impl Core {
         }
         .encode(out)?;
 
-        let transcript = negotiated.transcript(provider, l1l2)?;
+        let transcript = continued(l1l2, || negotiated.basis(provider).l1l2())?;
         transcript.append(message);
         transcript.append(out);
         if let Some((_, slot)) = signer {
-            let digest = transcript.digest();
-            let context = SigningContext::Measurements;
-            sign(slot.key.as_ref(), suite.hash, body.version, context, &digest, out)?;
+            sign(slot.key.as_ref(), suite.hash, SigningContext::Measurements, transcript, out)?;
             *l1l2 = None;
         }
         Ok(Next::Stay)

@@ -1,4 +1,4 @@
-//! The responder: clear messages and records in, responses and session events out (DSP0274 1.2 and 1.3).
+//! The responder: clear messages and records in, responses and session events out (DSP0274 1.0 to 1.3).
 //!
 //! One file per request; this one checks what is common to all of them, and turns what a handler refuses into an
 //! ERROR in one place.
@@ -270,18 +270,19 @@ impl Core {
     fn refuse(&self, reject: Reject, out: &mut Vec<u8>) -> Next {
         out.clear();
         let agreed = self.connection.error_version();
-        let (version, code, data, next) = match reject {
+        let (error, next) = match reject {
             Reject::Silent => return Next::Silent,
-            Reject::Error { code, data } => (agreed, code, data, Next::Stay),
-            Reject::InVersion(version, code) => (version, code, 0, Next::Stay),
-            Reject::Fatal(code) => (agreed, code, 0, Next::End(EndReason::Unauthentic)),
+            Reject::Error { code, data } => (ErrorResponse::new(agreed, code, data), Next::Stay),
+            Reject::InVersion(version, code) => (ErrorResponse::new(version, code, 0), Next::Stay),
+            Reject::Fatal(code) => (ErrorResponse::new(agreed, code, 0), Next::End(EndReason::Unauthentic)),
             Reject::TooLarge(size) => {
                 let code = ErrorCode::RESPONSE_TOO_LARGE;
-                ErrorResponse { version: agreed, code, data: 0, extended: &size.to_le_bytes() }.encode(out);
+                let extended = &size.to_le_bytes();
+                ErrorResponse { version: agreed, code, data: 0, extended }.worded().encode(out);
                 return Next::Stay;
             }
         };
-        ErrorResponse::new(version, code, data).encode(out);
+        error.worded().encode(out);
         next
     }
 

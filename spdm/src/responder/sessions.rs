@@ -62,7 +62,7 @@ pub(super) enum Stage {
     Handshake { transcript: Transcript },
     /// In use.
     Application {
-        /// L1/L2 of measurements in this session; `None` if it is VCA only.
+        /// L1/L2 of measurements in this session; `None` if nothing has come behind its beginning.
         l1l2: Option<Transcript>,
         /// The update that waits for its verification.
         update: Option<KeyUpdate>,

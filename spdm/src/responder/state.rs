@@ -1,9 +1,9 @@
 //! What a responder remembers of a connection: each phase holds exactly what has been agreed on by then.
 
 use crate::codec::{DecodeError, Reader};
-use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm, Provider};
+use crate::crypto::{Aead, AsymAlgorithm, CryptoError, DheGroup, HashAlgorithm, Provider};
 use crate::secured::Protection;
-use crate::transcript::{Transcript, Vca};
+use crate::transcript::{Basis, Transcript, Vca};
 use crate::wire::{Header, RequesterFlags, Version};
 
 use super::reject::Reject;
@@ -44,6 +44,18 @@ impl<'a> Request<'a> {
     }
 }
 
+/// The transcript in `slot`, begun anew if there is none.
+pub(super) fn continued(
+    slot: &mut Option<Transcript>,
+    begin: impl FnOnce() -> Result<Transcript, CryptoError>,
+) -> Result<&mut Transcript, CryptoError> {
+    let transcript = match slot.take() {
+        Some(transcript) => transcript,
+        None => begin()?,
+    };
+    Ok(slot.insert(transcript))
+}
+
 /// How far the requester and this responder have come.
 #[derive(Debug)]
 pub(super) enum Connection {
@@ -62,6 +74,7 @@ pub(super) enum Connection {
 pub(super) struct Peer {
     pub(super) version: Version,
     pub(super) flags: RequesterFlags,
+    /// [`UNLIMITED_SIZE`](crate::wire::UNLIMITED_SIZE) before 1.2.
     pub(super) data_transfer_size: u32,
 }
 
@@ -87,7 +100,7 @@ pub(super) struct Suite {
     pub(super) asym: AsymAlgorithm,
     pub(super) session: Option<SessionSuite>,
     pub(super) measurements: Option<MeasurementForm>,
-    /// Opaque data may be sent, in the general form.
+    /// Opaque data may be sent in the general form. Before 1.2 that is not negotiated.
     pub(super) general_opaque: bool,
 }
 
@@ -97,26 +110,18 @@ pub(super) struct Negotiated {
     pub(super) peer: Peer,
     pub(super) suite: Suite,
     pub(super) vca: Vca,
-    /// M1/M2 without CHALLENGE; `None` if it is VCA only.
+    /// M1/M2 without CHALLENGE; `None` if nothing has come behind its beginning.
     pub(super) m1m2: Option<Transcript>,
-    /// L1/L2 of measurements outside sessions; `None` if it is VCA only.
+    /// L1/L2 of measurements outside sessions; `None` if nothing has come behind its beginning.
     pub(super) l1l2: Option<Transcript>,
     /// CHALLENGE was completed.
     pub(super) authenticated: bool,
 }
 
 impl Negotiated {
-    /// The transcript in `slot`, begun with VCA if there is none.
-    pub(super) fn transcript<'t>(
-        &self,
-        provider: &dyn Provider,
-        slot: &'t mut Option<Transcript>,
-    ) -> Result<&'t mut Transcript, Reject> {
-        let transcript = match slot.take() {
-            Some(transcript) => transcript,
-            None => Transcript::new(provider, self.suite.hash, &self.vca)?,
-        };
-        Ok(slot.insert(transcript))
+    /// What transcripts begin from.
+    pub(super) fn basis<'a>(&'a self, provider: &'a dyn Provider) -> Basis<'a> {
+        Basis { provider, version: self.peer.version, hash: self.suite.hash, vca: &self.vca }
     }
 }
 

@@ -29,11 +29,39 @@ const TABLE_REQUESTER_ASYM: u8 = 4;
 const TABLE_KEY_SCHEDULE: u8 = 5;
 /// Each table carries two bytes of fixed algorithms.
 const TABLE_FIXED_SIZE: u8 = 2 << 4;
-/// No NEGOTIATE_ALGORITHMS may be longer, in bytes; DSP0274 1.3, `Length`.
-const MAX_REQUEST_SIZE: usize = 128;
-/// No more extended algorithms in total than this; DSP0274 1.3, `ExtAsymCount` and the tables.
-const MAX_EXTENDED: usize = 20;
 const EXTENDED_SIZE: usize = 4;
+
+/// What differs between versions.
+struct Form {
+    /// No NEGOTIATE_ALGORITHMS may be longer, in bytes (`Length`).
+    max_length: usize,
+    /// No more extended algorithms in total than this (`ExtAsymCount` and the tables).
+    max_extended: usize,
+    /// There are algorithm structure tables, and param1 counts them.
+    tables: bool,
+    /// Bits of `OtherParamsSupport` and `OtherParamsSelection` that are not reserved.
+    other_params: u8,
+}
+
+impl Form {
+    const fn of(version: Version) -> Self {
+        match version.0 {
+            ..=0x10 => Self { max_length: 64, max_extended: 8, tables: false, other_params: 0 },
+            0x11 => Self { max_length: 128, max_extended: 20, tables: true, other_params: 0 },
+            0x12.. => Self { max_length: 128, max_extended: 20, tables: true, other_params: 0xFF },
+        }
+    }
+
+    /// Number of tables behind a message whose param1 is `param1`.
+    const fn table_count(&self, param1: u8) -> u8 {
+        if self.tables { param1 } else { 0 }
+    }
+
+    /// The tables that are sent.
+    fn tables(&self, tables: &AlgorithmTables) -> AlgorithmTables {
+        if self.tables { *tables } else { AlgorithmTables::default() }
+    }
+}
 
 /// The algorithm structure tables, as bit masks; `None` where a message carries no such table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,7 +154,7 @@ pub struct NegotiateAlgorithms {
     pub version: Version,
     /// Measurement specifications.
     pub measurement_specification: u8,
-    /// Opaque data formats and, from 1.3 on, multiple keys.
+    /// Opaque data formats from 1.2 on, and multiple keys from 1.3 on.
     pub other_params: u8,
     /// Signature algorithms of the responder.
     pub base_asym: u32,
@@ -134,7 +162,7 @@ pub struct NegotiateAlgorithms {
     pub base_hash: u32,
     /// Measurement extension log specifications, 1.3.
     pub mel_specification: u8,
-    /// The algorithm tables.
+    /// The algorithm tables; there are none in 1.0.
     pub tables: AlgorithmTables,
 }
 
@@ -151,16 +179,17 @@ impl NegotiateAlgorithms {
         let header = Header::expect(reader, Code::NEGOTIATE_ALGORITHMS)?;
         let body: RequestBody = reader.read("algorithms")?;
         let length = usize::from(body.length.get());
-        if length > MAX_REQUEST_SIZE {
+        let form = Form::of(header.version);
+        if length > form.max_length {
             return Err(DecodeError::illegal("length"));
         }
         let mut extended = usize::from(body.extended_asym) + usize::from(body.extended_hash);
-        if extended > MAX_EXTENDED {
+        if extended > form.max_extended {
             return Err(DecodeError::illegal("extended algorithm count"));
         }
         reader.bytes(extended * EXTENDED_SIZE, "extended algorithms")?;
-        let tables = AlgorithmTables::parse(reader, header.param1, &mut extended)?;
-        if extended > MAX_EXTENDED {
+        let tables = AlgorithmTables::parse(reader, form.table_count(header.param1), &mut extended)?;
+        if extended > form.max_extended {
             return Err(DecodeError::illegal("extended algorithm count"));
         }
         if reader.consumed() - start != length {
@@ -169,7 +198,7 @@ impl NegotiateAlgorithms {
         Ok(Self {
             version: header.version,
             measurement_specification: body.measurement_specification,
-            other_params: body.other_params,
+            other_params: body.other_params & form.other_params,
             base_asym: body.base_asym.get(),
             base_hash: body.base_hash.get(),
             mel_specification: body.mel_specification,
@@ -179,12 +208,14 @@ impl NegotiateAlgorithms {
 
     /// Appends the message.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let count = self.tables.count();
+        let form = Form::of(self.version);
+        let tables = form.tables(&self.tables);
+        let count = tables.count();
         Header::new(self.version, Code::NEGOTIATE_ALGORITHMS, count, 0).encode(out);
         out.put_fixed(&RequestBody {
             length: (32 + 4 * u16::from(count)).into(),
             measurement_specification: self.measurement_specification,
-            other_params: self.other_params,
+            other_params: self.other_params & form.other_params,
             base_asym: self.base_asym.into(),
             base_hash: self.base_hash.into(),
             reserved: [0; 12],
@@ -193,7 +224,7 @@ impl NegotiateAlgorithms {
             reserved2: 0,
             mel_specification: self.mel_specification,
         });
-        self.tables.encode(out);
+        tables.encode(out);
     }
 }
 
@@ -221,7 +252,7 @@ pub struct Algorithms {
     pub version: Version,
     /// Measurement specification.
     pub measurement_specification: u8,
-    /// Opaque data format and, from 1.3 on, multiple keys.
+    /// Opaque data format from 1.2 on, and multiple keys from 1.3 on.
     pub other_params: u8,
     /// Hash algorithm of measurements.
     pub measurement_hash: u32,
@@ -231,7 +262,7 @@ pub struct Algorithms {
     pub base_hash: u32,
     /// Measurement extension log specification, 1.3.
     pub mel_specification: u8,
-    /// The algorithm tables.
+    /// The algorithm tables; there are none in 1.0.
     pub tables: AlgorithmTables,
 }
 
@@ -243,7 +274,9 @@ impl Algorithms {
         let header = Header::expect(reader, Code::ALGORITHMS)?;
         let body: ResponseBody = reader.read("algorithms")?;
         let mut extended = usize::from(body.extended_asym) + usize::from(body.extended_hash);
-        let tables = AlgorithmTables::parse(reader, header.param1, &mut extended)?;
+        let form = Form::of(header.version);
+        let tables = AlgorithmTables::parse(reader, form.table_count(header.param1), &mut extended)?;
+        let other_params = body.other_params & form.other_params;
         if extended != 0 {
             return Err(DecodeError::illegal("extended algorithm count"));
         }
@@ -255,7 +288,7 @@ impl Algorithms {
                 .iter()
                 .all(|mask| mask.get().count_ones() <= 1)
             && body.measurement_specification.count_ones() <= 1
-            && (body.other_params & 0xF).count_ones() <= 1
+            && (other_params & 0xF).count_ones() <= 1
             && body.mel_specification.count_ones() <= 1;
         if !single {
             return Err(DecodeError::illegal("selection"));
@@ -263,7 +296,7 @@ impl Algorithms {
         Ok(Self {
             version: header.version,
             measurement_specification: body.measurement_specification,
-            other_params: body.other_params,
+            other_params,
             measurement_hash: body.measurement_hash.get(),
             base_asym: body.base_asym.get(),
             base_hash: body.base_hash.get(),
@@ -274,12 +307,14 @@ impl Algorithms {
 
     /// Appends the message.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let count = self.tables.count();
+        let form = Form::of(self.version);
+        let tables = form.tables(&self.tables);
+        let count = tables.count();
         Header::new(self.version, Code::ALGORITHMS, count, 0).encode(out);
         out.put_fixed(&ResponseBody {
             length: (36 + 4 * u16::from(count)).into(),
             measurement_specification: self.measurement_specification,
-            other_params: self.other_params,
+            other_params: self.other_params & form.other_params,
             measurement_hash: self.measurement_hash.into(),
             base_asym: self.base_asym.into(),
             base_hash: self.base_hash.into(),
@@ -289,6 +324,6 @@ impl Algorithms {
             extended_hash: 0,
             reserved2: [0; 2],
         });
-        self.tables.encode(out);
+        tables.encode(out);
     }
 }

@@ -7,6 +7,11 @@ use crate::codec::{DecodeError, Put, Reader};
 
 /// DSP0274 1.3: the smallest DataTransferSize either side may declare, in bytes.
 pub const MIN_DATA_TRANSFER_SIZE: u32 = 42;
+/// DataTransferSize and MaxSPDMmsgSize of whoever declares none, as nobody does before 1.2.
+pub const UNLIMITED_SIZE: u32 = u32::MAX;
+/// The flags that 1.0 and 1.1 define; from 1.2 on, unknown ones are kept.
+const FLAGS_1_0: u32 = 0x0000_003F;
+const FLAGS_1_1: u32 = 0x0001_FFFF;
 
 macro_rules! flags {
     ($($name:ident = $bits:expr, $doc:literal;)*) => {
@@ -43,6 +48,15 @@ impl RequesterFlags {
     /// Whether all of `bits` are set.
     pub const fn has(self, bits: u32) -> bool {
         self.0 & bits == bits
+    }
+
+    /// The flags that `version` defines. A requester of 1.0 has none.
+    pub const fn of(self, version: Version) -> Self {
+        match version.0 {
+            ..=0x10 => Self(0),
+            0x11 => Self(self.0 & FLAGS_1_1),
+            0x12.. => self,
+        }
     }
 }
 
@@ -91,6 +105,15 @@ impl ResponderFlags {
     pub const fn any(self, bits: u32) -> bool {
         self.0 & bits != 0
     }
+
+    /// The flags that `version` defines.
+    pub const fn of(self, version: Version) -> Self {
+        match version.0 {
+            ..=0x10 => Self(self.0 & FLAGS_1_0),
+            0x11 => Self(self.0 & FLAGS_1_1),
+            0x12.. => self,
+        }
+    }
 }
 
 impl core::fmt::Debug for RequesterFlags {
@@ -105,7 +128,7 @@ impl core::fmt::Debug for ResponderFlags {
     }
 }
 
-/// What follows the header in both directions from 1.2 on.
+/// What follows the header in CAPABILITIES, and in GET_CAPABILITIES from 1.1 on.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct Body {
@@ -113,25 +136,79 @@ struct Body {
     ct_exponent: u8,
     reserved2: [u8; 2],
     flags: U32,
+}
+const _: () = assert!(size_of::<Body>() == 8);
+
+/// What follows that from 1.2 on.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Sizes {
     data_transfer_size: U32,
     max_message_size: U32,
 }
-const _: () = assert!(size_of::<Body>() == 16);
+const _: () = assert!(size_of::<Sizes>() == 8);
 
-/// GET_CAPABILITIES of 1.2 and 1.3.
+/// The fields of both messages; each direction decides whether and with which flags its version has them.
+struct Fields {
+    ct_exponent: u8,
+    flags: u32,
+    data_transfer_size: u32,
+    max_message_size: u32,
+}
+
+impl Fields {
+    /// GET_CAPABILITIES of 1.0 ends with its header.
+    const NONE: Self = Self {
+        ct_exponent: 0,
+        flags: 0,
+        data_transfer_size: UNLIMITED_SIZE,
+        max_message_size: UNLIMITED_SIZE,
+    };
+
+    fn parse(reader: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError> {
+        let body: Body = reader.read("capabilities")?;
+        let fields = Self { ct_exponent: body.ct_exponent, flags: body.flags.get(), ..Self::NONE };
+        if version < Version::V1_2 {
+            return Ok(fields);
+        }
+        let sizes: Sizes = reader.read("transfer sizes")?;
+        Ok(Self {
+            data_transfer_size: sizes.data_transfer_size.get(),
+            max_message_size: sizes.max_message_size.get(),
+            ..fields
+        })
+    }
+
+    fn encode(&self, version: Version, out: &mut Vec<u8>) {
+        out.put_fixed(&Body {
+            reserved: 0,
+            ct_exponent: self.ct_exponent,
+            reserved2: [0; 2],
+            flags: self.flags.into(),
+        });
+        if version >= Version::V1_2 {
+            out.put_fixed(&Sizes {
+                data_transfer_size: self.data_transfer_size.into(),
+                max_message_size: self.max_message_size.into(),
+            });
+        }
+    }
+}
+
+/// GET_CAPABILITIES of 1.0 to 1.3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GetCapabilities {
     /// Version of the message, which becomes the connection's.
     pub version: Version,
     /// 1.3, param1 bit 0: the supported-algorithms block is asked for.
     pub supported_algorithms: bool,
-    /// CTExponent: the requester needs at most 2^this microseconds for cryptography.
+    /// CTExponent: the requester needs at most 2^this microseconds for cryptography. 0 in 1.0, which has none.
     pub ct_exponent: u8,
-    /// What the requester can do.
+    /// What the requester can do. 1.0 has no flags; those that came after the version do not travel.
     pub flags: RequesterFlags,
-    /// Largest single transfer the requester receives, in bytes.
+    /// Largest single transfer the requester receives, in bytes; [`UNLIMITED_SIZE`] before 1.2.
     pub data_transfer_size: u32,
-    /// Largest message the requester receives, chunked or not, in bytes.
+    /// Largest message the requester receives, chunked or not, in bytes; [`UNLIMITED_SIZE`] before 1.2.
     pub max_message_size: u32,
 }
 
@@ -139,14 +216,15 @@ impl GetCapabilities {
     /// Parses the message.
     pub fn parse(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let header = Header::expect(reader, Code::GET_CAPABILITIES)?;
-        let body: Body = reader.read("capabilities")?;
+        let version = header.version;
+        let fields = if version < Version::V1_1 { Fields::NONE } else { Fields::parse(reader, version)? };
         Ok(Self {
-            version: header.version,
-            supported_algorithms: header.version >= Version::V1_3 && header.param1 & 1 != 0,
-            ct_exponent: body.ct_exponent,
-            flags: RequesterFlags(body.flags.get()),
-            data_transfer_size: body.data_transfer_size.get(),
-            max_message_size: body.max_message_size.get(),
+            version,
+            supported_algorithms: version >= Version::V1_3 && header.param1 & 1 != 0,
+            ct_exponent: fields.ct_exponent,
+            flags: RequesterFlags(fields.flags).of(version),
+            data_transfer_size: fields.data_transfer_size,
+            max_message_size: fields.max_message_size,
         })
     }
 
@@ -154,29 +232,27 @@ impl GetCapabilities {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let block = self.version >= Version::V1_3 && self.supported_algorithms;
         Header::new(self.version, Code::GET_CAPABILITIES, block.into(), 0).encode(out);
-        out.put_fixed(&Body {
-            reserved: 0,
-            ct_exponent: self.ct_exponent,
-            reserved2: [0; 2],
-            flags: self.flags.0.into(),
-            data_transfer_size: self.data_transfer_size.into(),
-            max_message_size: self.max_message_size.into(),
-        });
+        if self.version >= Version::V1_1 {
+            let (data_transfer_size, max_message_size) = (self.data_transfer_size, self.max_message_size);
+            let flags = self.flags.of(self.version).0;
+            Fields { ct_exponent: self.ct_exponent, flags, data_transfer_size, max_message_size }
+                .encode(self.version, out);
+        }
     }
 }
 
-/// CAPABILITIES of 1.2 and 1.3, without the supported-algorithms block.
+/// CAPABILITIES of 1.0 to 1.3, without the supported-algorithms block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// Version of the message.
     pub version: Version,
     /// CTExponent: the responder needs at most 2^this microseconds for cryptography.
     pub ct_exponent: u8,
-    /// What the responder can do.
+    /// What the responder can do; flags that came after the version do not travel.
     pub flags: ResponderFlags,
-    /// Largest single transfer the responder receives, in bytes.
+    /// Largest single transfer the responder receives, in bytes; [`UNLIMITED_SIZE`] before 1.2.
     pub data_transfer_size: u32,
-    /// Largest message the responder receives, chunked or not, in bytes.
+    /// Largest message the responder receives, chunked or not, in bytes; [`UNLIMITED_SIZE`] before 1.2.
     pub max_message_size: u32,
 }
 
@@ -184,26 +260,22 @@ impl Capabilities {
     /// Parses the message.
     pub fn parse(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let header = Header::expect(reader, Code::CAPABILITIES)?;
-        let body: Body = reader.read("capabilities")?;
+        let fields = Fields::parse(reader, header.version)?;
         Ok(Self {
             version: header.version,
-            ct_exponent: body.ct_exponent,
-            flags: ResponderFlags(body.flags.get()),
-            data_transfer_size: body.data_transfer_size.get(),
-            max_message_size: body.max_message_size.get(),
+            ct_exponent: fields.ct_exponent,
+            flags: ResponderFlags(fields.flags).of(header.version),
+            data_transfer_size: fields.data_transfer_size,
+            max_message_size: fields.max_message_size,
         })
     }
 
     /// Appends the message.
     pub fn encode(&self, out: &mut Vec<u8>) {
         Header::new(self.version, Code::CAPABILITIES, 0, 0).encode(out);
-        out.put_fixed(&Body {
-            reserved: 0,
-            ct_exponent: self.ct_exponent,
-            reserved2: [0; 2],
-            flags: self.flags.0.into(),
-            data_transfer_size: self.data_transfer_size.into(),
-            max_message_size: self.max_message_size.into(),
-        });
+        let (data_transfer_size, max_message_size) = (self.data_transfer_size, self.max_message_size);
+        let flags = self.flags.of(self.version).0;
+        Fields { ct_exponent: self.ct_exponent, flags, data_transfer_size, max_message_size }
+            .encode(self.version, out);
     }
 }

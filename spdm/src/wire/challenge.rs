@@ -91,7 +91,7 @@ impl Challenge {
 pub struct ChallengeAuth<'a> {
     /// Version of the message.
     pub version: Version,
-    /// Slot in bits 3:0, bit 7 asks for basic mutual authentication (deprecated, never set here).
+    /// Slot in bits 3:0; from 1.1 on bit 7 asks for basic mutual authentication (deprecated, never set here).
     pub attributes: u8,
     /// Provisioned slots.
     pub slot_mask: u8,
@@ -110,6 +110,14 @@ pub struct ChallengeAuth<'a> {
 }
 
 impl<'a> ChallengeAuth<'a> {
+    /// The slot it is about. In 1.0 the attributes are the slot and nothing else.
+    pub const fn slot(&self) -> u8 {
+        match self.version.0 {
+            ..=0x10 => self.attributes,
+            0x11.. => self.attributes & 0xF,
+        }
+    }
+
     /// Parses the message; `summary_size` is the hash size if a summary was asked for, otherwise 0.
     pub fn parse(
         reader: &mut Reader<'a>,

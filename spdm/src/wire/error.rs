@@ -54,6 +54,18 @@ error_codes! {
     VENDOR_DEFINED = 0xFF,
 }
 
+impl ErrorCode {
+    /// The version that brought the code.
+    const fn since(self) -> Version {
+        match self.0 {
+            0x06 | 0x08..=0x0A => Version::V1_1,
+            0x0B..=0x12 => Version::V1_2,
+            0x44..=0x47 => Version::V1_3,
+            _ => Version::V1_0,
+        }
+    }
+}
+
 impl core::fmt::Debug for ErrorCode {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self.name() {
@@ -80,6 +92,14 @@ impl<'a> ErrorResponse<'a> {
     /// An error without extended data.
     pub const fn new(version: Version, code: ErrorCode, data: u8) -> Self {
         Self { version, code, data, extended: &[] }
+    }
+
+    /// The error in the words of its version: Unspecified, and nothing beside it, where the code came later.
+    pub fn worded(self) -> Self {
+        if self.version < self.code.since() {
+            return Self::new(self.version, ErrorCode::UNSPECIFIED, 0);
+        }
+        self
     }
 
     /// Parses the message. Only four codes define extended data; behind the others everything is padding.

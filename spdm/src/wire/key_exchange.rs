@@ -9,6 +9,14 @@ pub const POLICY_TERMINATE_ON_UPDATE: u8 = 1;
 /// `SessionPolicy` bit 1, from 1.3 on: the requester subscribes to all events.
 pub const POLICY_ALL_EVENTS: u8 = 2;
 
+/// Bits of `SessionPolicy` that are not reserved.
+const fn policy_bits(version: Version) -> u8 {
+    match version.0 {
+        ..=0x11 => 0,
+        0x12.. => 0xFF,
+    }
+}
+
 /// KEY_EXCHANGE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyExchange<'a> {
@@ -20,7 +28,7 @@ pub struct KeyExchange<'a> {
     pub slot: u8,
     /// The requester's half of the session id.
     pub session_id: u16,
-    /// Session policy.
+    /// Session policy; 0 before 1.2.
     pub policy: u8,
     /// Random data.
     pub random: Nonce,
@@ -36,7 +44,7 @@ impl<'a> KeyExchange<'a> {
         let header = Header::expect(reader, Code::KEY_EXCHANGE)?;
         let summary = SummaryType::parse(header.param1)?;
         let session_id = reader.u16("session id")?;
-        let policy = reader.u8("session policy")?;
+        let policy = reader.u8("session policy")? & policy_bits(header.version);
         reader.u8("reserved")?;
         Ok(Self {
             version: header.version,
@@ -54,7 +62,7 @@ impl<'a> KeyExchange<'a> {
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         Header::new(self.version, Code::KEY_EXCHANGE, self.summary.value(), self.slot).encode(out);
         out.put_u16(self.session_id);
-        out.put(&[self.policy, 0]);
+        out.put(&[self.policy & policy_bits(self.version), 0]);
         out.put(&self.random);
         out.put(self.exchange);
         out.put_sized16(self.opaque, "opaque data")

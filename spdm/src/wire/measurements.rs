@@ -47,8 +47,23 @@ impl MeasurementOperation {
 pub struct SignatureRequest {
     /// The requester's nonce.
     pub nonce: Nonce,
-    /// Slot in bits 3:0; 0xF for the public key without a certificate.
+    /// Slot in bits 3:0; 0xF for the public key without a certificate. Not sent in 1.0, where it is slot 0.
     pub slot: u8,
+}
+
+impl SignatureRequest {
+    fn parse(reader: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError> {
+        let nonce = reader.array("nonce")?;
+        let slot = if version >= Version::V1_1 { reader.u8("slot")? & 0xF } else { 0 };
+        Ok(Self { nonce, slot })
+    }
+
+    fn encode(&self, version: Version, out: &mut Vec<u8>) {
+        out.put(&self.nonce);
+        if version >= Version::V1_1 {
+            out.put(&[self.slot & 0xF]);
+        }
+    }
 }
 
 /// GET_MEASUREMENTS.
@@ -73,7 +88,7 @@ impl GetMeasurements {
     pub fn parse(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let header = Header::expect(reader, Code::GET_MEASUREMENTS)?;
         let signature = if header.param1 & SIGNATURE_REQUESTED != 0 {
-            Some(SignatureRequest { nonce: reader.array("nonce")?, slot: reader.u8("slot")? & 0xF })
+            Some(SignatureRequest::parse(reader, header.version)?)
         } else {
             None
         };
@@ -101,8 +116,7 @@ impl GetMeasurements {
         }
         Header::new(self.version, Code::GET_MEASUREMENTS, attributes, self.operation.value()).encode(out);
         if let Some(request) = &self.signature {
-            out.put(&request.nonce);
-            out.put(&[request.slot & 0xF]);
+            request.encode(self.version, out);
         }
         put_context(self.version, self.context, out);
     }
@@ -138,6 +152,15 @@ impl ContentChanged {
     }
 }
 
+/// Bits of param2 that are not reserved: the slot from 1.1 on, [`ContentChanged`] from 1.2 on.
+const fn param2_bits(version: Version) -> u8 {
+    match version.0 {
+        ..=0x10 => 0,
+        0x11 => 0x0F,
+        0x12.. => 0x3F,
+    }
+}
+
 /// MEASUREMENTS. An encoder may leave the signature empty and append it afterwards: the transcript ends there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Measurements<'a> {
@@ -145,9 +168,9 @@ pub struct Measurements<'a> {
     pub version: Version,
     /// Number of measurements there are, if only the count was asked for, otherwise 0.
     pub total: u8,
-    /// Slot whose key signs, if a signature was asked for.
+    /// Slot whose key signs, if a signature was asked for; 0 in 1.0.
     pub slot: u8,
-    /// Whether a measurement changed.
+    /// Whether a measurement changed; before 1.2 not detected.
     pub changed: ContentChanged,
     /// Number of blocks in the record.
     pub blocks: u8,
@@ -167,6 +190,7 @@ impl<'a> Measurements<'a> {
     /// Parses the message; `signature_size` is 0 if no signature was asked for.
     pub fn parse(reader: &mut Reader<'a>, signature_size: usize) -> Result<Self, DecodeError> {
         let header = Header::expect(reader, Code::MEASUREMENTS)?;
+        let param2 = header.param2 & param2_bits(header.version);
         let blocks = reader.u8("block count")?;
         let length = reader.u24("record length")?;
         let record = reader
@@ -174,8 +198,8 @@ impl<'a> Measurements<'a> {
         Ok(Self {
             version: header.version,
             total: header.param1,
-            slot: header.param2 & 0xF,
-            changed: ContentChanged::parse(header.param2)?,
+            slot: param2 & 0xF,
+            changed: ContentChanged::parse(param2)?,
             blocks,
             record,
             nonce: reader.array("nonce")?,
@@ -192,7 +216,7 @@ impl<'a> Measurements<'a> {
         else {
             return Err(EncodeError("record"));
         };
-        let param2 = self.slot & 0xF | self.changed.bits();
+        let param2 = (self.slot & 0xF | self.changed.bits()) & param2_bits(self.version);
         Header::new(self.version, Code::MEASUREMENTS, self.total, param2).encode(out);
         out.put(&[self.blocks, low, middle, high]);
         out.put(self.record);

@@ -65,6 +65,8 @@ impl Version {
     pub const V1_3: Self = Self(0x13);
     /// SPDM 1.4.
     pub const V1_4: Self = Self(0x14);
+    /// The versions that both roles of this crate speak, ascending.
+    pub const IMPLEMENTED: [Self; 4] = [Self::V1_0, Self::V1_1, Self::V1_2, Self::V1_3];
 
     /// Major version number.
     pub const fn major(self) -> u8 {

@@ -1,5 +1,6 @@
-//! Opaque data in the general form (DSP0274 1.3 "General opaque data format") and the elements by which a session's
-//! secured message version is agreed on (DSP0277 1.1 "Secured Message opaque element data format").
+//! Opaque data in the general form (DSP0274 1.3 "General opaque data format"; before 1.2 DSP0277 1.0 "Secured Message
+//! general opaque data format") and the elements by which a session's secured message version is agreed on
+//! (DSP0277 1.1 "Secured Message opaque element data format").
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, little_endian::U16};
 
@@ -11,6 +12,34 @@ const DATA_VERSION: u8 = 1;
 const VERSION_SELECTION: u8 = 0;
 const SUPPORTED_VERSIONS: u8 = 1;
 const ALIGNMENT: usize = 4;
+/// `SpecID` of the header before 1.2, the letters `DMTF`, and its `OpaqueVersion`.
+const SPECIFICATION: u32 = 0x444D_5446;
+const OPAQUE_VERSION: u8 = 1;
+
+/// What precedes the elements: before 1.2 DSP0277's own header, from 1.2 on that of DSP0274. Returns their number.
+fn parse_header(reader: &mut Reader<'_>, version: Version) -> Result<u8, DecodeError> {
+    if version >= Version::V1_2 {
+        let [count, ..] = reader.array::<4>("opaque data header")?;
+        return Ok(count);
+    }
+    if reader.u32("opaque data specification")? != SPECIFICATION {
+        return Err(DecodeError::illegal("opaque data specification"));
+    }
+    let [opaque_version, count, ..] = reader.array::<4>("opaque data header")?;
+    if opaque_version != OPAQUE_VERSION {
+        return Err(DecodeError::illegal("opaque data version"));
+    }
+    Ok(count)
+}
+
+fn encode_header(version: Version, count: u8, out: &mut Vec<u8>) {
+    if version >= Version::V1_2 {
+        out.put(&[count, 0, 0, 0]);
+    } else {
+        out.put_u32(SPECIFICATION);
+        out.put(&[OPAQUE_VERSION, count, 0, 0]);
+    }
+}
 
 /// One element of opaque data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +65,7 @@ impl OpaqueElement<'_> {
     }
 }
 
-/// Walks opaque data in the general form (`OpaqueDataFmt1`). The last item is an error if the data is malformed.
+/// Walks opaque data in the general form, from 1.2 on `OpaqueDataFmt1`. The last item is an error if the data is malformed.
 #[derive(Clone, Debug)]
 pub struct OpaqueElements<'a> {
     reader: Reader<'a>,
@@ -45,13 +74,13 @@ pub struct OpaqueElements<'a> {
 
 impl<'a> OpaqueElements<'a> {
     /// Starts at the first element. Empty opaque data has no elements.
-    pub fn new(opaque: &'a [u8]) -> Result<Self, DecodeError> {
+    pub fn new(version: Version, opaque: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(opaque);
         if opaque.is_empty() {
             return Ok(Self { reader, left: 0 });
         }
-        let [count, ..] = reader.array::<4>("opaque data header")?;
-        Ok(Self { reader, left: count })
+        let left = parse_header(&mut reader, version)?;
+        Ok(Self { reader, left })
     }
 
     fn element(&mut self) -> Result<OpaqueElement<'a>, DecodeError> {
@@ -100,8 +129,8 @@ fn secured_element<'a>(element: &OpaqueElement<'a>) -> Result<Option<(u8, Reader
 }
 
 /// Appends a general opaque data header for one element, and the element.
-fn encode_single(data: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    out.put(&[1, 0, 0, 0]);
+fn encode_single(version: Version, data: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    encode_header(version, 1, out);
     OpaqueElement { registry: REGISTRY_DMTF, vendor: &[], data }.encode(out)
 }
 
@@ -111,9 +140,9 @@ pub struct SupportedSecuredVersions<'a>(pub &'a [VersionNumber]);
 
 impl<'a> SupportedSecuredVersions<'a> {
     /// Finds the element in opaque data of the general form; elements of others are skipped.
-    pub fn find(opaque: &'a [u8]) -> Result<Option<Self>, DecodeError> {
+    pub fn find(version: Version, opaque: &'a [u8]) -> Result<Option<Self>, DecodeError> {
         let mut found = None;
-        for element in OpaqueElements::new(opaque)? {
+        for element in OpaqueElements::new(version, opaque)? {
             let Some((SUPPORTED_VERSIONS, mut reader)) = secured_element(&element?)? else { continue };
             if found.is_some() {
                 return Err(DecodeError::illegal("supported secured message versions"));
@@ -129,11 +158,11 @@ impl<'a> SupportedSecuredVersions<'a> {
     }
 
     /// Appends opaque data with this element alone; fails for more than 255 versions.
-    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    pub fn encode(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let count = u8::try_from(self.0.len()).map_err(|_| EncodeError("versions"))?;
         let mut data = vec![DATA_VERSION, SUPPORTED_VERSIONS, count];
         data.put_fixed(self.0);
-        encode_single(&data, out)
+        encode_single(version, &data, out)
     }
 }
 
@@ -151,13 +180,13 @@ struct Selection {
 const _: () = assert!(size_of::<Selection>() == 4);
 
 impl SelectedSecuredVersion {
-    /// Size in bytes of opaque data with this element alone.
-    pub const SIZE: usize = 12;
+    /// Size in bytes of opaque data with this element alone; from 1.2 on 4 less.
+    pub const MAX_SIZE: usize = 16;
 
     /// Finds the element in opaque data of the general form; elements of others are skipped.
-    pub fn find(opaque: &[u8]) -> Result<Option<Self>, DecodeError> {
+    pub fn find(version: Version, opaque: &[u8]) -> Result<Option<Self>, DecodeError> {
         let mut found = None;
-        for element in OpaqueElements::new(opaque)? {
+        for element in OpaqueElements::new(version, opaque)? {
             let Some((VERSION_SELECTION, mut reader)) = secured_element(&element?)? else { continue };
             if found.is_some() {
                 return Err(DecodeError::illegal("selected secured message version"));
@@ -175,8 +204,8 @@ impl SelectedSecuredVersion {
     }
 
     /// Appends opaque data with this element alone.
-    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    pub fn encode(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let selection = Selection { data_version: DATA_VERSION, kind: VERSION_SELECTION, version: self.0.0 };
-        encode_single(selection.as_bytes(), out)
+        encode_single(version, selection.as_bytes(), out)
     }
 }

@@ -49,6 +49,8 @@ pub(crate) fn samples() -> Vec<Sample> {
     vec![
         sample("GET_VERSION", "10840000", again!(GetVersion::parse)),
         sample("VERSION", "10040000 0002 0012 0013", again!(VersionResponse::parse)),
+        sample("GET_CAPABILITIES 1.0", "10e10000", again!(GetCapabilities::parse)),
+        sample("GET_CAPABILITIES 1.1", "11e10000 00 0c 0000 c6620100", again!(GetCapabilities::parse)),
         sample(
             "GET_CAPABILITIES 1.2",
             "12e10000 00 0c 0000 c6420000 00120000 00120000",
@@ -59,7 +61,31 @@ pub(crate) fn samples() -> Vec<Sample> {
             "13e10100 00 00 0000 c6420200 00120000 00240000",
             again!(GetCapabilities::parse),
         ),
+        sample("CAPABILITIES 1.0", "10610000 00 0e 0000 36000000", again!(Capabilities::parse)),
+        sample("CAPABILITIES 1.1", "11610000 00 0e 0000 f6620100", again!(Capabilities::parse)),
         sample("CAPABILITIES", "12610000 00 0e 0000 f6620000 00120000 00120000", again!(Capabilities::parse)),
+        sample(
+            "NEGOTIATE_ALGORITHMS 1.0",
+            "10e30000 2000 01 00 90000000 03000000 00*12 00 00 00 00",
+            again!(NegotiateAlgorithms::parse),
+        ),
+        sample(
+            "NEGOTIATE_ALGORITHMS 1.1",
+            "11e30400 3000 01 00 90000000 03000000 00*12 00 00 00 00 \
+             02201800 03200300 04209000 05200100",
+            again!(NegotiateAlgorithms::parse),
+        ),
+        sample(
+            "ALGORITHMS 1.0",
+            "10630000 2400 01 00 04000000 80000000 02000000 00*11 00 00 00 0000",
+            again!(Algorithms::parse),
+        ),
+        sample(
+            "ALGORITHMS 1.1",
+            "11630400 3400 01 00 04000000 80000000 02000000 00*11 00 00 00 0000 \
+             02201000 03200200 04200000 05200100",
+            again!(Algorithms::parse),
+        ),
         sample(
             "NEGOTIATE_ALGORITHMS",
             "13e30400 3000 01 02 90000000 03000000 00*12 00 00 00 00 \
@@ -78,8 +104,14 @@ pub(crate) fn samples() -> Vec<Sample> {
         sample("GET_CERTIFICATE", "12820300 0001 ffff", again!(GetCertificate::parse)),
         sample("GET_CERTIFICATE 1.3", "13820001 0000 0000", again!(GetCertificate::parse)),
         sample("CERTIFICATE", "12020300 0300 0102 aabbcc", again!(Certificate::parse)),
+        sample("CHALLENGE 1.0", "108300ff 11*32", again!(Challenge::parse)),
         sample("CHALLENGE 1.2", "128300ff 11*32", again!(Challenge::parse)),
         sample("CHALLENGE 1.3", "13830201 11*32 22*8", again!(Challenge::parse)),
+        sample(
+            "CHALLENGE_AUTH 1.0",
+            "10030001 aa*32 11*32 0300 eeeeee cc*64",
+            again!(|reader| ChallengeAuth::parse(reader, HASH, 0, SIGNATURE)),
+        ),
         sample(
             "CHALLENGE_AUTH 1.2",
             "12030001 aa*32 11*32 bb*32 0000 cc*64",
@@ -91,6 +123,8 @@ pub(crate) fn samples() -> Vec<Sample> {
             again!(|reader| ChallengeAuth::parse(reader, HASH, 0, SIGNATURE)),
         ),
         sample("GET_MEASUREMENTS 1.2", "12e00000", again!(GetMeasurements::parse)),
+        sample("GET_MEASUREMENTS 1.0 signed", "10e001ff 11*32", again!(GetMeasurements::parse)),
+        sample("GET_MEASUREMENTS 1.1 signed", "11e001ff 11*32 02", again!(GetMeasurements::parse)),
         sample("GET_MEASUREMENTS 1.2 signed", "12e001ff 11*32 02", again!(GetMeasurements::parse)),
         sample("GET_MEASUREMENTS 1.3 signed", "13e00705 11*32 0f 22*8", again!(GetMeasurements::parse)),
         sample(
@@ -99,9 +133,25 @@ pub(crate) fn samples() -> Vec<Sample> {
             again!(|reader| Measurements::parse(reader, 0)),
         ),
         sample(
+            "MEASUREMENTS 1.0 signed",
+            "10600000 01 0b0000 01010700 810400 deadbeef 11*32 0000 cc*64",
+            again!(|reader| Measurements::parse(reader, SIGNATURE)),
+        ),
+        sample(
+            "MEASUREMENTS 1.1 signed",
+            "11600003 01 0b0000 01010700 810400 deadbeef 11*32 0000 cc*64",
+            again!(|reader| Measurements::parse(reader, SIGNATURE)),
+        ),
+        sample(
             "MEASUREMENTS 1.3 signed",
             "13600023 01 0b0000 01010700 810400 deadbeef 11*32 0000 22*8 cc*64",
             again!(|reader| Measurements::parse(reader, SIGNATURE)),
+        ),
+        sample(
+            "KEY_EXCHANGE 1.1",
+            "11e4ff00 3412 00 00 11*32 dd*64 1400 \
+             46544d44 01 01 0000 00000500 0101 01 0011 000000",
+            again!(|reader| KeyExchange::parse(reader, EXCHANGE)),
         ),
         sample(
             "KEY_EXCHANGE",
@@ -200,6 +250,9 @@ fn illegal_fields_are_named() {
     let cases: &[(&str, &str, usize, u8)] = &[
         ("VERSION", "version", 0, 0x12),
         ("VERSION", "entry count", 5, 0),
+        ("NEGOTIATE_ALGORITHMS 1.0", "length", 4, 0x41),
+        ("NEGOTIATE_ALGORITHMS 1.0", "extended algorithm count", 29, 9),
+        ("NEGOTIATE_ALGORITHMS 1.1", "length", 4, 0x81),
         ("NEGOTIATE_ALGORITHMS", "length", 4, 0x2F),
         ("NEGOTIATE_ALGORITHMS", "length", 4, 0x31),
         ("NEGOTIATE_ALGORITHMS", "length", 4, 0x81),
@@ -236,31 +289,124 @@ fn illegal_fields_are_named() {
 #[test]
 fn secured_versions_are_found_among_foreign_elements() {
     let foreign = hex("02000000 0302 0100 0200 aabb 0000 0500 0101 01 0011 000000");
-    let found = SupportedSecuredVersions::find(&foreign).unwrap().unwrap();
+    let found = SupportedSecuredVersions::find(Version::V1_2, &foreign).unwrap().unwrap();
     assert_eq!(found.0, [VersionNumber::new(Version::V1_1)]);
-    assert_eq!(SelectedSecuredVersion::find(&foreign), Ok(None));
-    assert_eq!(SupportedSecuredVersions::find(&[]), Ok(None));
+    assert_eq!(SelectedSecuredVersion::find(Version::V1_2, &foreign), Ok(None));
+    assert_eq!(SupportedSecuredVersions::find(Version::V1_2, &[]), Ok(None));
     let mut out = vec![0xA5];
-    SelectedSecuredVersion(VersionNumber::new(Version::V1_2)).encode(&mut out).unwrap();
+    SelectedSecuredVersion(VersionNumber::new(Version::V1_2)).encode(Version::V1_2, &mut out).unwrap();
     assert_eq!(out, hex("a5 01000000 00000400 0100 0012"));
-    assert_eq!(out.len(), 1 + SelectedSecuredVersion::SIZE);
-    let selected = SelectedSecuredVersion::find(&out[1..]).unwrap().unwrap();
+    assert_eq!(out.len(), 1 + SelectedSecuredVersion::MAX_SIZE - 4);
+    let selected = SelectedSecuredVersion::find(Version::V1_2, &out[1..]).unwrap().unwrap();
     assert_eq!(selected.version(), Version::V1_2);
     for length in 1..foreign.len() {
-        assert!(SupportedSecuredVersions::find(&foreign[..length]).is_err(), "{length}");
+        assert!(SupportedSecuredVersions::find(Version::V1_2, &foreign[..length]).is_err(), "{length}");
     }
     for padding in foreign.len() - 3..foreign.len() {
         let mut filled = foreign.clone();
         filled[padding] = 1;
-        assert!(SupportedSecuredVersions::find(&filled).is_err(), "padding is zero");
+        assert!(SupportedSecuredVersions::find(Version::V1_2, &filled).is_err(), "padding is zero");
     }
     let mut twice = hex("02000000");
     for _ in 0..2 {
         twice.extend_from_slice(&out[5..]);
     }
-    assert!(SelectedSecuredVersion::find(&twice).is_err(), "two selections");
+    assert!(SelectedSecuredVersion::find(Version::V1_2, &twice).is_err(), "two selections");
     twice.extend_from_slice(&[0]);
-    assert!(OpaqueElements::new(&twice).unwrap().any(|element| element.is_err()), "trailing byte");
+    assert!(
+        OpaqueElements::new(Version::V1_2, &twice).unwrap().any(|element| element.is_err()),
+        "trailing byte"
+    );
+}
+
+#[test]
+fn secured_versions_before_1_2_have_a_header_of_their_own() {
+    let opaque = hex("46544d44 01 01 0000 00000500 0101 01 0011 000000");
+    let versions = [VersionNumber::new(Version::V1_1)];
+    let mut out = Vec::new();
+    SupportedSecuredVersions(&versions).encode(Version::V1_1, &mut out).unwrap();
+    assert_eq!(out, opaque);
+    let found = SupportedSecuredVersions::find(Version::V1_1, &opaque).unwrap().unwrap();
+    assert_eq!(found.0, versions);
+    for (offset, field) in [(0, "opaque data specification"), (4, "opaque data version")] {
+        let mut wrong = opaque.clone();
+        wrong[offset] ^= 1;
+        let error = SupportedSecuredVersions::find(Version::V1_1, &wrong).unwrap_err();
+        assert_eq!(error, DecodeError::illegal(field));
+    }
+    for length in 1..opaque.len() {
+        assert!(SupportedSecuredVersions::find(Version::V1_1, &opaque[..length]).is_err(), "{length}");
+    }
+    let mut out = Vec::new();
+    SelectedSecuredVersion(versions[0]).encode(Version::V1_1, &mut out).unwrap();
+    assert_eq!(out, hex("46544d44 01 01 0000 00000400 0100 0011"));
+    assert_eq!(out.len(), SelectedSecuredVersion::MAX_SIZE);
+    let selected = SelectedSecuredVersion::find(Version::V1_1, &out).unwrap();
+    assert_eq!(selected, Some(SelectedSecuredVersion(versions[0])));
+}
+
+/// Fields that a version does not have are neither sent nor believed.
+#[test]
+fn fields_of_later_versions_do_not_travel() {
+    let rewritten = |name: &str, bytes: &str, expected: &str| {
+        let samples = samples();
+        let sample = samples.iter().find(|sample| sample.name == name).unwrap();
+        let again = (sample.again)(&mut Reader::new(&hex(bytes)));
+        assert_eq!(again, Ok(hex(expected)), "{name}");
+    };
+    let set = "ffffffff";
+    rewritten("GET_CAPABILITIES 1.0", "10e1ffff", "10e10000");
+    rewritten("GET_CAPABILITIES 1.1", &format!("11e10100 00 0c 0000 {set}"), "11e10000 00 0c 0000 ffff0100");
+    rewritten("CAPABILITIES 1.0", &format!("10610000 00 0e 0000 {set}"), "10610000 00 0e 0000 3f000000");
+    rewritten("CAPABILITIES 1.1", &format!("11610000 00 0e 0000 {set}"), "11610000 00 0e 0000 ffff0100");
+    let tail = "90000000 03000000 00*16";
+    let message = format!("10e304ff 2000 01 ff {tail}");
+    rewritten("NEGOTIATE_ALGORITHMS 1.0", &message, &format!("10e30000 2000 01 00 {tail}"));
+    let message = format!("11e30000 2000 01 ff {tail}");
+    rewritten("NEGOTIATE_ALGORITHMS 1.1", &message, &format!("11e30000 2000 01 00 {tail}"));
+    let tail = "04000000 80000000 02000000 00*16";
+    let message = format!("10630400 2400 01 03 {tail}");
+    rewritten("ALGORITHMS 1.0", &message, &format!("10630000 2400 01 00 {tail}"));
+    rewritten("MEASUREMENTS 1.2 count", "106005ff 00 000000 11*32 0000", "10600500 00 000000 11*32 0000");
+    rewritten("MEASUREMENTS 1.2 count", "116005ff 00 000000 11*32 0000", "1160050f 00 000000 11*32 0000");
+    let tail = "00 11*32 dd*64 0000";
+    let message = format!("11e4ff00 3412 ff {tail}");
+    rewritten("KEY_EXCHANGE 1.1", &message, &format!("11e4ff00 3412 00 {tail}"));
+}
+
+#[test]
+fn the_slot_of_a_challenge_is_a_whole_byte_in_1_0() {
+    for (version, slot) in [(0x10, 0xF2), (0x11, 2), (0x12, 2)] {
+        let bytes = hex("1203f204 aa*32 11*32 0000 cc*64");
+        let bytes = [&[version], &bytes[1..]].concat();
+        let parsed = ChallengeAuth::parse(&mut Reader::new(&bytes), HASH, 0, SIGNATURE).unwrap();
+        assert_eq!(parsed.slot(), slot);
+    }
+}
+
+#[test]
+fn errors_are_worded_as_their_version_can() {
+    let extended = [0, 0x10, 0, 0];
+    let table = [
+        (ErrorCode::INVALID_REQUEST, Version::V1_0),
+        (ErrorCode::UNSUPPORTED_REQUEST, Version::V1_0),
+        (ErrorCode::RESPONSE_NOT_READY, Version::V1_0),
+        (ErrorCode::VENDOR_DEFINED, Version::V1_0),
+        (ErrorCode::DECRYPT_ERROR, Version::V1_1),
+        (ErrorCode::SESSION_LIMIT_EXCEEDED, Version::V1_1),
+        (ErrorCode::SESSION_REQUIRED, Version::V1_2),
+        (ErrorCode::RESPONSE_TOO_LARGE, Version::V1_2),
+        (ErrorCode::DATA_TOO_LARGE, Version::V1_2),
+        (ErrorCode::OPERATION_FAILED, Version::V1_3),
+    ];
+    for (code, since) in table {
+        for version in Version::IMPLEMENTED {
+            let error = ErrorResponse { version, code, data: 7, extended: &extended };
+            let unspecified = ErrorResponse::new(version, ErrorCode::UNSPECIFIED, 0);
+            let expected = if version < since { unspecified } else { error };
+            assert_eq!(error.worded(), expected, "{version} {code:?}");
+        }
+    }
 }
 
 #[test]
@@ -308,7 +454,7 @@ proptest::proptest! {
     /// Whatever a decoder accepts, it writes back: nothing it understood gets lost, nothing it refused panicked.
     #[test]
     fn arbitrary_bytes_never_panic(
-        choice in 0_usize..64,
+        choice in 0_usize..1024,
         bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..256),
     ) {
         let samples = samples();
@@ -323,13 +469,13 @@ proptest::proptest! {
     }
 
     #[test]
-    fn flipped_samples_never_panic(choice in 0_usize..64, at in 0_usize..1024, bits in 1_u8..) {
+    fn flipped_samples_never_panic(choice in 0_usize..1024, at in 0_usize..1024, bits in 1_u8..) {
         let samples = samples();
         let sample = &samples[choice % samples.len()];
         let mut bytes = sample.bytes.clone();
         let at = at % bytes.len();
         bytes[at] ^= bits;
         let _ = (sample.again)(&mut Reader::new(&bytes));
-        let _ = OpaqueElements::new(&bytes).map(|elements| elements.count());
+        let _ = OpaqueElements::new(Version::V1_2, &bytes).map(|elements| elements.count());
     }
 }

@@ -54,7 +54,11 @@ fn walk_with(suite: Suite, tamper: Tamper, corrupt: Tamper) -> Result<(), Reques
     result
 }
 
-const SUITES: [Suite; 2] = [Suite { version: Version::V1_2, ..Suite::SMALL }, Suite::SMALL];
+const SUITES: [Suite; 3] = [
+    Suite { version: Version::V1_1, ..Suite::SMALL },
+    Suite { version: Version::V1_2, ..Suite::SMALL },
+    Suite::SMALL,
+];
 
 /// The responses of the walk, in order, with their lengths as they travel.
 fn responses(suite: Suite) -> Vec<(Code, usize)> {

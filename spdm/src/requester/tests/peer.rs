@@ -12,7 +12,7 @@ use crate::identity::{Material, PciName, generate};
 use crate::requester::{Driver, Requester, RequesterConfig, Response, Transport};
 use crate::secured::Protection;
 use crate::session::{Role, Session, SessionParameters};
-use crate::transcript::{SigningContext, Transcript, Vca, sign};
+use crate::transcript::{Basis, SigningContext, Transcript, Vca, sign};
 use crate::wire::*;
 
 pub(super) const NAME: PciName = PciName {
@@ -54,7 +54,7 @@ impl Suite {
             ..small
         };
         let mut all = Vec::new();
-        for version in [Version::V1_2, Version::V1_3] {
+        for version in [Version::V1_1, Version::V1_2, Version::V1_3] {
             for strength in [small, large] {
                 for aead in [Aead::Aes128Gcm, Aead::Aes256Gcm] {
                     all.push(Self { version, aead, ..strength });
@@ -152,14 +152,14 @@ impl Peer {
         hash(&self.provider, self.suite.hash, &self.chain).unwrap()
     }
 
-    fn log<'t>(&self, log: &'t mut Option<Transcript>) -> &'t mut Transcript {
-        log.get_or_insert_with(|| Transcript::new(&self.provider, self.suite.hash, &self.vca).unwrap())
+    fn basis(&self) -> Basis<'_> {
+        let Suite { hash, version, .. } = self.suite;
+        Basis { provider: &self.provider, version, hash, vca: &self.vca }
     }
 
-    fn signature(&self, context: SigningContext, digest: &Digest) -> Vec<u8> {
+    fn signature(&self, context: SigningContext, transcript: &Transcript) -> Vec<u8> {
         let mut signature = Vec::new();
-        let Suite { hash, version, .. } = self.suite;
-        sign(&*self.signer, hash, version, context, digest, &mut signature).unwrap();
+        sign(&*self.signer, self.suite.hash, context, transcript, &mut signature).unwrap();
         signature
     }
 
@@ -286,7 +286,7 @@ impl Peer {
             }
             Code::GET_DIGESTS | Code::GET_CERTIFICATE if self.session.is_none() => {
                 let mut log = self.m1m2.take();
-                let transcript = self.log(&mut log);
+                let transcript = log.get_or_insert_with(|| self.basis().m1m2().unwrap());
                 transcript.append(request);
                 transcript.append(&out);
                 self.m1m2 = log;
@@ -319,11 +319,10 @@ impl Peer {
         .unwrap();
         (self.tamper)(Code::CHALLENGE_AUTH, &mut out);
         let mut log = self.m1m2.take();
-        let transcript = self.log(&mut log);
+        let transcript = log.get_or_insert_with(|| self.basis().m1m2().unwrap());
         transcript.append(request);
         transcript.append(&out);
-        let digest = transcript.digest();
-        out.extend(self.signature(SigningContext::ChallengeAuth, &digest));
+        out.extend(self.signature(SigningContext::ChallengeAuth, transcript));
         out
     }
 
@@ -365,12 +364,11 @@ impl Peer {
         .unwrap();
         (self.tamper)(Code::MEASUREMENTS, &mut out);
         let mut log = self.l1l2.take();
-        let transcript = self.log(&mut log);
+        let transcript = log.get_or_insert_with(|| self.basis().l1l2().unwrap());
         transcript.append(request);
         transcript.append(&out);
         if asked.signature.is_some() {
-            let digest = transcript.digest();
-            out.extend(self.signature(SigningContext::Measurements, &digest));
+            out.extend(self.signature(SigningContext::Measurements, transcript));
         } else {
             self.l1l2 = log;
         }
@@ -383,7 +381,7 @@ impl Peer {
         let mut exchange = Vec::new();
         let shared = self.provider.answer_exchange(group, asked.exchange, &mut exchange).unwrap();
         let mut opaque = Vec::new();
-        SelectedSecuredVersion(VersionNumber::new(Version::V1_1)).encode(&mut opaque).unwrap();
+        SelectedSecuredVersion(VersionNumber::new(Version::V1_1)).encode(version, &mut opaque).unwrap();
         let mut out = Vec::new();
         KeyExchangeRsp {
             version,
@@ -401,10 +399,10 @@ impl Peer {
         .encode(&mut out)
         .unwrap();
         (self.tamper)(Code::KEY_EXCHANGE_RSP, &mut out);
-        let mut th = Transcript::session(&self.provider, hash, &self.vca, &self.chain_hash()).unwrap();
+        let mut th = self.basis().th(&self.chain_hash()).unwrap();
         th.append(request);
         th.append(&out);
-        let signature = self.signature(SigningContext::KeyExchangeRsp, &th.digest());
+        let signature = self.signature(SigningContext::KeyExchangeRsp, &th);
         th.append(&signature);
         out.extend(signature);
         let parameters = SessionParameters {

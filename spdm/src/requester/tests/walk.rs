@@ -6,8 +6,8 @@ use super::peer::{NAME, Suite};
 use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm, RingProvider};
 use crate::identity::{Material, generate};
 use crate::requester::{
-    Driver, DriverError, MeasurementQuery, Requester, RequesterConfig, RequesterError, Response, RootPin,
-    SavedSession, Transport, Trust, TrustPolicy, UpdateKeys, Violation,
+    Driver, DriverError, MeasurementQuery, Misuse, Requester, RequesterConfig, RequesterError, Response,
+    RootPin, SavedSession, Transport, Trust, TrustPolicy, UpdateKeys, Violation,
 };
 use crate::responder::{
     Answer, Capability, EndReason, Measurement, MeasurementValue, Responder, ResponderConfig, SessionEvent,
@@ -82,7 +82,7 @@ impl Device {
 
     fn new(suite: Suite) -> (Self, Material) {
         let material = generate(&NAME, suite.asym).unwrap();
-        (Self::with(config(), &material), material)
+        (Self::with(config_up_to(suite.version), &material), material)
     }
 
     fn drive<'r>(&'r mut self, requester: &'r mut Requester) -> Driver<'r, &'r mut Self> {
@@ -106,6 +106,12 @@ fn config() -> ResponderConfig {
         heartbeat_period: 10,
         ..ResponderConfig::default()
     }
+}
+
+/// Offers every version up to `newest`.
+fn config_up_to(newest: Version) -> ResponderConfig {
+    let versions = Version::IMPLEMENTED.into_iter().filter(|version| *version <= newest);
+    ResponderConfig { versions: versions.collect(), ..config() }
 }
 
 fn query(operation: MeasurementOperation, raw: bool, signed_by: Option<u8>) -> MeasurementQuery {
@@ -164,6 +170,35 @@ fn the_whole_walk_in_every_suite() {
         let mut driver = device.drive(&mut requester);
         driver.challenge(0, SummaryType::None).unwrap();
     }
+}
+
+/// 1.0 attests and has no sessions.
+#[test]
+fn the_walk_in_1_0_ends_before_sessions() {
+    let suite = Suite { version: Version::V1_0, ..Suite::SMALL };
+    let (mut device, _) = Device::new(suite);
+    // The requester would rather speak 1.3, the device has only 1.0.
+    let config = RequesterConfig { versions: Version::IMPLEMENTED.to_vec(), ..suite.config() };
+    let mut requester = Requester::new(config, Box::new(RingProvider::new())).unwrap();
+    let mut driver = device.drive(&mut requester);
+    let info = driver.connect().unwrap();
+    assert_eq!((info.version, info.algorithms.group, info.algorithms.aead), (Version::V1_0, None, None));
+    driver.digests().unwrap();
+    driver.certificate(0).unwrap();
+    let proof = driver.challenge(0, SummaryType::All).unwrap();
+    assert!(proof.summary.is_some());
+    driver.measurements(query(MeasurementOperation::Count, false, None)).unwrap();
+    let all = driver.measurements(query(MeasurementOperation::All, false, Some(0))).unwrap();
+    assert_eq!(all.signed, Some(ContentChanged::NotDetected));
+    assert_eq!(driver.vendor(STANDARD_PCI_SIG, &PCI_SIG, b"abc").unwrap(), b"cba");
+    let other_slot = driver.measurements(query(MeasurementOperation::All, false, Some(1)));
+    let Err(DriverError::Requester(RequesterError::Misuse(misuse))) = other_slot else {
+        panic!("{other_slot:?}")
+    };
+    assert_eq!(misuse, Misuse::OutOfRange("slot"));
+    let session = driver.start_session(0, SummaryType::None, false);
+    let Err(DriverError::Requester(RequesterError::Misuse(misuse))) = session else { panic!("{session:?}") };
+    assert_eq!(misuse, Misuse::NotCapable("sessions"));
 }
 
 #[test]
@@ -231,7 +266,8 @@ fn challenges_follow_any_history() {
             driver.end_session(false).unwrap();
         },
     ];
-    for suite in [Suite::SMALL, Suite { version: Version::V1_2, ..Suite::SMALL }] {
+    for version in [Version::V1_1, Version::V1_2, Version::V1_3] {
+        let suite = Suite { version, ..Suite::SMALL };
         let (mut device, _) = Device::new(suite);
         let mut requester = suite.requester();
         let mut driver = device.drive(&mut requester);
@@ -250,7 +286,7 @@ fn challenges_follow_any_history() {
 fn the_handshake_may_be_in_the_clear() {
     for suite in Suite::all() {
         let material = generate(&NAME, suite.asym).unwrap();
-        let base = config();
+        let base = config_up_to(suite.version);
         let capabilities = Capability { handshake_in_the_clear: true, ..base.capabilities };
         let mut device = Device::with(ResponderConfig { capabilities, ..base }, &material);
         for handshake_in_the_clear in [true, false] {

@@ -7,8 +7,6 @@ use crate::responder::*;
 use crate::transcript::SigningContext;
 use crate::wire::*;
 
-const BOTH: [Version; 2] = [Version::V1_2, Version::V1_3];
-
 fn get_certificate(device: &Device, slot: u8, offset: u16, length: u16) -> Vec<u8> {
     let version = device.version;
     encoded(|out| GetCertificate { version, slot, slot_size: false, offset, length }.encode(out))
@@ -48,7 +46,7 @@ fn blocks(raw: bool, indices: &[u8]) -> Vec<u8> {
 
 #[test]
 fn digests_are_those_of_the_chain() {
-    for version in BOTH {
+    for version in Version::IMPLEMENTED {
         let mut device = Device::negotiated(version);
         let response = device.send(&device.simple(Code::GET_DIGESTS));
         let parsed = Digests::parse(&mut Reader::new(&response), 32).unwrap();
@@ -149,7 +147,7 @@ fn challenge_after(device: &mut Device, requests: &[Step], summary: SummaryType)
 
 #[test]
 fn challenge_signs_what_was_said_before_it() {
-    for version in BOTH {
+    for version in Version::IMPLEMENTED {
         let mut device = Device::negotiated(version);
         let digests = device.simple(Code::GET_DIGESTS);
         let certificate = get_certificate(&device, 0, 0, 0xFFFF);
@@ -222,7 +220,9 @@ fn check_measurements(device: &mut Device, mut place: Place<'_>) {
         l1l2.push(request);
         l1l2.push(response[..response.len() - size].to_vec());
         if slot.is_some() {
-            assert_eq!((parsed.slot, parsed.changed), (0, ContentChanged::Unchanged));
+            let says = device.version >= Version::V1_2;
+            let changed = if says { ContentChanged::Unchanged } else { ContentChanged::NotDetected };
+            assert_eq!((parsed.slot, parsed.changed), (0, changed));
             let parts: Vec<&[u8]> = l1l2.iter().map(Vec::as_slice).collect();
             assert!(device.verify(SigningContext::Measurements, &parts, parsed.signature));
             l1l2.clear();
@@ -232,9 +232,12 @@ fn check_measurements(device: &mut Device, mut place: Place<'_>) {
 
 #[test]
 fn measurements_in_all_forms_inside_and_outside_sessions() {
-    for version in BOTH {
+    for version in Version::IMPLEMENTED {
         let mut device = Device::negotiated(version);
         check_measurements(&mut device, Place::Clear);
+        if version == Version::V1_0 {
+            continue;
+        }
         let (mut first, mut second) = (device.establish(), device.establish());
         check_measurements(&mut device, Place::Session(&mut first));
         check_measurements(&mut device, Place::Session(&mut second));
@@ -244,7 +247,7 @@ fn measurements_in_all_forms_inside_and_outside_sessions() {
 
 #[test]
 fn what_follows_a_request_is_not_part_of_it() {
-    for version in BOTH {
+    for version in Version::IMPLEMENTED {
         let mut device = Device::new(version);
         device.surplus = 33;
         device.negotiate();
@@ -252,6 +255,9 @@ fn what_follows_a_request_is_not_part_of_it() {
         let certificate = (get_certificate(&device, 0, 0, 0xFFFF), true);
         assert!(challenge_after(&mut device, &[digests, certificate], SummaryType::All));
         check_measurements(&mut device, Place::Clear);
+        if version == Version::V1_0 {
+            continue;
+        }
         let mut client = device.establish();
         check_measurements(&mut device, Place::Session(&mut client));
     }

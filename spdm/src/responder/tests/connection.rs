@@ -77,7 +77,7 @@ fn capabilities_say_what_is_configured() {
 #[test]
 fn a_version_that_is_not_offered_is_a_mismatch_written_in_1_0() {
     for version in [0x10, 0x11, 0x14, 0x20, 0xFF] {
-        let mut device = Device::new(Version(version));
+        let mut device = Device::with(config(), Version(version));
         device.get_version();
         let response = device.send(&device.capabilities_request());
         assert_eq!(response, [0x10, 0x7F, 0x41, 0]);

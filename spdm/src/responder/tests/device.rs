@@ -10,7 +10,7 @@ use crate::responder::*;
 use crate::secured::Protection;
 use crate::session::{Role, Session, SessionParameters};
 use crate::slot::Slots;
-use crate::transcript::{SigningContext, Transcript, Vca, Verifier};
+use crate::transcript::{Basis, SigningContext, Transcript, Vca, Verifier};
 use crate::wire::*;
 
 const NAME: PciName = PciName {
@@ -109,8 +109,13 @@ impl Device {
         }
     }
 
+    /// Offers `version`, if need be beside the default ones.
     pub(super) fn new(version: Version) -> Self {
-        Self::with(config(), version)
+        let mut config = config();
+        if !config.versions.contains(&version) {
+            config.versions.push(version);
+        }
+        Self::with(config, version)
     }
 
     /// Negotiated, ready for everything.
@@ -206,18 +211,23 @@ impl Device {
 
     pub(super) fn verify(&self, context: SigningContext, transcript: &[&[u8]], signature: &[u8]) -> bool {
         let provider = RingProvider::new();
-        let mut running = Transcript::new(&provider, HASH, &self.vca).unwrap();
+        let basis = self.basis(&provider);
+        let running = match context {
+            SigningContext::ChallengeAuth => basis.m1m2(),
+            SigningContext::Measurements => basis.l1l2(),
+            SigningContext::KeyExchangeRsp | SigningContext::Finish => basis.th(&self.chain_digest()),
+        };
+        let mut running = running.unwrap();
         transcript.iter().for_each(|part| running.append(part));
         let signer = crate::crypto::RingSigner::from_pkcs8(AsymAlgorithm::EcdsaP256, material().pkcs8());
         let signer = signer.unwrap();
-        Verifier {
-            algorithm: AsymAlgorithm::EcdsaP256,
-            hash: HASH,
-            version: self.version,
-            public_key: signer.public_key(),
-        }
-        .verify(&provider, context, &running.digest(), signature)
-        .is_ok()
+        Verifier { algorithm: AsymAlgorithm::EcdsaP256, hash: HASH, public_key: signer.public_key() }
+            .verify(&provider, context, &running, signature)
+            .is_ok()
+    }
+
+    fn basis<'a>(&'a self, provider: &'a RingProvider) -> Basis<'a> {
+        Basis { provider, version: self.version, hash: HASH, vca: &self.vca }
     }
 
     /// KEY_EXCHANGE, checked to the last byte; the session waits for FINISH.
@@ -228,7 +238,7 @@ impl Device {
     pub(super) fn key_exchange_request(&self, exchange: &[u8], summary: SummaryType) -> Vec<u8> {
         let mut opaque = Vec::new();
         let versions = [VersionNumber::new(Version::V1_0), VersionNumber::new(Version::V1_1)];
-        SupportedSecuredVersions(&versions).encode(&mut opaque).unwrap();
+        SupportedSecuredVersions(&versions).encode(self.version, &mut opaque).unwrap();
         encoded(|out| {
             KeyExchange {
                 version: self.version,
@@ -264,14 +274,13 @@ impl Device {
         let parsed = KeyExchangeRsp::parse(&mut reader, &sizes).unwrap();
         reader.finish(0).unwrap();
         assert_eq!((parsed.mutual_auth, parsed.requester_slot), (0, 0));
-        let selected = SelectedSecuredVersion::find(parsed.opaque).unwrap().unwrap();
+        let selected = SelectedSecuredVersion::find(self.version, parsed.opaque).unwrap().unwrap();
         assert_eq!(selected.version(), Version::V1_1);
 
-        let digest = self.chain_digest();
         let unsigned = response.len() - sizes.verify_data - SIGNATURE_SIZE;
-        let parts = [digest.as_ref(), &request, &response[..unsigned]];
+        let parts = [&request, &response[..unsigned]];
         assert!(self.verify(SigningContext::KeyExchangeRsp, &parts, parsed.signature));
-        let mut transcript = Transcript::session(&provider, HASH, &self.vca, &digest).unwrap();
+        let mut transcript = self.basis(&provider).th(&self.chain_digest()).unwrap();
         transcript.append(&request);
         transcript.append(&response[..response.len() - sizes.verify_data]);
         let th1 = transcript.digest();

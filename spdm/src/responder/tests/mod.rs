@@ -5,3 +5,4 @@ mod connection;
 mod device;
 mod order;
 mod session;
+mod versions;

@@ -28,7 +28,8 @@ impl Numbers {
 
 /// The n-th variant of an input.
 fn variant(input: &[u8], n: usize) -> Vec<u8> {
-    let start = input.iter().fold(n as u64 + 1, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01B3));
+    let start =
+        input.iter().fold(n as u64 + 1, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01B3));
     let mut numbers = Numbers(start | 1);
     let mut out = input.to_vec();
     for _ in 0..=numbers.below(3) {
@@ -50,7 +51,8 @@ fn variant(input: &[u8], n: usize) -> Vec<u8> {
 }
 
 fn replay(target: &Target) {
-    let mut files: Vec<_> = std::fs::read_dir(corpus(target.name)).unwrap().map(|file| file.unwrap().path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(corpus(target.name)).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
     assert!(!files.is_empty(), "{} has no corpus", target.name);
     for file in files {

@@ -171,7 +171,8 @@ impl World {
     fn vendor(&mut self, protocol: u8, message: &[u8]) {
         let payload = [&[protocol], message].concat();
         let mut plain = Vec::new();
-        let request = VendorDefined { version: Version::V1_3, standard_id: 3, vendor_id: &[1, 0], payload: &payload };
+        let request =
+            VendorDefined { version: Version::V1_3, standard_id: 3, vendor_id: &[1, 0], payload: &payload };
         request.encode_request(&mut plain).unwrap();
         if message.get(1) == Some(&MessageCode::START_INTERFACE_REQUEST.0)
             && let (Some(nonce), Some(sent)) = (&self.nonce, message.get(16..))
@@ -179,7 +180,8 @@ impl World {
             self.may_run |= protocol == TDISP && sent == nonce.as_bytes();
         }
         let Some(answer) = self.sealed(&plain) else { return };
-        let Ok((answer, _)) = VendorDefined::parse_response(&mut spdm::codec::Reader::new(&answer)).map(|a| (a, ()))
+        let Ok((answer, _)) =
+            VendorDefined::parse_response(&mut spdm::codec::Reader::new(&answer)).map(|a| (a, ()))
         else {
             return;
         };
@@ -303,7 +305,10 @@ impl World {
         let state = self.device.tdi_state(0);
         let bound = state == TdiState::CONFIG_LOCKED || state == TdiState::RUN;
         if bound {
-            assert!(self.stream.secure(&mut Space(&mut self.device)).unwrap().0, "{state} over an insecure stream");
+            assert!(
+                self.stream.secure(&mut Space(&mut self.device)).unwrap().0,
+                "{state} over an insecure stream"
+            );
         }
         if state == TdiState::RUN && before != TdiState::RUN {
             assert!(before == TdiState::CONFIG_LOCKED && self.may_run, "RUN from {before} without the nonce");

@@ -1,5 +1,10 @@
 //! TDISP and IDE_KM messages, and the events between them, against the DSM.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "what fails here is the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what fails here is the test"
+)]
 #![allow(clippy::wildcard_enum_match_arm, reason = "only some messages matter to a check")]
 
 use tdisp::dsm::{BarView, Fault, LockedRegister, RangeView};
@@ -7,7 +12,8 @@ use tdisp::ide::{InsecureCause, StreamIndex};
 use tdisp::wire::ide_km::{KeyHead, KeyMaterial, KeySet, KeySlot, Object};
 use tdisp::wire::{Header, LockRequest, MessageCode, Request, RequestMessage, Response, ResponseMessage};
 use tdisp::{
-    Answer, ConfigWrite, Dsm, DsmConfig, Effect, FunctionId, FunctionView, IdeConfig, Nonce, SessionId, TdiState,
+    Answer, ConfigWrite, Dsm, DsmConfig, Effect, FunctionId, FunctionView, IdeConfig, Nonce, SessionId,
+    TdiState,
 };
 
 use super::script::Script;
@@ -131,7 +137,11 @@ impl Machine {
         };
         let mut response = vec![0xA5; 3];
         let answer = dsm.tdisp(session, message, views, &mut fill, &mut response);
-        assert_eq!(answer == Answer::Silent, session.is_none(), "answered outside of a session, or not inside");
+        assert_eq!(
+            answer == Answer::Silent,
+            session.is_none(),
+            "answered outside of a session, or not inside"
+        );
         if answer == Answer::Silent {
             assert_eq!(response, [0xA5; 3]);
             self.check();
@@ -266,7 +276,9 @@ impl Machine {
             12 => match script.byte() % 3 {
                 0 => self.dsm.link_down(),
                 1 => self.dsm.fault(function.into(), Fault::DataIntegrity),
-                _ => self.dsm.stream_failed(StreamIndex::Selective(function), InsecureCause::IntegrityFailure),
+                _ => {
+                    self.dsm.stream_failed(StreamIndex::Selective(function), InsecureCause::IntegrityFailure)
+                }
             },
             13 => self.dsm.conventional_reset(),
             14 => self.secure_stream(session),

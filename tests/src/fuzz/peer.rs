@@ -1,21 +1,26 @@
 //! A responder in this process, and a real session with it whose keys the test has, so that any plain text gets behind the AEAD.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "what fails here is the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what fails here is the test"
+)]
 
 use std::convert::Infallible;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use spdm::SessionId;
 use spdm::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm, RingProvider};
 use spdm::identity::{Material, PciName, generate};
 use spdm::requester::{Driver, Requester, RequesterConfig, Response, SavedSession, Transport};
 use spdm::responder::{
-    Answer, Capability, Measurement, MeasurementValue, Responder, ResponderConfig, VendorAnswer, VendorHandler,
-    VendorRequest,
+    Answer, Capability, Measurement, MeasurementValue, Responder, ResponderConfig, VendorAnswer,
+    VendorHandler, VendorRequest,
 };
 use spdm::session::{self, Session};
 use spdm::slot::Slots;
 use spdm::wire::{SummaryType, Version};
-use spdm::SessionId;
 use tdispd::config::Pci;
 
 /// The identity of [`tdispd`]'s default device on P-256; made once in a process.

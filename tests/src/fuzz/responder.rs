@@ -1,5 +1,10 @@
 //! Requests against the SPDM responder, in the clear and inside a session.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "what fails here is the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what fails here is the test"
+)]
 
 use std::time::Duration;
 
@@ -40,7 +45,11 @@ pub fn spdm_responder_clear(bytes: &[u8]) {
             1 => responder.tick(now),
             2 => {
                 let record = script.sized(MOST);
-                assert_eq!(ask(&mut responder, now, true, record, &mut vendor), None, "a record of no session");
+                assert_eq!(
+                    ask(&mut responder, now, true, record, &mut vendor),
+                    None,
+                    "a record of no session"
+                );
             }
             _ => {
                 let request = script.sized(MOST);

@@ -5,7 +5,8 @@ use spdm::doe::{DiscoveryRequest, Object, ObjectType, VENDOR_PCI_SIG};
 use spdm::wire::{CertificateChain, Code, Version};
 use tdisp::wire::ide_km::{KeyHead, KeyMaterial, KeySet, KeySlot, Object as IdeKm};
 use tdisp::wire::{
-    InterfaceReport, LockRequest, MmioRange, Nonce, Request, RequestMessage, Response, ResponseMessage, TdiState,
+    InterfaceReport, LockRequest, MmioRange, Nonce, Request, RequestMessage, Response, ResponseMessage,
+    TdiState,
 };
 use tdispd_proto::frame::{Command as FrameCommand, Frame, Transport};
 use tdispd_proto::vfio_user::{Command, DmaMap, RegionAccess, put_request};
@@ -188,7 +189,11 @@ fn doe_object() -> Vec<Vec<u8>> {
 
 fn spdm_frame() -> Vec<Vec<u8>> {
     let object = objects().remove(1);
-    let frames = [(FrameCommand::TEST, &b"Client Hello!\0"[..]), (FrameCommand::NORMAL, &object), (FrameCommand::SHUTDOWN, &[])];
+    let frames = [
+        (FrameCommand::TEST, &b"Client Hello!\0"[..]),
+        (FrameCommand::NORMAL, &object),
+        (FrameCommand::SHUTDOWN, &[]),
+    ];
     let frames = frames.map(|(command, payload)| {
         encoded(|out| Frame { command, transport: Transport::PCI_DOE, payload }.encode(out).unwrap())
     });
@@ -239,7 +244,8 @@ fn responder_in_session() -> Vec<Vec<u8>> {
         .flat_map(|(first, version)| {
             let messages = session_messages(version);
             // Updates of both kinds, with the switch and the proof; a repeated one; one without the switch.
-            let updates = [first, 3, 0, 0, 4, 3, 2, 0, 3, 1, 0, 4, 3, 2, 0, 3, 1, 1, 3, 1, 1, 3, 2, 0, 4, 3, 2, 1];
+            let updates =
+                [first, 3, 0, 0, 4, 3, 2, 0, 3, 1, 0, 4, 3, 2, 0, 3, 1, 1, 3, 1, 1, 3, 2, 0, 4, 3, 2, 1];
             let mut forged = vec![first, 5, 4, 0, version, 0xE8, 0, 0, 0, 0x10, 0x27, 1, 40, 0];
             forged.extend_from_slice(&[9; 40]);
             let mut clear = events(first, 2, &[vec![0x10, 0x84, 0, 0], vec![version, 0x81, 0, 0]]);
@@ -250,7 +256,8 @@ fn responder_in_session() -> Vec<Vec<u8>> {
 }
 
 fn spdm_requester() -> Vec<Vec<u8>> {
-    let mut out: Vec<_> = RECORDINGS.iter().map(|(_, text)| events(0, 0, &recorded(text, "response"))).collect();
+    let mut out: Vec<_> =
+        RECORDINGS.iter().map(|(_, text)| events(0, 0, &recorded(text, "response"))).collect();
     for (first, version) in [(1, 0x12), (2, 0x13)] {
         let answers = vec![
             vec![version, Code::HEARTBEAT_ACK.0, 0, 0],
@@ -297,22 +304,25 @@ fn device_traffic() -> Vec<Vec<u8>> {
         out
     };
     // Command register, BAR 0, device control with FLR, MSI-X control, DOE control, IDE control.
-    let registers: Vec<u8> = [(0x04_u16, 6_u32), (0x10, 0xFFFF_FFFF), (0x48, 0x8000), (0x70, 0x8000_0000), (0x118, 1)]
-        .into_iter()
-        .flat_map(|(at, value)| {
-            let mut event = vec![0];
-            event.extend_from_slice(&at.to_le_bytes());
-            put_sized(&mut event, &value.to_le_bytes());
-            event
-        })
-        .collect();
+    let registers: Vec<u8> =
+        [(0x04_u16, 6_u32), (0x10, 0xFFFF_FFFF), (0x48, 0x8000), (0x70, 0x8000_0000), (0x118, 1)]
+            .into_iter()
+            .flat_map(|(at, value)| {
+                let mut event = vec![0];
+                event.extend_from_slice(&at.to_le_bytes());
+                put_sized(&mut event, &value.to_le_bytes());
+                event
+            })
+            .collect();
     let bar = |bar: u8, at: u32, data: &[u8]| {
         let mut event = vec![3, bar];
         event.extend_from_slice(&at.to_le_bytes());
         put_sized(&mut event, data);
         event
     };
-    let bars = [bar(0, 0x10, &[1; 8]), bar(2, 0x3000, &[2; 16]), bar(2, 0x80_FFC, &[3; 8]), bar(4, 0, &[4; 16])].concat();
+    let bars =
+        [bar(0, 0x10, &[1; 8]), bar(2, 0x3000, &[2; 16]), bar(2, 0x80_FFC, &[3; 8]), bar(4, 0, &[4; 16])]
+            .concat();
     let tdisp: Vec<u8> = tdisp_requests(super::device::STREAM)
         .iter()
         .flat_map(|message| {
@@ -339,8 +349,13 @@ fn device_traffic() -> Vec<Vec<u8>> {
 
 fn vfio_user() -> Vec<Vec<u8>> {
     let message = |id, command, parts: &[&[u8]]| encoded(|out| put_request(out, id, command, false, parts));
-    let version = message(0, Command::VERSION, &[b"\0\0\0\0{\"capabilities\":{\"max_msg_fds\":8,\"max_data_xfer_size\":1048576}}\0"]);
-    let map = |offset| DmaMap { readable: true, writable: true, offset, address: 0x1000, size: 0x2000 }.encode();
+    let version = message(
+        0,
+        Command::VERSION,
+        &[b"\0\0\0\0{\"capabilities\":{\"max_msg_fds\":8,\"max_data_xfer_size\":1048576}}\0"],
+    );
+    let map =
+        |offset| DmaMap { readable: true, writable: true, offset, address: 0x1000, size: 0x2000 }.encode();
     let info = |index: u32| [&32_u32.to_le_bytes()[..], &[0; 4], &index.to_le_bytes(), &[0; 20]].concat();
     let irqs = |flags: u32, index: u32, count: u32| {
         [20, flags, index, 0, count].map(u32::to_le_bytes).as_flattened().to_vec()
@@ -353,7 +368,11 @@ fn vfio_user() -> Vec<Vec<u8>> {
             message(1, Command::DEVICE_GET_INFO, &[&16_u32.to_le_bytes(), &[0; 12]]),
             message(2, Command::DEVICE_GET_REGION_INFO, &[&info(2)]),
             message(3, Command::DEVICE_GET_REGION_INFO, &[&info(7)]),
-            message(4, Command::DEVICE_GET_IRQ_INFO, &[&16_u32.to_le_bytes(), &[0; 4], &2_u32.to_le_bytes(), &[0; 4]]),
+            message(
+                4,
+                Command::DEVICE_GET_IRQ_INFO,
+                &[&16_u32.to_le_bytes(), &[0; 4], &2_u32.to_le_bytes(), &[0; 4]],
+            ),
             message(5, Command::REGION_READ, &[&read(0, 7, 64)]),
             message(6, Command::REGION_WRITE, &[&read(4, 7, 2), &[6, 0]]),
             message(7, Command::REGION_READ, &[&read(0xFC, 0, 4)]),
@@ -365,11 +384,29 @@ fn vfio_user() -> Vec<Vec<u8>> {
             message(1, Command::DMA_MAP, &[&map(0)]),
             message(2, Command::DEVICE_SET_IRQS, &[&irqs(0x24, 2, 1)]),
             message(3, Command::DEVICE_SET_IRQS, &[&irqs(0x21, 0, 0)]),
-            message(4, Command::REGION_WRITE_MULTI, &[&1_u64.to_le_bytes(), &8_u64.to_le_bytes(), &0_u32.to_le_bytes(), &4_u32.to_le_bytes(), &[1; 8]]),
-            message(5, Command::DMA_UNMAP, &[&24_u32.to_le_bytes(), &[0; 4], &0x1000_u64.to_le_bytes(), &0x2000_u64.to_le_bytes()]),
+            message(
+                4,
+                Command::REGION_WRITE_MULTI,
+                &[
+                    &1_u64.to_le_bytes(),
+                    &8_u64.to_le_bytes(),
+                    &0_u32.to_le_bytes(),
+                    &4_u32.to_le_bytes(),
+                    &[1; 8],
+                ],
+            ),
+            message(
+                5,
+                Command::DMA_UNMAP,
+                &[&24_u32.to_le_bytes(), &[0; 4], &0x1000_u64.to_le_bytes(), &0x2000_u64.to_le_bytes()],
+            ),
         ]
         .concat(),
-        [version, message(1, Command::REGION_READ, &[&read(u64::MAX, 7, 16)]), vec![9, 0, 9, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]]
-            .concat(),
+        [
+            version,
+            message(1, Command::REGION_READ, &[&read(u64::MAX, 7, 16)]),
+            vec![9, 0, 9, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        ]
+        .concat(),
     ]
 }

@@ -100,7 +100,10 @@ fn certificates(der: &[u8]) {
         let mut altered = der.to_vec();
         // In the root's signature.
         altered[verified.root.len() - 1] ^= 1;
-        assert!(verify_certificates(&altered, &Policy::default()).is_err(), "the root's signature is unchecked");
+        assert!(
+            verify_certificates(&altered, &Policy::default()).is_err(),
+            "the root's signature is unchecked"
+        );
         assert!(verify_certificates(&altered, &rooted).is_err(), "another root than the trusted one");
     }
 }

@@ -259,7 +259,7 @@ fn spdm_requester() -> Vec<Vec<u8>> {
     let mut out: Vec<_> =
         RECORDINGS.iter().map(|(_, text)| events(0, 0, &recorded(text, "response"))).collect();
     for (first, version) in [(1, 0x12), (2, 0x13)] {
-        let answers = vec![
+        let answers = [
             vec![version, Code::HEARTBEAT_ACK.0, 0, 0],
             vec![version, Code::KEY_UPDATE_ACK.0, 2, 0],
             vec![version, Code::KEY_UPDATE_ACK.0, 3, 0],

@@ -85,12 +85,29 @@ pub enum Curve {
     P384,
 }
 
+/// A version of SPDM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SpdmVersion {
+    /// DSP0274 1.0, which has no sessions.
+    #[serde(rename = "1.0")]
+    V1_0,
+    /// DSP0274 1.1.
+    #[serde(rename = "1.1")]
+    V1_1,
+    /// DSP0274 1.2.
+    #[serde(rename = "1.2")]
+    V1_2,
+    /// DSP0274 1.3.
+    #[serde(rename = "1.3")]
+    V1_3,
+}
+
 /// `[spdm]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Spdm {
     /// Offered versions: any of "1.0" (which has no sessions), "1.1", "1.2", "1.3".
-    pub versions: Vec<String>,
+    pub versions: Vec<SpdmVersion>,
     /// Key of slot 0; it decides the signature algorithm and the hash.
     pub curve: Curve,
     /// Heartbeat period in seconds; 0 offers none.
@@ -109,7 +126,7 @@ pub struct Spdm {
 impl Default for Spdm {
     fn default() -> Self {
         Self {
-            versions: vec!["1.2".into(), "1.3".into()],
+            versions: vec![SpdmVersion::V1_2, SpdmVersion::V1_3],
             curve: Curve::default(),
             heartbeat_seconds: 0,
             sessions: 4,
@@ -354,7 +371,10 @@ impl Config {
             return Err(ConfigError::value("function", "a device has at most 8 functions"));
         }
         if self.spdm.versions.is_empty() {
-            return Err(ConfigError::value("spdm.versions", "at least one of \"1.2\", \"1.3\""));
+            return Err(ConfigError::value(
+                "spdm.versions",
+                "at least one of \"1.0\", \"1.1\", \"1.2\", \"1.3\"",
+            ));
         }
         let mut seen = std::collections::BTreeSet::new();
         for (place, measurement) in self.spdm.measurements.iter().enumerate() {
@@ -408,6 +428,7 @@ mod tests {
                 &["spdm.measurement[0].index"],
             ),
             ("[[spdm.measurement]]\nindex = 1\nvalue = \"x\"", &["line 1", "kind"]),
+            ("[spdm]\nversions = [\"1.3\", \"1.4\"]", &["line 2", "1.4", "`1.2`, `1.3`"]),
             ("nonsense", &["line 1"]),
         ] {
             let error = load(text).unwrap_err().to_string();

@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub mod fuzz;
 pub mod guest;
 pub mod host;
 pub mod rig;

@@ -16,7 +16,7 @@ use tdisp::ide::{IdeConfig, SecureOrder, StreamControl, StreamIndex};
 use super::protocol::Protocol;
 use super::unit::{Unit, pci_parts};
 use super::{Device, unit_regions};
-use crate::config::{Config, ConfigError, Curve, Kind, MeasurementKind, SecureOn, TeeSource};
+use crate::config::{Config, ConfigError, Curve, Kind, MeasurementKind, SecureOn, SpdmVersion, TeeSource};
 use crate::doe::Mailbox;
 use crate::function::{Function, TestFunction, TestFunctionConfig};
 use crate::pci::registers::{Command, header};
@@ -208,13 +208,7 @@ fn responder(config: &Config, state_dir: Option<&Path>) -> Result<Responder, Bui
     };
     let settings = ResponderConfig {
         capabilities,
-        versions: config
-            .spdm
-            .versions
-            .iter()
-            .enumerate()
-            .map(|(place, text)| version(place, text))
-            .collect::<Result<_, _>>()?,
+        versions: config.spdm.versions.iter().map(version).collect(),
         data_transfer_size: config.spdm.transfer_size,
         max_message_size: config.spdm.transfer_size,
         measurements: config.spdm.measurements.iter().map(measurement).collect(),
@@ -226,16 +220,12 @@ fn responder(config: &Config, state_dir: Option<&Path>) -> Result<Responder, Bui
         .map_err(|error| ConfigError::value("spdm", error).into())
 }
 
-fn version(place: usize, text: &str) -> Result<Version, ConfigError> {
-    match text {
-        "1.0" => Ok(Version::V1_0),
-        "1.1" => Ok(Version::V1_1),
-        "1.2" => Ok(Version::V1_2),
-        "1.3" => Ok(Version::V1_3),
-        _ => Err(ConfigError::value(
-            format!("spdm.versions[{place}]"),
-            format!("{text:?} is not \"1.0\", \"1.1\", \"1.2\" or \"1.3\""),
-        )),
+fn version(configured: &SpdmVersion) -> Version {
+    match configured {
+        SpdmVersion::V1_0 => Version::V1_0,
+        SpdmVersion::V1_1 => Version::V1_1,
+        SpdmVersion::V1_2 => Version::V1_2,
+        SpdmVersion::V1_3 => Version::V1_3,
     }
 }
 

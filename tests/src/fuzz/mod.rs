@@ -1,0 +1,45 @@
+//! What the other side may send, as bytes: one plain function per interface, which panics when something that must hold
+//! whatever comes does not. `tests/tests/corpus.rs` replays the corpus through them, `tests/fuzz` hands them to libFuzzer.
+
+pub mod device;
+pub mod dsm;
+mod peer;
+pub mod requester;
+pub mod responder;
+mod script;
+pub mod seeds;
+pub mod vfio_user;
+pub mod wire;
+
+/// One target.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Its name, that of its corpus directory and of its libFuzzer program.
+    pub name: &'static str,
+    /// The function.
+    pub run: fn(&[u8]),
+    /// How many variants of each corpus file `cargo test` tries: few where one input takes milliseconds.
+    pub variants: usize,
+}
+
+const fn target(name: &'static str, run: fn(&[u8]), variants: usize) -> Target {
+    Target { name, run, variants }
+}
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    target("certificate_chain", wire::certificate_chain, 60),
+    target("config_toml", wire::config_toml, 100),
+    target("device_traffic", device::device_traffic, 20),
+    target("doe_object", wire::doe_object, 500),
+    target("ide_km_object", dsm::ide_km_object, 300),
+    target("interface_report", wire::interface_report, 500),
+    target("session_file", requester::session_file, 60),
+    target("spdm_frame", wire::spdm_frame, 500),
+    target("spdm_man_in_the_middle", requester::spdm_man_in_the_middle, 30),
+    target("spdm_requester", requester::spdm_requester, 30),
+    target("spdm_responder_clear", responder::spdm_responder_clear, 60),
+    target("spdm_responder_in_session", responder::spdm_responder_in_session, 30),
+    target("tdisp_message", dsm::tdisp_message, 300),
+    target("vfio_user_connection", vfio_user::vfio_user_connection, 200),
+];

@@ -1,0 +1,412 @@
+//! The corpus's first inputs, from our encoders and from the recordings of libspdm: real messages in the shape each target takes.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "what fails here is the test")]
+
+use spdm::doe::{DiscoveryRequest, Object, ObjectType, VENDOR_PCI_SIG};
+use spdm::wire::{CertificateChain, Code, Version};
+use tdisp::wire::ide_km::{KeyHead, KeyMaterial, KeySet, KeySlot, Object as IdeKm};
+use tdisp::wire::{
+    InterfaceReport, LockRequest, MmioRange, Nonce, Request, RequestMessage, Response, ResponseMessage,
+    TdiState,
+};
+use tdispd_proto::frame::{Command as FrameCommand, Frame, Transport};
+use tdispd_proto::vfio_user::{Command, DmaMap, RegionAccess, put_request};
+use zerocopy::IntoBytes;
+
+use super::dsm::STREAM_ID;
+use super::peer::material;
+use super::requester::a_session;
+use super::script::put_sized;
+
+const RECORDINGS: [(u8, &str); 4] = [
+    (0, include_str!("../../../spdm/tests/golden/requester-1.2.txt")),
+    (1, include_str!("../../../spdm/tests/golden/requester-1.3.txt")),
+    (0, include_str!("../../../spdm/tests/golden/responder-1.2.txt")),
+    (1, include_str!("../../../spdm/tests/golden/responder-1.3.txt")),
+];
+
+/// The inputs for the target of this name.
+pub fn of(target: &str) -> Vec<Vec<u8>> {
+    match target {
+        "certificate_chain" => certificate_chain(),
+        "config_toml" => config_toml(),
+        "device_traffic" => device_traffic(),
+        "doe_object" => doe_object(),
+        "ide_km_object" => ide_km_object(),
+        "interface_report" => interface_report(),
+        "session_file" => [Version::V1_2, Version::V1_3]
+            .map(|version| serde_json::to_vec(&a_session(version)).unwrap())
+            .to_vec(),
+        "spdm_frame" => spdm_frame(),
+        "spdm_man_in_the_middle" => man_in_the_middle(),
+        "spdm_requester" => spdm_requester(),
+        "spdm_responder_clear" => responder_clear(),
+        "spdm_responder_in_session" => responder_in_session(),
+        "tdisp_message" => tdisp_messages(),
+        "vfio_user_connection" => vfio_user(),
+        _ => Vec::new(),
+    }
+}
+
+fn unhex(hex: &str) -> Vec<u8> {
+    let byte = |digits| u8::from_str_radix(str::from_utf8(digits).unwrap(), 16).unwrap();
+    hex.as_bytes().chunks(2).map(byte).collect()
+}
+
+/// The messages of a recording in one direction and in the clear.
+fn recorded(text: &str, direction: &str) -> Vec<Vec<u8>> {
+    let words = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    words.filter(|words| words[0] == direction && words[1] == "clear").map(|words| unhex(words[2])).collect()
+}
+
+fn certificate_chain() -> Vec<Vec<u8>> {
+    let certificates = material().certificates();
+    let mut chain = Vec::new();
+    CertificateChain::encode(&[0x11; 32], certificates, &mut chain).unwrap();
+    let mut out = vec![chain, certificates.concat(), certificates[0].clone()];
+    for (_, text) in &RECORDINGS[2..] {
+        let der = |line: &str| line.strip_prefix("certificate ").map(unhex);
+        out.push(text.lines().filter_map(der).flatten().collect());
+    }
+    out
+}
+
+fn config_toml() -> Vec<Vec<u8>> {
+    let config = tdispd::config::Config::default().for_sockets(2).unwrap();
+    vec![
+        config.to_toml().unwrap().into_bytes(),
+        b"[spdm]\ncurve = \"p256\"\nsessions = 1\nversions = [\"1.3\"]\n[[function]]\nmsix = false\n".to_vec(),
+        b"[pci]\nclass = 0xffffff\n[ide]\nselective_streams = 16\naddress_blocks = 15\nsecure_on = \"last-go\"\n".to_vec(),
+        b"[tdisp]\naddress_width = 64\nlenient_command = true\n[doe]\nmalformed = \"error\"\n".to_vec(),
+        b"[[spdm.measurement]]\nindex = 239\nkind = \"hardware-configuration\"\nvalue = \"x\"\n".to_vec(),
+    ]
+}
+
+fn key_objects(stream: u8) -> Vec<Vec<u8>> {
+    let heads = || KeySlot::of_set(KeySet::Zero).map(|slot| KeyHead::new(0, stream, slot));
+    let objects = [IdeKm::Query(0)]
+        .into_iter()
+        .chain(heads().map(|head| IdeKm::KeyProg(head, KeyMaterial::new([3; 32]))))
+        .chain(heads().map(IdeKm::KSetGo))
+        .chain(heads().take(1).map(IdeKm::KSetStop));
+    objects.map(|object| encoded(|out| object.encode(out))).collect()
+}
+
+fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode(&mut out);
+    out
+}
+
+fn tdisp_requests(stream: u8) -> Vec<Vec<u8>> {
+    let lock = LockRequest { default_stream_id: stream, ..LockRequest::default() };
+    [
+        Request::GetVersion,
+        Request::GetCapabilities { tsm_caps: 0 },
+        Request::Lock(lock),
+        Request::GetReport { offset: 0, length: 64 },
+        Request::GetState,
+        // The first nonce of the machine that takes it.
+        Request::Start(Nonce::new([1; 32])),
+        Request::Stop,
+    ]
+    .map(|request| encoded(|out| RequestMessage { interface: Default::default(), request }.encode(out)))
+    .to_vec()
+}
+
+fn tdisp_messages() -> Vec<Vec<u8>> {
+    let responses = [
+        Response::Version(&[0x10]),
+        Response::Lock(Nonce::new([9; 32])),
+        Response::Report { portion: b"portion", remainder: 3 },
+        Response::State(TdiState::RUN),
+        Response::Start,
+    ];
+    let responses = responses.map(|response| {
+        encoded(|out| ResponseMessage { interface: Default::default(), response }.encode(out).unwrap())
+    });
+    tdisp_requests(STREAM_ID).into_iter().chain(responses).collect()
+}
+
+fn ide_km_object() -> Vec<Vec<u8>> {
+    let mut by_message = vec![0];
+    for object in key_objects(STREAM_ID) {
+        by_message.extend_from_slice(&[5, 0, 0]);
+        put_sized(&mut by_message, &object);
+    }
+    let mut by_tdisp = vec![1];
+    for request in tdisp_requests(STREAM_ID) {
+        by_tdisp.extend_from_slice(&[0, 0, 0]);
+        put_sized(&mut by_tdisp, &request);
+    }
+    let plain = |stage: u8, events: &[[u8; 3]]| [&[stage], events.as_flattened()].concat();
+    let mut out = key_objects(STREAM_ID);
+    out.truncate(2);
+    out.extend([
+        by_message,
+        by_tdisp,
+        plain(0, &[[14, 0, 0], [3, 0, 0], [2, 0, 0], [3, 0, 1], [2, 0, 1], [4, 0, 0], [9, 0, 0]]),
+        plain(2, &[[2, 0, 0], [10, 0, 0], [4, 0, 0], [3, 0, 0], [13, 0, 0], [14, 1, 0], [3, 1, 1]]),
+        [&plain(3, &[[7, 0, 0]])[..], &[0x10, 0, 4, 0, 0, 0, 0x40, 5, 12, 0, 0, 2, 8, 0, 0, 3, 1]].concat(),
+        plain(4, &[[4, 0, 0], [14, 0, 0], [3, 0, 0], [12, 0, 0]]),
+    ]);
+    out
+}
+
+fn interface_report() -> Vec<Vec<u8>> {
+    let range = |first_page, pages| MmioRange { first_page, pages, ..MmioRange::default() };
+    [
+        InterfaceReport::default(),
+        InterfaceReport {
+            msix_message_control: 0x8003,
+            ranges: vec![range(0x10, 4), range(0x8000, 128), range(u64::MAX, u32::MAX)],
+            device_info: b"device info".to_vec(),
+            ..InterfaceReport::default()
+        },
+    ]
+    .map(|report| report.encode().unwrap())
+    .to_vec()
+}
+
+fn objects() -> Vec<Vec<u8>> {
+    let discovery = DiscoveryRequest { index: 1, version: 2 }.encode();
+    [
+        (ObjectType::DISCOVERY, &discovery[..]),
+        (ObjectType::SPDM, &[0x10, 0x84, 0, 0]),
+        (ObjectType::SECURED_SPDM, &[0x55; 30]),
+        (ObjectType(9), &[]),
+    ]
+    .map(|(kind, payload)| {
+        encoded(|out| Object { vendor: VENDOR_PCI_SIG, kind, payload }.encode(out).unwrap())
+    })
+    .to_vec()
+}
+
+fn doe_object() -> Vec<Vec<u8>> {
+    let mut lies = objects()[1].clone();
+    lies[4] = 9;
+    objects().into_iter().chain([lies]).collect()
+}
+
+fn spdm_frame() -> Vec<Vec<u8>> {
+    let object = objects().remove(1);
+    let frames = [
+        (FrameCommand::TEST, &b"Client Hello!\0"[..]),
+        (FrameCommand::NORMAL, &object),
+        (FrameCommand::SHUTDOWN, &[]),
+    ];
+    let frames = frames.map(|(command, payload)| {
+        encoded(|out| Frame { command, transport: Transport::PCI_DOE, payload }.encode(out).unwrap())
+    });
+    let oversize = [0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0x12, 1].to_vec();
+    vec![frames.concat(), frames[1].clone(), oversize]
+}
+
+/// Each message as an event.
+fn events(first: u8, event: u8, messages: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = vec![first];
+    for message in messages {
+        out.push(event);
+        put_sized(&mut out, message);
+    }
+    out
+}
+
+fn responder_clear() -> Vec<Vec<u8>> {
+    let mut out: Vec<_> =
+        RECORDINGS.iter().map(|(version, text)| events(*version, 3, &recorded(text, "request"))).collect();
+    // KEY_EXCHANGE in an order of its own, then FINISH in the clear.
+    let mut clear = recorded(RECORDINGS[2].1, "request");
+    clear.push(vec![0x12, Code::FINISH.0, 0, 0, 0, 0, 0, 0]);
+    clear.push([&[0x12, 0xFE, 0, 0, 3, 0, 2, 1, 0, 6, 0][..], b"silent"].concat());
+    out.push(events(2, 3, &clear));
+    out
+}
+
+fn session_messages(version: u8) -> Vec<Vec<u8>> {
+    let start = [version, 0xE4, 0, 0].to_vec();
+    vec![
+        vec![version, Code::HEARTBEAT.0, 0, 0],
+        [&[version, 0xFE, 0, 0, 3, 0, 2, 1, 0, 4, 0][..], b"\x01ping"].concat(),
+        [&[version, 0xFE, 0, 0, 3, 0, 2, 1, 0, 6, 0][..], b"silent"].concat(),
+        [&[version, Code::GET_MEASUREMENTS.0, 1, 0xFF][..], &[7; 33], &[0; 8]].concat(),
+        vec![version, Code::GET_MEASUREMENTS.0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        vec![version, Code::GET_DIGESTS.0, 0, 0],
+        vec![version, Code::GET_CERTIFICATE.0, 0, 0, 0, 0, 0, 2],
+        start,
+        vec![version, 0x84, 0, 0],
+        vec![version, Code::END_SESSION.0, 0, 0],
+    ]
+}
+
+fn responder_in_session() -> Vec<Vec<u8>> {
+    [(0, 0x12), (1, 0x13)]
+        .into_iter()
+        .flat_map(|(first, version)| {
+            let messages = session_messages(version);
+            // Updates of both kinds, with the switch and the proof; a repeated one; one without the switch.
+            let updates =
+                [first, 3, 0, 0, 4, 3, 2, 0, 3, 1, 0, 4, 3, 2, 0, 3, 1, 1, 3, 1, 1, 3, 2, 0, 4, 3, 2, 1];
+            let mut forged = vec![first, 5, 4, 0, version, 0xE8, 0, 0, 0, 0x10, 0x27, 1, 40, 0];
+            forged.extend_from_slice(&[9; 40]);
+            let mut clear = events(first, 2, &[vec![0x10, 0x84, 0, 0], vec![version, 0x81, 0, 0]]);
+            clear.extend_from_slice(&events(5, 5, &messages)[1..]);
+            [events(first, 5, &messages), updates.to_vec(), forged, clear]
+        })
+        .collect()
+}
+
+fn spdm_requester() -> Vec<Vec<u8>> {
+    let mut out: Vec<_> =
+        RECORDINGS.iter().map(|(_, text)| events(0, 0, &recorded(text, "response"))).collect();
+    for (first, version) in [(1, 0x12), (2, 0x13)] {
+        let answers = [
+            vec![version, Code::HEARTBEAT_ACK.0, 0, 0],
+            vec![version, Code::KEY_UPDATE_ACK.0, 2, 0],
+            vec![version, Code::KEY_UPDATE_ACK.0, 3, 0],
+            [&[version, 0x7E, 0, 0, 3, 0, 2, 1, 0, 4, 0][..], b"pong"].concat(),
+            [&[version, Code::ERROR.0, 0x42, 0][..], &[1, 0x83, 2, 1]].concat(),
+            vec![version, Code::ERROR.0, 3, 0],
+            vec![version, Code::END_SESSION_ACK.0, 0, 0],
+        ];
+        for skip in [4, 6, 7, 8, 10] {
+            let mut seed = vec![first, skip];
+            seed.extend_from_slice(&events(0, 0, &answers[usize::from(skip) % 5..])[1..]);
+            out.push(seed);
+        }
+    }
+    out
+}
+
+fn man_in_the_middle() -> Vec<Vec<u8>> {
+    let mut out = vec![vec![0], vec![1], vec![2], vec![3]];
+    // A bit of each message on the way there, then of each on the way back.
+    for place in 0..14 {
+        for back in [0, 1] {
+            let mut seed = vec![place & 1];
+            seed.resize(1 + usize::from(place) * 2 + back, 0);
+            seed.extend_from_slice(&[3, 4 + place, 0, 1]);
+            out.push(seed);
+        }
+    }
+    out.push(vec![0, 0, 6, 2, 0, 0, 0, 5, 9, 0]);
+    out.push(vec![1, 0, 7, 4, 0, 0x13, 0x7F, 3, 0, 0, 0, 0]);
+    out
+}
+
+fn device_traffic() -> Vec<Vec<u8>> {
+    let fresh = {
+        let mut out = vec![0];
+        for (kind, payload) in [(0_u8, &[0, 0, 0, 0][..]), (1, &[0x10, 0x84, 0, 0]), (2, &[9; 40])] {
+            out.extend_from_slice(&[6, kind]);
+            put_sized(&mut out, payload);
+            out.push(0);
+        }
+        out
+    };
+    // Command register, BAR 0, device control with FLR, MSI-X control, DOE control, IDE control.
+    let registers: Vec<u8> =
+        [(0x04_u16, 6_u32), (0x10, 0xFFFF_FFFF), (0x48, 0x8000), (0x70, 0x8000_0000), (0x118, 1)]
+            .into_iter()
+            .flat_map(|(at, value)| {
+                let mut event = vec![0];
+                event.extend_from_slice(&at.to_le_bytes());
+                put_sized(&mut event, &value.to_le_bytes());
+                event
+            })
+            .collect();
+    let bar = |bar: u8, at: u32, data: &[u8]| {
+        let mut event = vec![3, bar];
+        event.extend_from_slice(&at.to_le_bytes());
+        put_sized(&mut event, data);
+        event
+    };
+    let bars =
+        [bar(0, 0x10, &[1; 8]), bar(2, 0x3000, &[2; 16]), bar(2, 0x80_FFC, &[3; 8]), bar(4, 0, &[4; 16])]
+            .concat();
+    let tdisp: Vec<u8> = tdisp_requests(super::device::STREAM)
+        .iter()
+        .flat_map(|message| {
+            let mut event = vec![9, 1];
+            put_sized(&mut event, message);
+            event
+        })
+        .collect();
+    let from = |stage: u8, rest: &[&[u8]]| [&[stage][..], &rest.concat()].concat();
+    vec![
+        fresh,
+        from(0, &[&registers, &bars]),
+        from(1, &[&bars, &tdisp, &[12, 13]]),
+        from(2, &[&[12, 13], &bars, &[14, 12, 13], &registers]),
+        from(2, &[&tdisp]),
+        from(3, &[&bars, &[13, 14, 12, 7]]),
+        from(4, &[&bars, &[14, 12, 13], &bars, &[8, 0x10, 0x27, 8, 0x10, 0x27]]),
+        from(4, &[&registers]),
+        from(4, &[&[11, 3, 0, 14]]),
+        from(4, &[&[15, 4, 0, 0x13, 0xEC, 0, 0, 14, 13]]),
+        from(4, &[&bars, &[7], &bars]),
+    ]
+}
+
+fn vfio_user() -> Vec<Vec<u8>> {
+    let message = |id, command, parts: &[&[u8]]| encoded(|out| put_request(out, id, command, false, parts));
+    let version = message(
+        0,
+        Command::VERSION,
+        &[b"\0\0\0\0{\"capabilities\":{\"max_msg_fds\":8,\"max_data_xfer_size\":1048576}}\0"],
+    );
+    let map =
+        |offset| DmaMap { readable: true, writable: true, offset, address: 0x1000, size: 0x2000 }.encode();
+    let info = |index: u32| [&32_u32.to_le_bytes()[..], &[0; 4], &index.to_le_bytes(), &[0; 20]].concat();
+    let irqs = |flags: u32, index: u32, count: u32| {
+        [20, flags, index, 0, count].map(u32::to_le_bytes).as_flattened().to_vec()
+    };
+    let read = |offset: u64, region, count| RegionAccess::new(region, offset, count).as_bytes().to_vec();
+    vec![
+        version.clone(),
+        [
+            version.clone(),
+            message(1, Command::DEVICE_GET_INFO, &[&16_u32.to_le_bytes(), &[0; 12]]),
+            message(2, Command::DEVICE_GET_REGION_INFO, &[&info(2)]),
+            message(3, Command::DEVICE_GET_REGION_INFO, &[&info(7)]),
+            message(
+                4,
+                Command::DEVICE_GET_IRQ_INFO,
+                &[&16_u32.to_le_bytes(), &[0; 4], &2_u32.to_le_bytes(), &[0; 4]],
+            ),
+            message(5, Command::REGION_READ, &[&read(0, 7, 64)]),
+            message(6, Command::REGION_WRITE, &[&read(4, 7, 2), &[6, 0]]),
+            message(7, Command::REGION_READ, &[&read(0xFC, 0, 4)]),
+            message(8, Command::DEVICE_RESET, &[]),
+        ]
+        .concat(),
+        [
+            version.clone(),
+            message(1, Command::DMA_MAP, &[&map(0)]),
+            message(2, Command::DEVICE_SET_IRQS, &[&irqs(0x24, 2, 1)]),
+            message(3, Command::DEVICE_SET_IRQS, &[&irqs(0x21, 0, 0)]),
+            message(
+                4,
+                Command::REGION_WRITE_MULTI,
+                &[
+                    &1_u64.to_le_bytes(),
+                    &8_u64.to_le_bytes(),
+                    &0_u32.to_le_bytes(),
+                    &4_u32.to_le_bytes(),
+                    &[1; 8],
+                ],
+            ),
+            message(
+                5,
+                Command::DMA_UNMAP,
+                &[&24_u32.to_le_bytes(), &[0; 4], &0x1000_u64.to_le_bytes(), &0x2000_u64.to_le_bytes()],
+            ),
+        ]
+        .concat(),
+        [
+            version,
+            message(1, Command::REGION_READ, &[&read(u64::MAX, 7, 16)]),
+            vec![9, 0, 9, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        ]
+        .concat(),
+    ]
+}

@@ -8,7 +8,7 @@ use spdm::doe::{Object, ObjectType};
 use spdm::requester::Transport;
 use spdm::secured::Protection;
 use spdm::session::{Role, Session, SessionParameters};
-use spdm::transcript::{Transcript, Vca};
+use spdm::transcript::{Basis, Vca};
 use spdm::wire::*;
 
 enum Target {
@@ -197,7 +197,9 @@ impl Client {
 
     fn key_exchange(&self, exchange: &[u8]) -> Vec<u8> {
         let mut opaque = Vec::new();
-        SupportedSecuredVersions(&[VersionNumber::new(Version::V1_1)]).encode(&mut opaque).unwrap();
+        SupportedSecuredVersions(&[VersionNumber::new(Version::V1_1)])
+            .encode(self.case.version, &mut opaque)
+            .unwrap();
         encoded(|out| {
             KeyExchange {
                 version: self.case.version,
@@ -264,7 +266,8 @@ impl Client {
         let mut reader = Reader::new(&response);
         let parsed = KeyExchangeRsp::parse(&mut reader, &sizes).unwrap();
         let length = reader.consumed();
-        let mut transcript = Transcript::session(&provider, HASH, &self.vca, &chain).unwrap();
+        let basis = Basis { provider: &provider, version: self.case.version, hash: HASH, vca: &self.vca };
+        let mut transcript = basis.th(&chain).unwrap();
         transcript.append(&request);
         transcript.append(&response[..length - verify]);
         let th1 = transcript.digest();

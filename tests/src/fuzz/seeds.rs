@@ -403,6 +403,17 @@ fn vfio_user() -> Vec<Vec<u8>> {
         ]
         .concat(),
         [
+            version.clone(),
+            // Just inside, just outside, and where a region does not allow it.
+            message(1, Command::REGION_READ, &[&read(0xFFC, 0, 4)]),
+            message(2, Command::REGION_READ, &[&read(0xFFD, 0, 4)]),
+            message(3, Command::REGION_WRITE, &[&read(0x3FFD, 2, 4), &[1; 4]]),
+            message(4, Command::REGION_WRITE, &[&read(0, 4, 4), &[1; 4]]),
+            message(5, Command::REGION_READ, &[&read(0, 6, 4)]),
+            message(6, Command::REGION_READ, &[&read(0, 1, 1)]),
+        ]
+        .concat(),
+        [
             version,
             message(1, Command::REGION_READ, &[&read(u64::MAX, 7, 16)]),
             vec![9, 0, 9, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],

@@ -107,7 +107,7 @@ fn panic_with(what: &str) -> ! {
 struct Middle<'s, 'b> {
     script: &'s mut Script<'b>,
     responder: Responder,
-    /// Codes of the requests whose exchange was altered and did not end with an ERROR.
+    /// Codes of this command's requests whose exchange was altered and did not end with an ERROR.
     altered: Vec<Code>,
     /// Whether anything protected was altered since the command began.
     secured: bool,
@@ -170,12 +170,18 @@ pub fn spdm_man_in_the_middle(bytes: &[u8]) {
     let mut requester = requester(clear);
     let mut driver = Driver::new(&mut requester, middle);
     let negotiation = [Code::GET_VERSION, Code::GET_CAPABILITIES, Code::NEGOTIATE_ALGORITHMS];
+    // What the requester refused is no part of anything; what it took, altered or not, is what it goes on with.
+    let mut taken = Vec::new();
     for command in commands() {
         driver.transport().secured = false;
         let reply = driver.run(command.clone());
         let middle = driver.transport();
+        let altered = std::mem::take(&mut middle.altered);
+        if reply.is_ok() {
+            taken.extend(altered);
+        }
         let altered = |codes: &[Code]| {
-            middle.altered.iter().find(|code| negotiation.contains(code) || codes.contains(code)).copied()
+            taken.iter().find(|code| negotiation.contains(code) || codes.contains(code)).copied()
         };
         let vouched = match &reply {
             Ok(Reply::Challenged(_)) => altered(&[Code::GET_DIGESTS, Code::GET_CERTIFICATE, Code::CHALLENGE]),

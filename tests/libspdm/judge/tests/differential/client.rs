@@ -8,7 +8,7 @@ use spdm::doe::{Object, ObjectType};
 use spdm::requester::Transport;
 use spdm::secured::Protection;
 use spdm::session::{Role, Session, SessionParameters};
-use spdm::transcript::{Basis, Vca};
+use spdm::transcript::{Basis, Transcript, Vca};
 use spdm::wire::*;
 
 enum Target {

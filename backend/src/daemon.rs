@@ -241,10 +241,12 @@ impl vfio_user::Device for Port<'_> {
             (_, _, Ok(bar @ 0..=5)) => self.device.bar_read(self.function, bar, offset, data),
             _ => return Err(Errno::INVAL),
         }
+        log::trace!("function {}: read region {region} + {offset:#x}, {} bytes", self.function, data.len());
         Ok(())
     }
 
     fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        log::trace!("function {}: write region {region} + {offset:#x}, {} bytes", self.function, data.len());
         match (region as usize, u16::try_from(offset), u8::try_from(region)) {
             (CONFIG_REGION, Ok(offset), _) => self.device.config_write(self.function, offset, data),
             (_, _, Ok(bar @ 0..=5)) => self.device.bar_write(self.function, bar, offset, data),

@@ -1,0 +1,102 @@
+//! What is checked before any handler runs: which requests were advertised, in which version, where they belong, and
+//! which transcripts they begin anew.
+
+use crate::wire::{Code, ErrorCode, ResponderFlags, Version};
+
+use super::Core;
+use super::reject::Reject;
+use super::sessions::Stage;
+use super::state::{Connection, Request};
+
+impl Core {
+    /// Requests that were not advertised are refused before anything else is looked at.
+    pub(super) fn check_supported(&self, code: Code) -> Result<(), Reject> {
+        let responder = match code {
+            Code::GET_VERSION
+            | Code::GET_CAPABILITIES
+            | Code::NEGOTIATE_ALGORITHMS
+            | Code::GET_DIGESTS
+            | Code::GET_CERTIFICATE
+            | Code::VENDOR_DEFINED_REQUEST => 0,
+            Code::CHALLENGE => ResponderFlags::CHAL,
+            Code::GET_MEASUREMENTS => ResponderFlags::MEAS_MASK,
+            Code::KEY_EXCHANGE | Code::FINISH | Code::END_SESSION => ResponderFlags::KEY_EX,
+            Code::HEARTBEAT => ResponderFlags::HBEAT,
+            Code::KEY_UPDATE => ResponderFlags::KEY_UPD,
+            _ => return Err(Reject::unsupported(code)),
+        };
+        if responder != 0 && !self.flags.any(responder) {
+            return Err(Reject::unsupported(code));
+        }
+        // These bits are the same in both directions; a requester without them must not send the request.
+        let requester = match code {
+            Code::KEY_EXCHANGE | Code::FINISH | Code::END_SESSION | Code::HEARTBEAT | Code::KEY_UPDATE => {
+                responder
+            }
+            _ => 0,
+        };
+        match self.connection.peer() {
+            Some(peer) if !peer.flags.has(requester) => Err(Reject::unsupported(code)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    pub(super) fn check_version(&self, version: Version) -> Result<(), Reject> {
+        match self.connection.peer() {
+            None => Err(Reject::UNEXPECTED),
+            Some(peer) if peer.version != version => Err(Reject::error(ErrorCode::VERSION_MISMATCH)),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Which requests belong inside a session, outside, or into its handshake
+    /// (DSP0274 1.3 "SPDM request and response messages validity").
+    pub(super) fn check_phase(&self, request: &Request<'_>) -> Result<(), Reject> {
+        let stage = match request.session {
+            None => None,
+            Some(index) => Some(&self.sessions.get(index).ok_or(Reject::UNEXPECTED)?.stage),
+        };
+        match (request.header.code, stage) {
+            // FINISH looks for itself: it depends on where the handshake takes place.
+            (Code::FINISH, _) => Ok(()),
+            (Code::HEARTBEAT | Code::KEY_UPDATE | Code::END_SESSION, None) => Err(Reject::SESSION_REQUIRED),
+            (Code::CHALLENGE | Code::KEY_EXCHANGE, Some(_)) | (_, Some(Stage::Handshake { .. })) => {
+                Err(Reject::UNEXPECTED)
+            }
+            (_, None | Some(Stage::Application { .. })) => Ok(()),
+        }
+    }
+
+    /// DSP0274 1.3 "M1/M2 ... rules" and "L1/L2 ... rules": any request but GET_MEASUREMENTS starts L1/L2 again,
+    /// and those that leave authentication behind start M1/M2 again.
+    pub(super) fn reset_transcripts(&mut self, request: &Request<'_>) {
+        let Connection::Negotiated(negotiated) = &mut self.connection else { return };
+        let code = request.header.code;
+        if code != Code::GET_MEASUREMENTS {
+            match request.session {
+                None => negotiated.l1l2 = None,
+                Some(index) => {
+                    if let Some(entry) = self.sessions.get_mut(index)
+                        && let Stage::Application { l1l2, .. } = &mut entry.stage
+                    {
+                        *l1l2 = None;
+                    }
+                }
+            }
+        }
+        match code {
+            Code::GET_DIGESTS => negotiated.m1m2 = None,
+            Code::KEY_EXCHANGE
+            | Code::GET_MEASUREMENTS
+            | Code::FINISH
+            | Code::KEY_UPDATE
+            | Code::HEARTBEAT
+            | Code::END_SESSION
+                if !negotiated.authenticated =>
+            {
+                negotiated.m1m2 = None;
+            }
+            _ => {}
+        }
+    }
+}

@@ -330,7 +330,7 @@ fn hold_responder(text: &str, config: ResponderConfig) {
         public_key: verified.public_key,
         secrets: recording.secrets.clone(),
     });
-    let slots = Slots::single(Slot { certificates, key });
+    let slots = Slots::single(Slot::new(certificates, key));
     let mut responder = Responder::new(config, slots, recording.provider()).unwrap();
     while !recording.messages.is_empty() {
         let Message { secured, bytes, .. } = recording.message(true);

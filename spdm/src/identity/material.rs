@@ -74,7 +74,7 @@ impl Material {
         if key.public_key() != verified.public_key {
             return Err(MaterialError::KeyMismatch);
         }
-        let slot = Slot { certificates: verified.certificates, key: Arc::new(key) };
+        let slot = Slot::new(verified.certificates, Arc::new(key));
         Ok(Self { slot, pkcs8, pci_name: verified.pci_name })
     }
 

@@ -34,7 +34,7 @@ impl Chains {
         slots: Slots,
         hashes: &[HashAlgorithm],
     ) -> Result<Self, ConfigError> {
-        if slots.get(0).is_none_or(|slot| slot.certificates.is_empty()) {
+        if slots.get(0).is_none() {
             return Err(ConfigError::NoCertificate);
         }
         let mut built = Vec::new();
@@ -61,8 +61,14 @@ impl Chains {
         Some((slot, &built.chain))
     }
 
+    /// Slots with a chain for this algorithm, bit per slot.
     pub(super) fn mask(&self, asym: AsymAlgorithm) -> u8 {
         self.slots.mask(asym)
+    }
+
+    /// Slots that hold or could hold a chain for this algorithm, bit per slot.
+    pub(super) fn supported(&self, asym: AsymAlgorithm) -> u8 {
+        self.slots.supported(asym)
     }
 
     /// Whether a slot can sign with this pair.

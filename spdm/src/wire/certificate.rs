@@ -7,6 +7,70 @@ use crate::codec::{DecodeError, EncodeError, Put, Reader};
 /// Bytes before the root hash of a chain.
 pub const CHAIN_HEADER_SIZE: usize = 4;
 
+/// What a chain vouches for (DSP0274 1.3 "Certificate models", `CertModel`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum CertificateModel {
+    /// The leaf is the hardware's own and does not change.
+    Device,
+    /// The leaf is issued by the hardware for what runs on it, firmware for example.
+    Alias,
+    /// The leaf says nothing about the hardware.
+    Generic,
+}
+
+impl CertificateModel {
+    /// The code on the wire. 0 there stands for none: an empty slot, or a connection with one key.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Device => 1,
+            Self::Alias => 2,
+            Self::Generic => 3,
+        }
+    }
+
+    /// The model of a code.
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::Device),
+            2 => Some(Self::Alias),
+            3 => Some(Self::Generic),
+            _ => None,
+        }
+    }
+}
+
+/// What a key may be used for (DSP0274 1.3 "Key usage bit mask"); unknown bits are kept.
+#[derive(Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct KeyUsage(pub u16);
+
+impl KeyUsage {
+    /// KEY_EXCHANGE and FINISH.
+    pub const KEY_EX: Self = Self(1 << 0);
+    /// CHALLENGE.
+    pub const CHALLENGE: Self = Self(1 << 1);
+    /// Signed measurements.
+    pub const MEASUREMENT: Self = Self(1 << 2);
+    /// Signed endpoint information.
+    pub const ENDPOINT_INFO: Self = Self(1 << 3);
+    /// What other standards define.
+    pub const STANDARDS: Self = Self(1 << 14);
+    /// What the vendor defines.
+    pub const VENDOR: Self = Self(1 << 15);
+    /// Everything SPDM itself signs.
+    pub const ALL: Self = Self(0xF);
+
+    /// Whether all of `usage` is allowed.
+    pub const fn has(self, usage: Self) -> bool {
+        self.0 & usage.0 == usage.0
+    }
+}
+
+impl core::fmt::Debug for KeyUsage {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:#06x}", self.0)
+    }
+}
+
 /// GET_CERTIFICATE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GetCertificate {

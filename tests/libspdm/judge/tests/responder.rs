@@ -258,8 +258,8 @@ fn variety() {
     ];
     let slot = |asym| Some(material(asym).slot());
     let (p256, p384) = (AsymAlgorithm::EcdsaP256, AsymAlgorithm::EcdsaP384);
-    let several = || Slots([slot(p384), slot(p256), None, slot(p384), None, None, None, slot(p384)]);
-    let two = || Slots([slot(p384), slot(p384), None, None, None, None, None, None]);
+    let several = || Slots::from([slot(p384), slot(p256), None, slot(p384), None, None, None, slot(p384)]);
+    let two = || Slots::from([slot(p384), slot(p384), None, None, None, None, None, None]);
     for case in cases().iter().filter(|case| case.secured == 0 && case.encrypt && !case.clear) {
         if (case.asym, case.hash) != (p256, HashAlgorithm::Sha256) && case.asym != p384
             || case.measurement_hash != Some(HashAlgorithm::Sha256)

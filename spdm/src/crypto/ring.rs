@@ -32,34 +32,54 @@ impl Default for RingProvider {
     }
 }
 
-const fn digest_algorithm(hash: HashAlgorithm) -> &'static digest::Algorithm {
-    match hash {
+const fn digest_algorithm(hash: HashAlgorithm) -> Result<&'static digest::Algorithm, CryptoError> {
+    Ok(match hash {
         HashAlgorithm::Sha256 => &digest::SHA256,
         HashAlgorithm::Sha384 => &digest::SHA384,
         HashAlgorithm::Sha512 => &digest::SHA512,
-    }
+        HashAlgorithm::Sha3_256 | HashAlgorithm::Sha3_384 | HashAlgorithm::Sha3_512 => {
+            return Err(CryptoError::Unavailable);
+        }
+    })
 }
 
-const fn hmac_algorithm(hash: HashAlgorithm) -> hmac::Algorithm {
-    match hash {
+const fn hmac_algorithm(hash: HashAlgorithm) -> Result<hmac::Algorithm, CryptoError> {
+    Ok(match hash {
         HashAlgorithm::Sha256 => hmac::HMAC_SHA256,
         HashAlgorithm::Sha384 => hmac::HMAC_SHA384,
         HashAlgorithm::Sha512 => hmac::HMAC_SHA512,
-    }
+        HashAlgorithm::Sha3_256 | HashAlgorithm::Sha3_384 | HashAlgorithm::Sha3_512 => {
+            return Err(CryptoError::Unavailable);
+        }
+    })
 }
 
-const fn hkdf_algorithm(hash: HashAlgorithm) -> hkdf::Algorithm {
-    match hash {
+const fn hkdf_algorithm(hash: HashAlgorithm) -> Result<hkdf::Algorithm, CryptoError> {
+    Ok(match hash {
         HashAlgorithm::Sha256 => hkdf::HKDF_SHA256,
         HashAlgorithm::Sha384 => hkdf::HKDF_SHA384,
         HashAlgorithm::Sha512 => hkdf::HKDF_SHA512,
+        HashAlgorithm::Sha3_256 | HashAlgorithm::Sha3_384 | HashAlgorithm::Sha3_512 => {
+            return Err(CryptoError::Unavailable);
+        }
+    })
+}
+
+const fn group_algorithm(group: DheGroup) -> Result<&'static agreement::Algorithm, CryptoError> {
+    match group {
+        DheGroup::P256 => Ok(&agreement::ECDH_P256),
+        DheGroup::P384 => Ok(&agreement::ECDH_P384),
+        DheGroup::P521 | DheGroup::MlKem512 | DheGroup::MlKem768 | DheGroup::MlKem1024 => {
+            Err(CryptoError::Unavailable)
+        }
     }
 }
 
-const fn group_algorithm(group: DheGroup) -> &'static agreement::Algorithm {
-    match group {
-        DheGroup::P256 => &agreement::ECDH_P256,
-        DheGroup::P384 => &agreement::ECDH_P384,
+const fn aead_algorithm(aead: Aead) -> &'static aead::Algorithm {
+    match aead {
+        Aead::Aes128Gcm => &aead::AES_128_GCM,
+        Aead::Aes256Gcm => &aead::AES_256_GCM,
+        Aead::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
     }
 }
 
@@ -80,16 +100,16 @@ impl hkdf::KeyType for Length {
 }
 
 impl Provider for RingProvider {
-    fn supports_hash(&self, _hash: HashAlgorithm) -> bool {
-        true
+    fn supports_hash(&self, hash: HashAlgorithm) -> bool {
+        digest_algorithm(hash).is_ok()
     }
 
     fn supports_signature(&self, algorithm: AsymAlgorithm, hash: HashAlgorithm) -> bool {
         signing_pair(algorithm, hash)
     }
 
-    fn supports_group(&self, _group: DheGroup) -> bool {
-        true
+    fn supports_group(&self, group: DheGroup) -> bool {
+        group_algorithm(group).is_ok()
     }
 
     fn supports_aead(&self, _aead: Aead) -> bool {
@@ -101,11 +121,11 @@ impl Provider for RingProvider {
     }
 
     fn hasher(&self, hash: HashAlgorithm) -> Result<Box<dyn Hasher>, CryptoError> {
-        Ok(Box::new(RingHasher(digest::Context::new(digest_algorithm(hash)))))
+        Ok(Box::new(RingHasher(digest::Context::new(digest_algorithm(hash)?))))
     }
 
     fn hmac(&self, hash: HashAlgorithm, key: &[u8], data: &[u8]) -> Result<Secret, CryptoError> {
-        let tag = hmac::sign(&hmac::Key::new(hmac_algorithm(hash), key), data);
+        let tag = hmac::sign(&hmac::Key::new(hmac_algorithm(hash)?, key), data);
         Secret::new(tag.as_ref()).ok_or(CryptoError::Failed)
     }
 
@@ -116,7 +136,8 @@ impl Provider for RingProvider {
         data: &[u8],
         tag: &[u8],
     ) -> Result<(), CryptoError> {
-        hmac::verify(&hmac::Key::new(hmac_algorithm(hash), key), data, tag).map_err(|_| CryptoError::Mismatch)
+        hmac::verify(&hmac::Key::new(hmac_algorithm(hash)?, key), data, tag)
+            .map_err(|_| CryptoError::Mismatch)
     }
 
     fn hkdf_expand(
@@ -127,7 +148,7 @@ impl Provider for RingProvider {
         length: usize,
     ) -> Result<Secret, CryptoError> {
         let mut secret = Secret::zeros(length);
-        hkdf::Prk::new_less_safe(hkdf_algorithm(hash), key)
+        hkdf::Prk::new_less_safe(hkdf_algorithm(hash)?, key)
             .expand(&[info], Length(length))
             .and_then(|output| output.fill(secret.as_mut()))
             .map_err(|_| CryptoError::Failed)?;
@@ -169,11 +190,7 @@ impl Provider for RingProvider {
     }
 
     fn aead_key(&self, aead: Aead, key: &[u8]) -> Result<Box<dyn AeadKey>, CryptoError> {
-        let algorithm = match aead {
-            Aead::Aes128Gcm => &aead::AES_128_GCM,
-            Aead::Aes256Gcm => &aead::AES_256_GCM,
-        };
-        let key = aead::UnboundKey::new(algorithm, key).map_err(|_| CryptoError::Malformed)?;
+        let key = aead::UnboundKey::new(aead_algorithm(aead), key).map_err(|_| CryptoError::Malformed)?;
         Ok(Box::new(RingAead(aead::LessSafeKey::new(key))))
     }
 }
@@ -230,7 +247,7 @@ struct RingAgreement {
 
 impl RingAgreement {
     fn generate(random: &SystemRandom, group: DheGroup) -> Result<Self, CryptoError> {
-        let private = agreement::EphemeralPrivateKey::generate(group_algorithm(group), random)
+        let private = agreement::EphemeralPrivateKey::generate(group_algorithm(group)?, random)
             .map_err(|_| CryptoError::Failed)?;
         let public = private.compute_public_key().map_err(|_| CryptoError::Failed)?;
         Ok(Self { group, private, public })
@@ -244,13 +261,13 @@ impl KeyAgreement for RingAgreement {
 
     fn agree(self: Box<Self>, peer: &[u8]) -> Result<Secret, CryptoError> {
         let mut point = [UNCOMPRESSED; MAX_POINT_SIZE];
-        let size = self.group.size();
+        let size = self.group.request_size();
         let (Some([_, xy @ ..]), true) = (point.get_mut(..=size), peer.len() == size) else {
             return Err(CryptoError::Malformed);
         };
         xy.copy_from_slice(peer);
         let peer = agreement::UnparsedPublicKey::new(
-            group_algorithm(self.group),
+            group_algorithm(self.group)?,
             point.get(..=size).unwrap_or_default(),
         );
         agreement::agree_ephemeral(self.private, &peer, Secret::new)
@@ -270,9 +287,12 @@ impl RingSigner {
     /// From a PKCS#8 document (version 1 or 2, with the public key inside, as `ring` and `rcgen` write it).
     pub fn from_pkcs8(algorithm: AsymAlgorithm, pkcs8: &[u8]) -> Result<Self, CryptoError> {
         let random = SystemRandom::new();
-        let signing = match algorithm {
-            AsymAlgorithm::EcdsaP256 => &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
-            AsymAlgorithm::EcdsaP384 => &signature::ECDSA_P384_SHA384_FIXED_SIGNING,
+        let signing = if algorithm == AsymAlgorithm::EcdsaP256 {
+            &signature::ECDSA_P256_SHA256_FIXED_SIGNING
+        } else if algorithm == AsymAlgorithm::EcdsaP384 {
+            &signature::ECDSA_P384_SHA384_FIXED_SIGNING
+        } else {
+            return Err(CryptoError::Unavailable);
         };
         let key = signature::EcdsaKeyPair::from_pkcs8(signing, pkcs8, &random)
             .map_err(|_| CryptoError::Malformed)?;
@@ -319,23 +339,23 @@ mod tests {
     #[test]
     fn the_agreement_leaves_out_the_form_byte() {
         let provider = RingProvider::new();
-        for &group in DheGroup::ALL {
+        for &group in DheGroup::ALL.iter().filter(|&&group| provider.supports_group(group)) {
             let requester = provider.start_exchange(group).unwrap();
-            assert_eq!(requester.public().len(), group.size());
+            assert_eq!(requester.public().len(), group.request_size());
             let mut public = vec![0xA5];
             let theirs = provider.answer_exchange(group, requester.public(), &mut public).unwrap();
-            assert_eq!(public.len(), 1 + group.size());
+            assert_eq!(public.len(), 1 + group.response_size());
             let ours = requester.agree(&public[1..]).unwrap();
             assert_eq!(ours.as_ref(), theirs.as_ref());
-            assert_eq!(ours.as_ref().len(), group.size() / 2);
+            assert_eq!(ours.as_ref().len(), group.secret_size());
         }
     }
 
     #[test]
     fn public_values_off_the_curve_are_malformed() {
         let provider = RingProvider::new();
-        for &group in DheGroup::ALL {
-            let size = group.size();
+        for &group in DheGroup::ALL.iter().filter(|&&group| provider.supports_group(group)) {
+            let size = group.request_size();
             for peer in [vec![0; size], vec![0xFF; size], vec![], vec![1; size - 1], vec![1; size + 1]] {
                 let mut public = vec![0xA5];
                 let error = provider.answer_exchange(group, &peer, &mut public).unwrap_err();
@@ -376,7 +396,7 @@ mod tests {
         let expected = hex("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(hasher.digest().as_ref(), expected);
         assert_eq!(fork.digest(), hasher.digest());
-        for &hash in HashAlgorithm::ALL {
+        for &hash in HashAlgorithm::ALL.iter().filter(|&&hash| provider.supports_hash(hash)) {
             assert_eq!(provider.hasher(hash).unwrap().digest().as_ref().len(), hash.size());
         }
     }
@@ -392,9 +412,10 @@ mod tests {
         let (p256, p384) = (AsymAlgorithm::EcdsaP256, AsymAlgorithm::EcdsaP384);
         assert_eq!(pairs, [(p256, HashAlgorithm::Sha256), (p384, HashAlgorithm::Sha384)]);
         for (algorithm, hash) in pairs {
-            let signing = match algorithm {
-                AsymAlgorithm::EcdsaP256 => &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
-                AsymAlgorithm::EcdsaP384 => &signature::ECDSA_P384_SHA384_FIXED_SIGNING,
+            let signing = if algorithm == AsymAlgorithm::EcdsaP256 {
+                &signature::ECDSA_P256_SHA256_FIXED_SIGNING
+            } else {
+                &signature::ECDSA_P384_SHA384_FIXED_SIGNING
             };
             let random = SystemRandom::new();
             let pkcs8 = signature::EcdsaKeyPair::generate_pkcs8(signing, &random).unwrap();

@@ -326,25 +326,17 @@ fn one<T>(
 fn leaf_key(leaf: &X509Certificate<'_>) -> Result<(AsymAlgorithm, Vec<u8>), ChainError> {
     let info = leaf.public_key();
     let curve = info.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
-    let algorithm = match curve {
+    // Size of an uncompressed SEC1 point, in bytes.
+    let (algorithm, size) = match curve {
         _ if info.algorithm.algorithm != OID_KEY_TYPE_EC_PUBLIC_KEY => None,
-        Some(curve) if curve == OID_EC_P256 => Some(AsymAlgorithm::EcdsaP256),
-        Some(curve) if curve == OID_NIST_EC_P384 => Some(AsymAlgorithm::EcdsaP384),
+        Some(curve) if curve == OID_EC_P256 => Some((AsymAlgorithm::EcdsaP256, 65)),
+        Some(curve) if curve == OID_NIST_EC_P384 => Some((AsymAlgorithm::EcdsaP384, 97)),
         _ => None,
-    };
-    let algorithm = algorithm.ok_or(ChainError::PublicKey)?;
-    let point = &info.subject_public_key;
-    let well_formed =
-        point.unused_bits == 0 && point.data.first() == Some(&4) && point.data.len() == point_size(algorithm);
-    if well_formed { Ok((algorithm, point.data.to_vec())) } else { Err(ChainError::PublicKey) }
-}
-
-/// Size of an uncompressed SEC1 point, in bytes.
-const fn point_size(algorithm: AsymAlgorithm) -> usize {
-    match algorithm {
-        AsymAlgorithm::EcdsaP256 => 65,
-        AsymAlgorithm::EcdsaP384 => 97,
     }
+    .ok_or(ChainError::PublicKey)?;
+    let point = &info.subject_public_key;
+    let well_formed = point.unused_bits == 0 && point.data.first() == Some(&4) && point.data.len() == size;
+    if well_formed { Ok((algorithm, point.data.to_vec())) } else { Err(ChainError::PublicKey) }
 }
 
 fn pci_name(index: usize, leaf: &X509Certificate<'_>) -> Result<Option<String>, ChainError> {

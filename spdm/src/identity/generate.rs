@@ -50,11 +50,14 @@ fn failed(error: impl core::fmt::Display) -> MaterialError {
 }
 
 pub(super) fn new_key(algorithm: AsymAlgorithm) -> Result<KeyPair, MaterialError> {
-    KeyPair::generate_for(match algorithm {
-        AsymAlgorithm::EcdsaP256 => &PKCS_ECDSA_P256_SHA256,
-        AsymAlgorithm::EcdsaP384 => &PKCS_ECDSA_P384_SHA384,
-    })
-    .map_err(failed)
+    let signing = if algorithm == AsymAlgorithm::EcdsaP256 {
+        &PKCS_ECDSA_P256_SHA256
+    } else if algorithm == AsymAlgorithm::EcdsaP384 {
+        &PKCS_ECDSA_P384_SHA384
+    } else {
+        return Err(MaterialError::Unavailable(algorithm));
+    };
+    KeyPair::generate_for(signing).map_err(failed)
 }
 
 fn common(subject: &str) -> Result<CertificateParams, MaterialError> {

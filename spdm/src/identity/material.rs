@@ -25,6 +25,9 @@ pub enum MaterialError {
     /// Making new keys or certificates failed.
     #[error("cannot generate certificates: {0}")]
     Generate(String),
+    /// No keys or certificates of this algorithm can be made.
+    #[error("cannot generate {0:?} certificates")]
+    Unavailable(AsymAlgorithm),
     /// The text is not PEM.
     #[error("{what} is not PEM: {reason}")]
     Pem {

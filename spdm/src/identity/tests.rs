@@ -45,7 +45,7 @@ fn verify(certificates: &[Vec<u8>]) -> Result<VerifiedCertificates, ChainError> 
 
 #[test]
 fn generated_chains_verify_and_name_the_device() {
-    for algorithm in AsymAlgorithm::ALL.iter().copied() {
+    for algorithm in [AsymAlgorithm::EcdsaP256, AsymAlgorithm::EcdsaP384] {
         let material = generate(&NAME, algorithm).unwrap();
         let verified = verify(material.certificates()).unwrap();
         assert_eq!(verified.algorithm, algorithm);
@@ -70,7 +70,7 @@ fn generated_chains_are_valid_at_any_time_and_never_the_same() {
 
 #[test]
 fn pem_round_trips_and_debug_is_silent() {
-    for algorithm in AsymAlgorithm::ALL.iter().copied() {
+    for algorithm in [AsymAlgorithm::EcdsaP256, AsymAlgorithm::EcdsaP384] {
         let material = generate(&NAME, algorithm).unwrap();
         let again = Material::from_pem(&material.chain_pem(), &material.key_pem()).unwrap();
         assert_eq!(again.certificates(), material.certificates());

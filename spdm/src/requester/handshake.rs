@@ -49,7 +49,7 @@ impl PendingKeyExchange {
         connection.peer(slot)?;
         let hash_size = connection.hash().size();
         let sizes = KeyExchangeSizes {
-            exchange: group.size(),
+            exchange: group.response_size(),
             summary: summary_size(core, summary)?,
             signature: connection.info.algorithms.signature.signature_size(),
             // In the clear, the responder proves its secret in FINISH_RSP instead.

@@ -120,11 +120,11 @@ fn offer(core: &Core, version: Version) -> NegotiateAlgorithms {
         version,
         measurement_specification: MEASUREMENT_SPECIFICATION_DMTF,
         other_params: OPAQUE_FORMAT_GENERAL,
-        base_asym: config.signatures.iter().fold(0, |mask, signature| mask | signature.bit()),
+        base_asym: config.signatures.iter().fold(0, |mask, signature| mask | signature.base_bit()),
         base_hash: config.hashes.iter().fold(0, |mask, hash| mask | hash.bit()),
         mel_specification: 0,
         tables: AlgorithmTables {
-            dhe: Some(config.groups.iter().fold(0, |mask, group| mask | group.bit())),
+            dhe: Some(config.groups.iter().fold(0, |mask, group| mask | group.dhe_bit())),
             aead: Some(config.aeads.iter().fold(0, |mask, aead| mask | aead.bit())),
             // Mutual authentication is not offered.
             requester_asym: None,
@@ -143,7 +143,7 @@ fn select(
     let flags = capabilities.flags;
     let hash = HashAlgorithm::from_bit(selected.base_hash & offered.base_hash).ok_or("hash")?;
     let signature =
-        AsymAlgorithm::from_bit(selected.base_asym & offered.base_asym).ok_or("signature algorithm")?;
+        AsymAlgorithm::from_base_bit(selected.base_asym & offered.base_asym).ok_or("signature algorithm")?;
     if !core.provider.supports_signature(signature, hash) {
         return Err("pair of signature algorithm and hash");
     }
@@ -163,7 +163,7 @@ fn select(
 
     let sessions = flags.has(ResponderFlags::KEY_EX);
     let (dhe, aead) = (selected.tables.dhe.unwrap_or(0), selected.tables.aead.unwrap_or(0));
-    let group = DheGroup::from_bit(dhe & offered.tables.dhe.unwrap_or(0));
+    let group = DheGroup::from_dhe_bit(dhe & offered.tables.dhe.unwrap_or(0));
     if group.is_none() && (sessions || dhe != 0) {
         return Err("key exchange group");
     }

@@ -74,7 +74,7 @@ impl Core {
 
     /// Signature and hash go together: some slot must be able to sign with the pair.
     fn select_signature(&self, body: &NegotiateAlgorithms) -> Option<(AsymAlgorithm, HashAlgorithm)> {
-        let asyms = self.config.asym.iter().filter(|asym| body.base_asym & asym.bit() != 0);
+        let asyms = self.config.asym.iter().filter(|asym| body.base_asym & asym.base_bit() != 0);
         asyms
             .flat_map(|&asym| self.config.hashes.iter().map(move |&hash| (asym, hash)))
             .find(|&(asym, hash)| body.base_hash & hash.bit() != 0 && self.chains.can_sign(asym, hash))
@@ -87,7 +87,7 @@ impl Core {
         }
         let encrypt = self.flags.has(ResponderFlags::ENCRYPT) && peer.flags.has(RequesterFlags::ENCRYPT);
         Some(SessionSuite {
-            group: *self.config.groups.iter().find(|group| groups & group.bit() != 0)?,
+            group: *self.config.groups.iter().find(|group| groups & group.dhe_bit() != 0)?,
             aead: *self.config.aeads.iter().find(|aead| aeads & aead.bit() != 0)?,
             protection: if encrypt { Protection::EncryptAndMac } else { Protection::MacOnly },
         })
@@ -111,11 +111,11 @@ impl Core {
                 Some(MeasurementForm::RawOnly) => MEASUREMENT_HASH_RAW_ONLY,
                 Some(MeasurementForm::Hashed(hash)) => hash.measurement_bit(),
             },
-            base_asym: suite.asym.bit(),
+            base_asym: suite.asym.base_bit(),
             base_hash: suite.hash.bit(),
             mel_specification: 0,
             tables: AlgorithmTables {
-                dhe: tables.dhe.map(|_| session.map_or(0, |session| session.group.bit())),
+                dhe: tables.dhe.map(|_| session.map_or(0, |session| session.group.dhe_bit())),
                 aead: tables.aead.map(|_| session.map_or(0, |session| session.aead.bit())),
                 // Nothing to select: the requester is never authenticated.
                 requester_asym: tables.requester_asym.map(|_| 0),

@@ -22,7 +22,7 @@ impl Core {
         let suite = negotiated.suite;
         let session_suite = suite.session.ok_or(Reject::UNEXPECTED)?;
         let (body, message) =
-            request.parse(|reader| KeyExchange::parse(reader, session_suite.group.size()))?;
+            request.parse(|reader| KeyExchange::parse(reader, session_suite.group.request_size()))?;
         if wants_events(body.version, body.policy) {
             return Err(Reject::INVALID);
         }
@@ -42,7 +42,7 @@ impl Core {
 
         let provider = self.provider.as_ref();
         let summary = self.measured.summary(provider, suite.hash, body.summary)?;
-        let mut exchange = Vec::with_capacity(session_suite.group.size());
+        let mut exchange = Vec::with_capacity(session_suite.group.response_size());
         let shared = provider
             .answer_exchange(session_suite.group, body.exchange, &mut exchange)
             .map_err(|error| if error == CryptoError::Malformed { Reject::INVALID } else { error.into() })?;

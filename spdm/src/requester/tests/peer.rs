@@ -223,11 +223,11 @@ impl Peer {
                 measurement_specification: 1,
                 other_params: OPAQUE_FORMAT_GENERAL,
                 measurement_hash: self.suite.hash.measurement_bit(),
-                base_asym: self.suite.asym.bit(),
+                base_asym: self.suite.asym.base_bit(),
                 base_hash: self.suite.hash.bit(),
                 mel_specification: 0,
                 tables: AlgorithmTables {
-                    dhe: Some(self.suite.group.bit()),
+                    dhe: Some(self.suite.group.dhe_bit()),
                     aead: Some(self.suite.aead.bit()),
                     requester_asym: None,
                     key_schedule: Some(KEY_SCHEDULE_SPDM),
@@ -377,7 +377,7 @@ impl Peer {
 
     fn key_exchange(&mut self, request: &[u8]) -> Vec<u8> {
         let Suite { version, hash, group, aead, .. } = self.suite;
-        let asked = KeyExchange::parse(&mut Reader::new(request), group.size()).unwrap();
+        let asked = KeyExchange::parse(&mut Reader::new(request), group.request_size()).unwrap();
         let mut exchange = Vec::new();
         let shared = self.provider.answer_exchange(group, asked.exchange, &mut exchange).unwrap();
         let mut opaque = Vec::new();

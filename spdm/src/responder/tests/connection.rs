@@ -163,11 +163,11 @@ fn algorithms_are_selected_by_the_responder() {
             measurement_specification: MEASUREMENT_SPECIFICATION_DMTF,
             other_params: OPAQUE_FORMAT_GENERAL,
             measurement_hash: HASH.measurement_bit(),
-            base_asym: AsymAlgorithm::EcdsaP256.bit(),
+            base_asym: AsymAlgorithm::EcdsaP256.base_bit(),
             base_hash: HashAlgorithm::Sha256.bit(),
             mel_specification: 0,
             tables: AlgorithmTables {
-                dhe: Some(DheGroup::P256.bit()),
+                dhe: Some(DheGroup::P256.dhe_bit()),
                 aead: Some(Aead::Aes256Gcm.bit()),
                 requester_asym: Some(0),
                 key_schedule: Some(KEY_SCHEDULE_SPDM),

@@ -181,7 +181,7 @@ impl Device {
                 base_hash: u32::MAX,
                 mel_specification: 0,
                 tables: AlgorithmTables {
-                    dhe: Some(DheGroup::P256.bit()),
+                    dhe: Some(DheGroup::P256.dhe_bit()),
                     aead: Some(u16::MAX),
                     requester_asym: Some(0x90),
                     key_schedule: Some(KEY_SCHEDULE_SPDM),

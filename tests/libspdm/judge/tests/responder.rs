@@ -263,7 +263,7 @@ fn variety() {
     for case in cases().iter().filter(|case| case.secured == 0 && case.encrypt && !case.clear) {
         if (case.asym, case.hash) != (p256, HashAlgorithm::Sha256) && case.asym != p384
             || case.measurement_hash != Some(HashAlgorithm::Sha256)
-            || case.group.bit() != 1 << 3
+            || case.group.dhe_bit() != 1 << 3
             || case.aead.bit() != 1 << 0
         {
             continue;

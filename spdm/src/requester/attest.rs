@@ -170,14 +170,15 @@ impl PendingMeasurements {
         let measurements = self.blocks(message, &response)?;
 
         let signed = exact.get(..exact.len() - response.signature.len()).unwrap_or_default();
-        let log = connection.measurements_with(&*core.provider, [message.request, signed])?;
+        let log = core.measurements_with([message.request, signed])?;
+        let connection = core.connected()?;
         if let Some(slot) = self.query.signed_by {
             message.require(response.slot == slot, Violation::Slot)?;
             let (peer, context) = (connection.peer(slot)?, SigningContext::Measurements);
             let genuine = connection.verify(&*core.provider, peer, context, &log, response.signature);
             message.require(genuine, Violation::Signature)?;
         }
-        core.connected_mut()?.measurement_log = self.query.signed_by.is_none().then_some(log);
+        *core.measurement_log()? = self.query.signed_by.is_none().then_some(log);
         let counted = self.query.operation == MeasurementOperation::Count;
         Ok(Next::Done(Reply::Measurements(MeasurementReport {
             total: counted.then_some(response.total),

@@ -4,7 +4,8 @@ use super::attest::{check_opaque, found, summary_size};
 use super::command::{Reply, SessionInfo};
 use super::error::{Misuse, RequesterError, Violation};
 use super::negotiate::both;
-use super::state::{ActiveSession, Core, Flow, Message, Next, Request};
+use super::sessions::ActiveSession;
+use super::state::{Core, Flow, Message, Next, Request};
 use crate::crypto::{Aead, DheGroup, KeyAgreement};
 use crate::secured::Protection;
 use crate::session::{Role, Session, SessionParameters};
@@ -142,7 +143,7 @@ impl PendingKeyExchange {
             summary: found(response.summary),
         };
         let next = PendingFinish::start(core, &session, transcript)?;
-        core.session = Some(ActiveSession { session, info: session_info });
+        core.sessions.begin(ActiveSession::new(session, session_info));
         Ok(next)
     }
 }
@@ -169,11 +170,11 @@ impl PendingFinish {
         let unproved = exact.get(..exact.len() - size).unwrap_or_default();
         self.transcript.append(unproved);
         if !message.secured {
-            let active = core.session.as_ref().ok_or(Misuse::NoSession)?;
+            let active = core.sessions.current().ok_or(Misuse::NoSession)?;
             check_verify_data(core, message, &active.session, &self.transcript, response.verify_data)?;
             self.transcript.append(response.verify_data);
         }
-        let active = core.session.as_mut().ok_or(Misuse::NoSession)?;
+        let active = core.sessions.current_mut().ok_or(Misuse::NoSession)?;
         active.session.establish(&*core.provider, &self.transcript.digest())?;
         Ok(Next::Done(Reply::SessionStarted(active.info.clone())))
     }
@@ -212,7 +213,12 @@ fn capable(core: &Core) -> Result<(DheGroup, Aead), Misuse> {
     }
 }
 
-/// Our half of the session id, never 0 so that the whole is not either.
+/// Our half of the session id: never 0 so that the whole is not either, and of no other session.
 fn session_id_half(core: &Core) -> Result<u16, RequesterError> {
-    Ok(u16::from_le_bytes(core.random()?).max(1))
+    loop {
+        let half = u16::from_le_bytes(core.random()?).max(1);
+        if !core.sessions.uses_half(half) {
+            return Ok(half);
+        }
+    }
 }

@@ -34,6 +34,7 @@ mod handshake;
 mod negotiate;
 mod operate;
 mod saved;
+mod sessions;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -44,7 +45,9 @@ pub use driver::{Driver, DriverError, Response, Transport};
 pub use error::{Misuse, RequesterError, Violation};
 pub use saved::{RestoreError, SavedSession};
 
+use self::sessions::Sessions;
 use self::state::{Core, Flow, Message, Next, Request};
+use crate::SessionId;
 use crate::codec::Reader;
 use crate::crypto::Provider;
 use crate::wire::{Code, ErrorCode, ErrorResponse, Header, NotReady, RespondIfReady};
@@ -54,7 +57,9 @@ const MAX_DELAY_EXPONENT: u8 = 31;
 /// Bit that tells a response code from the code of its request.
 const REQUEST_BIT: u8 = 0x80;
 
-/// One requester's end of one connection, with at most one session on it.
+/// One requester's end of one connection and of the sessions on it.
+///
+/// Commands travel in the selected session: the one started last, until [`Self::select`] chooses another or none.
 pub struct Requester {
     core: Core,
     pending: Option<Pending>,
@@ -85,7 +90,7 @@ impl Requester {
     /// [`RequesterConfigError`] for settings that cannot work with this crate or this provider.
     pub fn new(config: RequesterConfig, provider: Box<dyn Provider>) -> Result<Self, RequesterConfigError> {
         config.check(&*provider)?;
-        let core = Core { config, provider, connection: None, session: None };
+        let core = Core { config, provider, connection: None, sessions: Sessions::default() };
         Ok(Self { core, pending: None })
     }
 
@@ -94,17 +99,18 @@ impl Requester {
     ///
     /// # Errors
     /// [`RestoreError`] if the session was not saved by this crate or cannot be used with this provider. The
-    /// requester is as before then, otherwise its earlier connection and session are forgotten.
+    /// requester is as before then, otherwise its earlier connection and sessions are forgotten.
     pub fn restore(&mut self, saved: &SavedSession) -> Result<(), RestoreError> {
         let (connection, session) = saved.revive(&*self.core.provider)?;
         self.pending = None;
         self.core.connection = Some(connection);
-        self.core.session = Some(session);
+        self.core.sessions.clear();
+        self.core.sessions.begin(session);
         Ok(())
     }
 
-    /// The session as it is now, for [`Self::restore`]; `None` without an established session, or while a command
-    /// is under way.
+    /// The selected session as it is now, for [`Self::restore`]; `None` without an established session, or while a
+    /// command is under way.
     #[must_use]
     pub fn save(&self) -> Option<SavedSession> {
         if self.pending.is_some() {
@@ -119,11 +125,28 @@ impl Requester {
         self.core.connection.as_ref().map(|connection| &connection.info)
     }
 
-    /// The established session.
+    /// The session that commands travel in, once it is established.
     #[must_use]
     pub fn session(&self) -> Option<&SessionInfo> {
-        let active = self.core.session.as_ref()?;
+        let active = self.core.sessions.current()?;
         active.session.is_established().then_some(&active.info)
+    }
+
+    /// All established sessions, oldest first.
+    pub fn sessions(&self) -> impl Iterator<Item = &SessionInfo> {
+        self.core.sessions.established()
+    }
+
+    /// Chooses the session that commands travel in from now on; `None` for outside any, where the next session can be
+    /// started.
+    ///
+    /// # Errors
+    /// [`Misuse`] if there is no such session, or while a command is under way; the choice stays as it was then.
+    pub fn select(&mut self, session: Option<SessionId>) -> Result<(), Misuse> {
+        if self.pending.is_some() {
+            return Err(Misuse::CommandInProgress);
+        }
+        self.core.sessions.select(session)
     }
 
     /// Starts a command.
@@ -206,8 +229,8 @@ impl Requester {
 
     /// After a failed command: half a session is none.
     fn settle(&mut self) {
-        if self.core.session.as_ref().is_some_and(|active| !active.session.is_established()) {
-            self.core.session = None;
+        if self.core.sessions.current().is_some_and(|active| !active.session.is_established()) {
+            self.core.sessions.end_current();
         }
     }
 
@@ -235,7 +258,7 @@ impl Requester {
         if !secured {
             return Ok(Step::Send { secured, bytes: message.to_vec() });
         }
-        let active = self.core.session.as_mut().ok_or(Misuse::NoSession)?;
+        let active = self.core.sessions.current_mut().ok_or(Misuse::NoSession)?;
         let mut bytes = Vec::new();
         active.session.seal(message, &mut bytes)?;
         Ok(Step::Send { secured, bytes })
@@ -246,7 +269,7 @@ impl Requester {
         let code = pending.request.code();
         let mut plain = Vec::new();
         let response = if secured && pending.request.secured {
-            let active = self.core.session.as_mut().ok_or(Misuse::NoSession)?;
+            let active = self.core.sessions.current_mut().ok_or(Misuse::NoSession)?;
             active.session.open(response, &mut plain)?;
             plain.as_slice()
         } else {
@@ -300,9 +323,9 @@ impl Requester {
         // DSP0274 1.3 "L1/L2": every ERROR but this one begins them anew, on both sides, BUSY included.
         if request == Code::GET_MEASUREMENTS
             && error.code != ErrorCode::RESPONSE_NOT_READY
-            && let Some(connection) = &mut self.core.connection
+            && let Ok(log) = self.core.measurement_log()
         {
-            connection.measurement_log = None;
+            *log = None;
         }
         let (delay, turn) = match error.code {
             ErrorCode::BUSY => (self.core.config.busy_delay, Turn::Repeat),
@@ -335,11 +358,11 @@ impl Requester {
     fn note_refusal(&mut self, request: &Request, code: ErrorCode) {
         match code {
             // The responder ends a session whose record it could not open (DSP0277).
-            ErrorCode::DECRYPT_ERROR if request.secured => self.core.session = None,
+            ErrorCode::DECRYPT_ERROR if request.secured => self.core.sessions.end_current(),
             ErrorCode::REQUEST_RESYNCH => self.core.disconnect(),
             _ => {}
         }
-        if let (Flow::KeyUpdate(_), Some(active)) = (&request.flow, &mut self.core.session) {
+        if let (Flow::KeyUpdate(_), Some(active)) = (&request.flow, self.core.sessions.current_mut()) {
             active.session.revert_inbound();
         }
     }
@@ -349,7 +372,7 @@ impl core::fmt::Debug for Requester {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Requester")
             .field("connection", &self.connection())
-            .field("session", &self.core.session.as_ref().map(|active| &active.session))
+            .field("session", &self.core.sessions.current().map(|active| &active.session))
             .field("pending", &self.pending.as_ref().map(|pending| pending.request.code()))
             .finish_non_exhaustive()
     }

@@ -3,7 +3,8 @@
 use super::command::{Reply, UpdateKeys};
 use super::error::{Misuse, RequesterError, Violation};
 use super::negotiate::both;
-use super::state::{ActiveSession, Core, Flow, Message, Next, Request};
+use super::sessions::ActiveSession;
+use super::state::{Core, Flow, Message, Next, Request};
 use crate::wire::{
     EndSession, EndSessionAck, Heartbeat, HeartbeatAck, KeyOperation, KeyUpdate, RequesterFlags,
     ResponderFlags, VendorDefined, Version,
@@ -50,7 +51,7 @@ pub(super) fn end_session(core: &Core, clear_negotiated_state: bool) -> Result<N
 /// END_SESSION_ACK.
 pub(super) fn ended(core: &mut Core, message: &Message<'_>) -> Result<Next, RequesterError> {
     message.parse(EndSessionAck::parse)?;
-    core.session = None;
+    core.sessions.end_current();
     Ok(Next::Done(Reply::SessionEnded))
 }
 
@@ -69,7 +70,7 @@ impl PendingKeyUpdate {
             UpdateKeys::Both => KeyOperation::UpdateAllKeys,
         };
         let next = Self::ask(core, operation)?;
-        if let (UpdateKeys::Both, Some(ActiveSession { session, .. })) = (keys, &mut core.session) {
+        if let (UpdateKeys::Both, Some(ActiveSession { session, .. })) = (keys, core.sessions.current_mut()) {
             session.update_inbound(&*core.provider)?;
         }
         Ok(next)
@@ -89,7 +90,7 @@ impl PendingKeyUpdate {
         let (response, _) = message.parse(KeyUpdate::parse_ack)?;
         let echoed = response.operation == self.operation && response.tag == self.tag;
         message.require(echoed, Violation::Echo("the key operation or tag"))?;
-        let ActiveSession { session, .. } = core.session.as_mut().ok_or(Misuse::NoSession)?;
+        let ActiveSession { session, .. } = core.sessions.current_mut().ok_or(Misuse::NoSession)?;
         match self.operation {
             KeyOperation::VerifyNewKey => return Ok(Next::Done(Reply::KeysUpdated)),
             KeyOperation::UpdateAllKeys => {

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::command::{ConnectionInfo, SelectedAlgorithms, SessionInfo};
-use super::state::{ActiveSession, Connection, Core, Peer};
+use super::sessions::ActiveSession;
+use super::state::{Connection, Core, Peer};
 use crate::SessionId;
 use crate::crypto::{CryptoError, Digest, Provider};
 use crate::session;
@@ -56,7 +57,7 @@ impl SavedSession {
     }
 
     pub(super) fn of(core: &Core) -> Option<Self> {
-        let ActiveSession { session, info: session_info } = core.session.as_ref()?;
+        let ActiveSession { session, info: session_info, .. } = core.sessions.current()?;
         let connection = core.connection.as_ref()?;
         let info = &connection.info;
         let peers = (0_u8..).zip(&connection.peers).filter_map(|(slot, peer)| {
@@ -118,6 +119,6 @@ impl SavedSession {
             summary: None,
         };
         let session = session::Session::restore(provider, &self.session)?;
-        Ok((connection, ActiveSession { session, info: session_info }))
+        Ok((connection, ActiveSession::new(session, session_info)))
     }
 }

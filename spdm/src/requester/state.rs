@@ -2,15 +2,15 @@
 
 use super::attest::{PendingChallenge, PendingMeasurements};
 use super::certificate::Fetch;
-use super::command::{ConnectionInfo, Reply, SessionInfo, SlotDigests};
+use super::command::{ConnectionInfo, Reply, SlotDigests};
 use super::config::RequesterConfig;
 use super::error::{Misuse, RequesterError, Violation};
 use super::handshake::{PendingFinish, PendingKeyExchange};
 use super::negotiate::{Capable, Negotiation, Versioned};
 use super::operate::{PendingKeyUpdate, PendingVendor};
+use super::sessions::Sessions;
 use crate::codec::{DecodeError, Reader};
 use crate::crypto::{CryptoError, Digest, HashAlgorithm, Provider, hash};
-use crate::session::Session;
 use crate::slot::SLOT_COUNT;
 use crate::transcript::{Basis, SigningContext, Transcript, Vca, Verifier};
 use crate::wire::{Code, Version};
@@ -23,7 +23,7 @@ pub(super) struct Core {
     pub(super) config: RequesterConfig,
     pub(super) provider: Box<dyn Provider>,
     pub(super) connection: Option<Connection>,
-    pub(super) session: Option<ActiveSession>,
+    pub(super) sessions: Sessions,
 }
 
 /// The result of a negotiation, and what was learned over it.
@@ -36,7 +36,7 @@ pub(super) struct Connection {
     pub(super) authenticated: bool,
     /// M1/M2 without the challenge itself, since the last GET_DIGESTS or CHALLENGE.
     pub(super) identity_log: Option<Transcript>,
-    /// L1/L2 since the last signature.
+    /// L1/L2 outside sessions since the last signature.
     pub(super) measurement_log: Option<Transcript>,
 }
 
@@ -45,12 +45,6 @@ pub(super) struct Connection {
 pub(super) struct Peer {
     pub(super) public_key: Vec<u8>,
     pub(super) chain_digest: Digest,
-}
-
-/// A session from KEY_EXCHANGE_RSP on.
-pub(super) struct ActiveSession {
-    pub(super) session: Session,
-    pub(super) info: SessionInfo,
 }
 
 impl Connection {
@@ -107,16 +101,6 @@ impl Connection {
         let log = self.identity_log.clone().map_or_else(|| self.basis(provider).m1m2(), Ok)?;
         Ok(extended(log, exchange))
     }
-
-    /// L1/L2 with another exchange.
-    pub(super) fn measurements_with(
-        &self,
-        provider: &dyn Provider,
-        exchange: [&[u8]; 2],
-    ) -> Result<Transcript, CryptoError> {
-        let log = self.measurement_log.clone().map_or_else(|| self.basis(provider).l1l2(), Ok)?;
-        Ok(extended(log, exchange))
-    }
 }
 
 fn extended(mut log: Transcript, exchange: [&[u8]; 2]) -> Transcript {
@@ -135,9 +119,28 @@ impl Core {
         self.connection.as_mut().ok_or(Misuse::NotConnected)
     }
 
-    /// Whether there is an established session, which then carries every request.
+    /// Whether a session is selected, which then carries every request.
     pub(super) fn in_session(&self) -> bool {
-        self.session.is_some()
+        self.sessions.current().is_some()
+    }
+
+    /// L1/L2 of where commands travel: the selected session, or outside any.
+    pub(super) fn measurement_log(&mut self) -> Result<&mut Option<Transcript>, Misuse> {
+        match self.sessions.current_mut() {
+            Some(active) => Ok(&mut active.measurement_log),
+            None => Ok(&mut self.connection.as_mut().ok_or(Misuse::NotConnected)?.measurement_log),
+        }
+    }
+
+    /// L1/L2 of there with another exchange.
+    pub(super) fn measurements_with(&mut self, exchange: [&[u8]; 2]) -> Result<Transcript, RequesterError> {
+        let log = self.measurement_log()?.clone();
+        let begin = || self.connected().map(|connection| connection.basis(&*self.provider).l1l2());
+        let log = match log {
+            Some(log) => log,
+            None => begin()??,
+        };
+        Ok(extended(log, exchange))
     }
 
     /// Digest under the negotiated hash.
@@ -152,20 +155,22 @@ impl Core {
         Ok(bytes)
     }
 
-    /// Forgets connection and session.
+    /// Forgets connection and sessions.
     pub(super) fn disconnect(&mut self) {
         self.connection = None;
-        self.session = None;
+        self.sessions.clear();
     }
 
     /// What a request of this code does to the logs before it leaves (DSP0274 1.3 "CHALLENGE_AUTH signature
     /// generation", "MEASUREMENTS signature generation"). The specification leaves open what happens to M1/M2 once
     /// a challenge has succeeded; from then on only GET_DIGESTS starts it again, as in the reference implementation.
     pub(super) fn note_request(&mut self, code: Code) {
-        let Some(connection) = &mut self.connection else { return };
-        if code != Code::GET_MEASUREMENTS {
-            connection.measurement_log = None;
+        if code != Code::GET_MEASUREMENTS
+            && let Ok(log) = self.measurement_log()
+        {
+            *log = None;
         }
+        let Some(connection) = &mut self.connection else { return };
         let leaves_challenge_behind = [
             Code::GET_MEASUREMENTS,
             Code::KEY_EXCHANGE,
@@ -187,7 +192,7 @@ pub(super) struct Request {
     pub(super) version: Version,
     /// The message in clear.
     pub(super) bytes: Vec<u8>,
-    /// Whether it travels inside the session.
+    /// Whether it travels inside the selected session.
     pub(super) secured: bool,
     pub(super) flow: Flow,
 }
@@ -198,7 +203,7 @@ impl Request {
         Self { version, bytes, secured: false, flow }
     }
 
-    /// A request that uses the session if there is one.
+    /// A request that uses the selected session if there is one.
     pub(super) fn new(core: &Core, version: Version, bytes: Vec<u8>, flow: Flow) -> Self {
         Self { version, bytes, secured: core.in_session(), flow }
     }

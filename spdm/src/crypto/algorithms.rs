@@ -4,7 +4,7 @@
 macro_rules! algorithms {
     ($(#[$doc:meta])* $name:ident: $mask:ty { $($(#[$variant_doc:meta])* $variant:ident = $bit:literal,)* }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum $name {
             $($(#[$variant_doc])* $variant,)*
         }
@@ -39,7 +39,7 @@ macro_rules! two_masks {
         $($(#[$variant_doc:meta])* $variant:ident = ($first_bit:tt, $second_bit:tt),)*
     }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum $name {
             $($(#[$variant_doc])* $variant,)*
         }

@@ -4,11 +4,13 @@
 //! recorded secrets.
 
 mod algorithms;
+mod names;
 mod ring;
 mod secret;
 
 pub use self::ring::{RingProvider, RingSigner};
 pub use algorithms::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
+pub use names::UnknownName;
 pub use secret::{Digest, MAX_HASH_SIZE, Secret};
 
 /// Bytes of an AEAD tag, for every suite this crate knows.

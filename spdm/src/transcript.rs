@@ -7,7 +7,9 @@
 
 use std::borrow::Cow;
 
-use crate::crypto::{AsymAlgorithm, CryptoError, Digest, HashAlgorithm, Hasher, Provider, Signer};
+use crate::crypto::{
+    AsymAlgorithm, CryptoError, Digest, HashAlgorithm, Hasher, Provider, SignedMessage, Signer,
+};
 use crate::wire::Version;
 
 /// VCA: GET_VERSION to ALGORITHMS, the beginning of every transcript. All six messages are short by construction:
@@ -213,7 +215,8 @@ pub fn sign(
     transcript: &Transcript,
     signature: &mut Vec<u8>,
 ) -> Result<(), CryptoError> {
-    signer.sign(hash, &transcript.signed_message(context)?, signature)
+    let bytes = transcript.signed_message(context)?;
+    signer.sign(hash, SignedMessage { bytes: &bytes, context: context.words().as_bytes() }, signature)
 }
 
 /// Who signed, and how.
@@ -236,8 +239,9 @@ impl Verifier<'_> {
         transcript: &Transcript,
         signature: &[u8],
     ) -> Result<(), CryptoError> {
-        let message = transcript.signed_message(context)?;
-        provider.verify(self.algorithm, self.hash, self.public_key, &message, signature)
+        let bytes = transcript.signed_message(context)?;
+        let message = SignedMessage { bytes: &bytes, context: context.words().as_bytes() };
+        provider.verify(self.algorithm, self.hash, self.public_key, message, signature)
     }
 }
 

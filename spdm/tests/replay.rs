@@ -193,7 +193,7 @@ impl Provider for Replay {
         algorithm: AsymAlgorithm,
         hash: HashAlgorithm,
         public_key: &[u8],
-        message: &[u8],
+        message: SignedMessage<'_>,
         signature: &[u8],
     ) -> Result<(), CryptoError> {
         self.ring.verify(algorithm, hash, public_key, message, signature)
@@ -220,7 +220,16 @@ impl Signer for ReplaySigner {
         RingProvider::new().supports_signature(self.algorithm, hash)
     }
 
-    fn sign(&self, hash: HashAlgorithm, message: &[u8], signature: &mut Vec<u8>) -> Result<(), CryptoError> {
+    fn public_key(&self) -> &[u8] {
+        &self.public_key
+    }
+
+    fn sign(
+        &self,
+        hash: HashAlgorithm,
+        message: SignedMessage<'_>,
+        signature: &mut Vec<u8>,
+    ) -> Result<(), CryptoError> {
         let recorded = &self.secrets.next("signature")[0];
         RingProvider::new().verify(self.algorithm, hash, &self.public_key, message, recorded)?;
         signature.extend_from_slice(recorded);

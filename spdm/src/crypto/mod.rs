@@ -71,14 +71,38 @@ pub trait KeyAgreement: Send {
     fn agree(self: Box<Self>, peer: &[u8]) -> Result<Secret, CryptoError>;
 }
 
+/// What a signature is over.
+#[derive(Clone, Copy, Debug)]
+pub struct SignedMessage<'a> {
+    /// The bytes. Algorithms that sign a digest hash them first.
+    pub bytes: &'a [u8],
+    /// Context string, for algorithms that have one; others leave it out. In SPDM it says what a signature is for
+    /// (DSP0274 1.4 "Signature generation"), in certificates it is empty.
+    pub context: &'a [u8],
+}
+
+impl<'a> SignedMessage<'a> {
+    /// A message without a context, as in certificates.
+    pub const fn plain(bytes: &'a [u8]) -> Self {
+        Self { bytes, context: &[] }
+    }
+}
+
 /// A private signing key.
 pub trait Signer: Send + Sync {
     /// Its algorithm.
     fn algorithm(&self) -> AsymAlgorithm;
     /// Whether it can sign with this hash.
     fn supports(&self, hash: HashAlgorithm) -> bool;
+    /// The public key, as [`Provider::verify`] takes it.
+    fn public_key(&self) -> &[u8];
     /// Appends the signature over `message`, hashed with `hash`, in SPDM's fixed-size form.
-    fn sign(&self, hash: HashAlgorithm, message: &[u8], signature: &mut Vec<u8>) -> Result<(), CryptoError>;
+    fn sign(
+        &self,
+        hash: HashAlgorithm,
+        message: SignedMessage<'_>,
+        signature: &mut Vec<u8>,
+    ) -> Result<(), CryptoError>;
 }
 
 /// Everything else.
@@ -115,13 +139,13 @@ pub trait Provider: Send {
         length: usize,
     ) -> Result<Secret, CryptoError>;
     /// Checks a signature over `message`, hashed with `hash`. `public_key` is the content of the certificate's
-    /// SubjectPublicKeyInfo bit string: 0x04‖X‖Y for elliptic curves.
+    /// SubjectPublicKeyInfo bit string: 0x04‖X‖Y for ECDSA, an RSAPublicKey in DER for RSA, else the key itself.
     fn verify(
         &self,
         algorithm: AsymAlgorithm,
         hash: HashAlgorithm,
         public_key: &[u8],
-        message: &[u8],
+        message: SignedMessage<'_>,
         signature: &[u8],
     ) -> Result<(), CryptoError>;
     /// Starts a key exchange, as a requester does.

@@ -1,11 +1,12 @@
 //! The provider on top of `ring`.
 
 use ring::rand::{SecureRandom, SystemRandom};
+use ring::signature::KeyPair;
 use ring::{aead, agreement, digest, hkdf, hmac, signature};
 
 use super::{
     Aead, AeadKey, AsymAlgorithm, CryptoError, DheGroup, Digest, HashAlgorithm, Hasher, IV_SIZE,
-    KeyAgreement, Provider, Secret, Signer, TAG_SIZE,
+    KeyAgreement, Provider, Secret, SignedMessage, Signer, TAG_SIZE,
 };
 
 /// First byte of an uncompressed point, which SPDM leaves out.
@@ -160,7 +161,7 @@ impl Provider for RingProvider {
         algorithm: AsymAlgorithm,
         hash: HashAlgorithm,
         public_key: &[u8],
-        message: &[u8],
+        message: SignedMessage<'_>,
         signature: &[u8],
     ) -> Result<(), CryptoError> {
         let verification: &'static dyn signature::VerificationAlgorithm = match (algorithm, hash) {
@@ -169,7 +170,7 @@ impl Provider for RingProvider {
             _ => return Err(CryptoError::Unavailable),
         };
         signature::UnparsedPublicKey::new(verification, public_key)
-            .verify(message, signature)
+            .verify(message.bytes, signature)
             .map_err(|_| CryptoError::Mismatch)
     }
 
@@ -298,12 +299,6 @@ impl RingSigner {
             .map_err(|_| CryptoError::Malformed)?;
         Ok(Self { key, algorithm, random })
     }
-
-    /// The public key, 0x04‖X‖Y.
-    pub fn public_key(&self) -> &[u8] {
-        use ring::signature::KeyPair;
-        self.key.public_key().as_ref()
-    }
 }
 
 impl core::fmt::Debug for RingSigner {
@@ -321,11 +316,20 @@ impl Signer for RingSigner {
         signing_pair(self.algorithm, hash)
     }
 
-    fn sign(&self, hash: HashAlgorithm, message: &[u8], signature: &mut Vec<u8>) -> Result<(), CryptoError> {
+    fn public_key(&self) -> &[u8] {
+        self.key.public_key().as_ref()
+    }
+
+    fn sign(
+        &self,
+        hash: HashAlgorithm,
+        message: SignedMessage<'_>,
+        signature: &mut Vec<u8>,
+    ) -> Result<(), CryptoError> {
         if !self.supports(hash) {
             return Err(CryptoError::Unavailable);
         }
-        let made = self.key.sign(&self.random, message).map_err(|_| CryptoError::Failed)?;
+        let made = self.key.sign(&self.random, message.bytes).map_err(|_| CryptoError::Failed)?;
         signature.extend_from_slice(made.as_ref());
         Ok(())
     }
@@ -421,9 +425,10 @@ mod tests {
             let pkcs8 = signature::EcdsaKeyPair::generate_pkcs8(signing, &random).unwrap();
             let signer = RingSigner::from_pkcs8(algorithm, pkcs8.as_ref()).unwrap();
             let mut signature = vec![0xA5];
-            signer.sign(hash, b"message", &mut signature).unwrap();
+            signer.sign(hash, SignedMessage::plain(b"message"), &mut signature).unwrap();
             assert_eq!(signature.len(), 1 + algorithm.signature_size());
             let verify = |message, signature: &[u8]| {
+                let message = SignedMessage::plain(message);
                 provider.verify(algorithm, hash, signer.public_key(), message, signature)
             };
             verify(b"message", &signature[1..]).unwrap();
@@ -431,7 +436,10 @@ mod tests {
             assert_eq!(verify(b"message", &signature[2..]), Err(CryptoError::Mismatch));
             let mut untouched = vec![0xA5];
             let other = HashAlgorithm::Sha512;
-            assert_eq!(signer.sign(other, b"", &mut untouched), Err(CryptoError::Unavailable));
+            assert_eq!(
+                signer.sign(other, SignedMessage::plain(b""), &mut untouched),
+                Err(CryptoError::Unavailable)
+            );
             assert_eq!(untouched, [0xA5]);
             assert!(RingSigner::from_pkcs8(algorithm, &pkcs8.as_ref()[1..]).is_err());
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::crypto::{AsymAlgorithm, RingSigner};
+use crate::crypto::{AsymAlgorithm, RingSigner, Signer};
 use crate::slot::Slot;
 
 use super::{ChainError, Policy, verify_certificates};

@@ -4,7 +4,9 @@ use core::time::Duration;
 
 use crate::SessionId;
 use crate::codec::Reader;
-use crate::crypto::{Aead, AsymAlgorithm, DheGroup, Digest, HashAlgorithm, Provider, RingProvider, hash};
+use crate::crypto::{
+    Aead, AsymAlgorithm, DheGroup, Digest, HashAlgorithm, Provider, RingProvider, Signer, hash,
+};
 use crate::identity::{Material, PciName, generate};
 use crate::responder::*;
 use crate::secured::Protection;

@@ -104,8 +104,9 @@ mod tests {
 
     #[test]
     fn every_name_reads_back() {
-        fn check<T: Copy + PartialEq + fmt::Debug + fmt::Display + FromStr<Err = UnknownName>>(all: &[T])
+        fn check<T>(all: &[T])
         where
+            T: Copy + PartialEq + fmt::Debug + fmt::Display + FromStr<Err = UnknownName>,
             T: serde::Serialize + serde::de::DeserializeOwned,
         {
             for &one in all {

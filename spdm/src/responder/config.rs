@@ -39,7 +39,8 @@ pub struct ResponderConfig {
 }
 
 /// Switches of [`ResponderConfig`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Capability {
     /// CHALLENGE.
     pub challenge: bool,
@@ -62,7 +63,8 @@ pub struct Capability {
 }
 
 /// `MEAS_CAP`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum MeasurementSupport {
     /// No measurements.
     None,
@@ -118,22 +120,28 @@ pub enum ConfigError {
     ChainTooLong(u8),
 }
 
+impl Default for Capability {
+    fn default() -> Self {
+        Self {
+            challenge: true,
+            measurements: MeasurementSupport::Signed,
+            fresh_measurements: true,
+            key_exchange: true,
+            encrypt: true,
+            heartbeat: true,
+            key_update: true,
+            handshake_in_the_clear: false,
+            alias_certificates: false,
+        }
+    }
+}
+
 impl Default for ResponderConfig {
     fn default() -> Self {
         Self {
             versions: vec![Version::V1_2, Version::V1_3],
             secured_versions: vec![Version::V1_0, Version::V1_1, Version::V1_2],
-            capabilities: Capability {
-                challenge: true,
-                measurements: MeasurementSupport::Signed,
-                fresh_measurements: true,
-                key_exchange: true,
-                encrypt: true,
-                heartbeat: true,
-                key_update: true,
-                handshake_in_the_clear: false,
-                alias_certificates: false,
-            },
+            capabilities: Capability::default(),
             ct_exponent: 14,
             data_transfer_size: 4608,
             max_message_size: 4608,

@@ -91,6 +91,24 @@ impl core::fmt::Display for Version {
     }
 }
 
+/// A version in a configuration file: `"1.2"`, one of [`Version::IMPLEMENTED`].
+impl<'de> serde::Deserialize<'de> for Version {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
+        let known = Self::IMPLEMENTED.iter().find(|version| version.to_string() == text);
+        known.copied().ok_or_else(|| {
+            let all = Self::IMPLEMENTED.map(|version| format!("\"{version}\"")).join(", ");
+            serde::de::Error::custom(format!("{text:?} is none of {all}"))
+        })
+    }
+}
+
+impl serde::Serialize for Version {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// Request or response code (DSP0274 1.3 "SPDM request codes", "SPDM response codes"); any value a peer may send.
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,

@@ -28,7 +28,7 @@ pub(super) fn get_digests(core: &Core) -> Result<Next, RequesterError> {
 /// DIGESTS.
 pub(super) fn digests(core: &mut Core, message: &Message<'_>) -> Result<Next, RequesterError> {
     let size = core.connected()?.hash().size();
-    let (response, exact) = message.parse(|reader| Digests::parse(reader, size))?;
+    let (response, exact) = message.parse(|reader| Digests::parse(reader, size, false))?;
     let slots = (0_u8..8).filter_map(|slot| Some((slot, response.digest(slot)?.to_vec())));
     let digests = SlotDigests {
         supported: response.supported_slots,

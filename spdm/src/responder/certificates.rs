@@ -15,7 +15,8 @@ impl Core {
         let negotiated = self.connection.negotiated()?;
         let (asym, hash) = (negotiated.suite.asym, negotiated.suite.hash);
         let (supported_slots, provisioned_slots) = (self.chains.supported(asym), self.chains.mask(asym));
-        Digests { version: body.version, supported_slots, provisioned_slots, digests: &[] }.encode(out);
+        Digests { version: body.version, supported_slots, provisioned_slots, digests: &[], keys: Vec::new() }
+            .encode(out);
         for slot in 0..8 {
             if let Some((_, chain)) = self.chains.get(slot, asym, hash) {
                 out.extend_from_slice(chain.digest.as_ref());

@@ -238,7 +238,8 @@ impl Peer {
                 self.m1m2 = None;
                 let digest = self.chain_hash();
                 let digests = digest.as_ref();
-                Digests { version, supported_slots: 1, provisioned_slots: 1, digests }.encode(&mut out);
+                Digests { version, supported_slots: 1, provisioned_slots: 1, digests, keys: Vec::new() }
+                    .encode(&mut out);
             }
             Code::GET_CERTIFICATE => {
                 let asked = GetCertificate::parse(&mut Reader::new(request)).unwrap();

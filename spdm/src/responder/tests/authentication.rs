@@ -49,7 +49,7 @@ fn digests_are_those_of_the_chain() {
     for version in Version::IMPLEMENTED {
         let mut device = Device::negotiated(version);
         let response = device.send(&device.simple(Code::GET_DIGESTS));
-        let parsed = Digests::parse(&mut Reader::new(&response), 32).unwrap();
+        let parsed = Digests::parse(&mut Reader::new(&response), 32, false).unwrap();
         assert_eq!(parsed.provisioned_slots, 1);
         assert_eq!(parsed.supported_slots, u8::from(version >= Version::V1_3));
         assert_eq!(parsed.digest(0), Some(device.chain_digest().as_ref()));

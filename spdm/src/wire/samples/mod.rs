@@ -51,6 +51,7 @@ mod error;
 mod identity;
 mod measurements;
 mod negotiate;
+mod provision;
 mod sessions;
 mod vendor;
 
@@ -59,6 +60,7 @@ pub(crate) fn samples() -> Vec<Sample> {
     [
         negotiate::samples(),
         identity::samples(),
+        provision::samples(),
         measurements::samples(),
         sessions::samples(),
         vendor::samples(),

@@ -100,11 +100,11 @@ impl Protocol {
     }
 }
 
-fn session_event(dsm: &mut Dsm, event: &spdm::responder::SessionEvent) {
-    use spdm::responder::SessionEvent;
+fn session_event(dsm: &mut Dsm, event: &spdm::responder::Event) {
+    use spdm::responder::Event;
     match event {
-        SessionEvent::Established { id } => log::info!("SPDM session {id:#010x} established"),
-        SessionEvent::Ended { id, reason } => {
+        Event::SessionEstablished { id } => log::info!("SPDM session {id:#010x} established"),
+        Event::SessionEnded { id, reason } => {
             log::info!("SPDM session {id:#010x} ended: {reason}");
             dsm.session_ended(*id);
         }

@@ -9,6 +9,7 @@ mod certificates;
 mod chains;
 mod challenge;
 mod config;
+mod events;
 mod finish;
 mod key_exchange;
 mod measured;
@@ -24,7 +25,7 @@ mod vendor;
 mod version;
 
 pub use config::*;
-pub use sessions::{EndReason, SessionEvent};
+pub use events::{EndReason, Event};
 pub use vendor::{VendorAnswer, VendorHandler, VendorRequest};
 
 use core::time::Duration;
@@ -198,9 +199,9 @@ impl Responder {
         if sealed.is_ok() { Answer::Respond } else { Answer::Silent }
     }
 
-    /// The next thing that happened to a session, oldest first.
-    pub fn poll_event(&mut self) -> Option<SessionEvent> {
-        self.core.sessions.poll_event()
+    /// The next thing that the device has to know, oldest first.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.core.sessions.events.pop()
     }
 
     /// When [`Responder::tick`] has to be called next.

@@ -1,59 +1,13 @@
-//! The table of sessions: ids, stages, heartbeat deadlines and the events of their beginning and end.
+//! The table of sessions: ids, stages and heartbeat deadlines.
 
 use core::time::Duration;
-use std::collections::VecDeque;
 
 use crate::SessionId;
 use crate::session::Session;
 use crate::transcript::Transcript;
 use crate::wire::KeyUpdate;
 
-/// Something a device has to know about a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionEvent {
-    /// FINISH succeeded.
-    Established {
-        /// The session.
-        id: SessionId,
-    },
-    /// A session that was established is gone.
-    Ended {
-        /// The session.
-        id: SessionId,
-        /// Why.
-        reason: EndReason,
-    },
-}
-
-/// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndReason {
-    /// END_SESSION.
-    Requested,
-    /// No traffic for twice the heartbeat period.
-    HeartbeatLost,
-    /// GET_VERSION started the connection again.
-    Restarted,
-    /// The device was reset.
-    Reset,
-    /// A record could not be opened, or FINISH was wrong.
-    Unauthentic,
-    /// A key has protected as many records as it may, or could not be used.
-    Exhausted,
-}
-
-impl core::fmt::Display for EndReason {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::Requested => "END_SESSION",
-            Self::HeartbeatLost => "no traffic for twice the heartbeat period",
-            Self::Restarted => "GET_VERSION started the connection again",
-            Self::Reset => "the device was reset",
-            Self::Unauthentic => "a record or FINISH was not authentic",
-            Self::Exhausted => "a key has protected as many records as it may, or could not be used",
-        })
-    }
-}
+use super::events::{EndReason, Events};
 
 /// How far one session is.
 #[derive(Debug)]
@@ -97,13 +51,14 @@ impl Entry {
 pub(super) struct Sessions {
     entries: Vec<Entry>,
     limit: usize,
-    events: VecDeque<SessionEvent>,
+    /// What the device has to hear of.
+    pub(super) events: Events,
     last_half: u16,
 }
 
 impl Sessions {
     pub(super) fn new(limit: usize) -> Self {
-        Self { entries: Vec::with_capacity(limit), limit, events: VecDeque::new(), last_half: 0 }
+        Self { entries: Vec::with_capacity(limit), limit, events: Events::default(), last_half: 0 }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -154,7 +109,7 @@ impl Sessions {
         if let Some(entry) = self.entries.get_mut(index) {
             entry.stage = Stage::Application { l1l2: None, update: None };
             entry.touch(now);
-            self.events.push_back(SessionEvent::Established { id: entry.session.id() });
+            self.events.session_established(entry.session.id());
         }
     }
 
@@ -171,22 +126,10 @@ impl Sessions {
         }
     }
 
-    /// A beginning that nobody has seen yet is taken back: so the queue cannot grow beyond twice the session limit
-    /// even if it is never read.
     fn report_end(&mut self, entry: &Entry, reason: EndReason) {
-        if matches!(entry.stage, Stage::Handshake { .. }) {
-            return;
+        if matches!(entry.stage, Stage::Application { .. }) {
+            self.events.session_ended(entry.session.id(), reason);
         }
-        let id = entry.session.id();
-        let unseen = self.events.iter().rposition(|event| *event == SessionEvent::Established { id });
-        match unseen {
-            Some(position) => drop(self.events.remove(position)),
-            None => self.events.push_back(SessionEvent::Ended { id, reason }),
-        }
-    }
-
-    pub(super) fn poll_event(&mut self) -> Option<SessionEvent> {
-        self.events.pop_front()
     }
 
     pub(super) fn next_deadline(&self) -> Option<Duration> {

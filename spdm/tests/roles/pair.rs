@@ -10,8 +10,8 @@ use spdm::requester::{
     Command, Driver, DriverError, Reply, Requester, RequesterConfig, RequesterError, Response, Transport,
 };
 use spdm::responder::{
-    Answer, Measurement, MeasurementValue, Responder, ResponderConfig, SessionEvent, VendorAnswer,
-    VendorHandler, VendorRequest,
+    Answer, Event, Measurement, MeasurementValue, Responder, ResponderConfig, VendorAnswer, VendorHandler,
+    VendorRequest,
 };
 use spdm::slot::Slots;
 use spdm::wire::{SummaryType, Version};
@@ -132,12 +132,12 @@ impl Pair {
     pub(super) fn started(&mut self, command: Command) -> SessionId {
         let reply = self.run(command).unwrap();
         let Reply::SessionStarted(info) = reply else { panic!("{reply:?}") };
-        assert_eq!(self.events().last(), Some(&SessionEvent::Established { id: info.id }));
+        assert_eq!(self.events().last(), Some(&Event::SessionEstablished { id: info.id }));
         info.id
     }
 
     /// What the responder told since it was asked last.
-    pub(super) fn events(&mut self) -> Vec<SessionEvent> {
+    pub(super) fn events(&mut self) -> Vec<Event> {
         std::iter::from_fn(|| self.device.responder.poll_event()).collect()
     }
 

@@ -1,7 +1,7 @@
 //! Several sessions on one connection.
 
 use spdm::requester::{Command, MeasurementQuery, Misuse, RequesterError};
-use spdm::responder::{EndReason, SessionEvent};
+use spdm::responder::{EndReason, Event};
 use spdm::wire::{Code, ErrorCode, MeasurementOperation, SummaryType, Version};
 
 use super::pair::*;
@@ -83,7 +83,7 @@ fn a_forgotten_session_is_the_only_one_that_ends() {
         pair.requester.select(Some(two)).unwrap();
         pair.run(Command::Heartbeat).unwrap();
     }
-    assert_eq!(pair.events(), [SessionEvent::Ended { id: one, reason: EndReason::HeartbeatLost }]);
+    assert_eq!(pair.events(), [Event::SessionEnded { id: one, reason: EndReason::HeartbeatLost }]);
     pair.exercise(two);
     pair.requester.select(Some(one)).unwrap();
     assert_eq!(pair.run(Command::Heartbeat), Err(Failure::Transport("silence")));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use spdm::codec::Reader;
 use spdm::crypto::RingProvider;
-use spdm::responder::{Responder, SessionEvent};
+use spdm::responder::{Event, Responder};
 use spdm::session::Session;
 use spdm::wire::{Code, KeyOperation, KeyUpdate, Version};
 
@@ -63,7 +63,7 @@ pub fn spdm_responder_clear(bytes: &[u8]) {
         }
         assert!(vendor.sessions.iter().all(Option::is_none), "a clear request in a session");
         while let Some(event) = responder.poll_event() {
-            assert!(!matches!(event, SessionEvent::Established { .. }), "{event:?} of clear messages");
+            assert!(!matches!(event, Event::SessionEstablished { .. }), "{event:?} of clear messages");
         }
     }
 }
@@ -83,12 +83,12 @@ impl Client {
     fn events(&mut self) {
         while let Some(event) = self.responder.poll_event() {
             match event {
-                SessionEvent::Ended { id, .. } if id == self.session.id() => {
+                Event::SessionEnded { id, .. } if id == self.session.id() => {
                     assert!(self.alive, "ended twice");
                     self.alive = false;
                 }
-                SessionEvent::Ended { .. } => {}
-                SessionEvent::Established { .. } => panic!("a session of nowhere"),
+                Event::SessionEnded { .. } => {}
+                Event::SessionEstablished { .. } => panic!("a session of nowhere"),
             }
         }
     }

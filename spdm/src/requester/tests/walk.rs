@@ -10,7 +10,7 @@ use crate::requester::{
     RootPin, SavedSession, Transport, Trust, TrustPolicy, UpdateKeys, Violation,
 };
 use crate::responder::{
-    Answer, Capability, EndReason, Measurement, MeasurementValue, Responder, ResponderConfig, SessionEvent,
+    Answer, Capability, EndReason, Event, Measurement, MeasurementValue, Responder, ResponderConfig,
     VendorAnswer, VendorHandler, VendorRequest,
 };
 use crate::slot::Slots;
@@ -24,7 +24,7 @@ const PCI_SIG: [u8; 2] = [1, 0];
 struct Device {
     responder: Responder,
     now: Duration,
-    events: Vec<SessionEvent>,
+    events: Vec<Event>,
     /// A byte of clear responses with this code that is changed on the way.
     flip: Option<(Code, usize)>,
 }
@@ -165,8 +165,8 @@ fn the_whole_walk_in_every_suite() {
         driver.certificate(0).unwrap();
         driver.end_session(false).unwrap();
         let id = session.id;
-        let ended = SessionEvent::Ended { id, reason: EndReason::Requested };
-        assert_eq!(device.events, [SessionEvent::Established { id }, ended]);
+        let ended = Event::SessionEnded { id, reason: EndReason::Requested };
+        assert_eq!(device.events, [Event::SessionEstablished { id }, ended]);
         let mut driver = device.drive(&mut requester);
         driver.challenge(0, SummaryType::None).unwrap();
     }
@@ -348,7 +348,7 @@ fn a_session_that_is_not_kept_alive_ends() {
     driver.transport().now += Duration::from_secs(21);
     // The session is unknown now, and a record of an unknown session has no answer.
     assert_eq!(driver.heartbeat(), Err(DriverError::Transport("no answer")));
-    let lost = SessionEvent::Ended { id, reason: EndReason::HeartbeatLost };
+    let lost = Event::SessionEnded { id, reason: EndReason::HeartbeatLost };
     assert_eq!(device.events.last(), Some(&lost));
 }
 
@@ -384,6 +384,6 @@ fn a_reset_device_has_forgotten_the_session() {
     driver.connect().unwrap();
     driver.certificate(0).unwrap();
     driver.start_session(0, SummaryType::None, false).unwrap();
-    let reset = SessionEvent::Ended { id: session.id, reason: EndReason::Reset };
+    let reset = Event::SessionEnded { id: session.id, reason: EndReason::Reset };
     assert_eq!(device.events[1], reset);
 }

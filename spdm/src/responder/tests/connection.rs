@@ -29,7 +29,7 @@ fn get_version_forgets_everything() {
         drop(other);
         device.get_version();
         let id = client.session.id();
-        let ended = SessionEvent::Ended { id, reason: EndReason::Restarted };
+        let ended = Event::SessionEnded { id, reason: EndReason::Restarted };
         assert_eq!(device.responder.poll_event(), Some(ended));
         assert_eq!(device.responder.poll_event(), None, "a handshake ends without notice");
         let heartbeat = device.simple(Code::HEARTBEAT);

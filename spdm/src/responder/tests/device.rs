@@ -310,7 +310,7 @@ impl Device {
         let mut client = self.begin();
         client.finish(self);
         let id = client.session.id();
-        assert_eq!(self.responder.poll_event(), Some(SessionEvent::Established { id }));
+        assert_eq!(self.responder.poll_event(), Some(Event::SessionEstablished { id }));
         client
     }
 

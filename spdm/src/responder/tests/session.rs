@@ -9,8 +9,8 @@ use crate::wire::*;
 
 const ALL: [Version; 3] = [Version::V1_1, Version::V1_2, Version::V1_3];
 
-fn ended(client: &Client, reason: EndReason) -> Option<SessionEvent> {
-    Some(SessionEvent::Ended { id: client.session.id(), reason })
+fn ended(client: &Client, reason: EndReason) -> Option<Event> {
+    Some(Event::SessionEnded { id: client.session.id(), reason })
 }
 
 #[test]

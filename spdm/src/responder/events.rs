@@ -1,0 +1,76 @@
+//! What a device has to hear of from its responder, and the queue it waits in.
+
+use std::collections::VecDeque;
+
+use crate::SessionId;
+
+/// Something a device has to know, or to keep beyond its next start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// FINISH succeeded.
+    SessionEstablished {
+        /// The session.
+        id: SessionId,
+    },
+    /// A session that was established is gone.
+    SessionEnded {
+        /// The session.
+        id: SessionId,
+        /// Why.
+        reason: EndReason,
+    },
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// END_SESSION.
+    Requested,
+    /// No traffic for twice the heartbeat period.
+    HeartbeatLost,
+    /// GET_VERSION started the connection again.
+    Restarted,
+    /// The device was reset.
+    Reset,
+    /// A record could not be opened, or FINISH was wrong.
+    Unauthentic,
+    /// A key has protected as many records as it may, or could not be used.
+    Exhausted,
+}
+
+impl core::fmt::Display for EndReason {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Requested => "END_SESSION",
+            Self::HeartbeatLost => "no traffic for twice the heartbeat period",
+            Self::Restarted => "GET_VERSION started the connection again",
+            Self::Reset => "the device was reset",
+            Self::Unauthentic => "a record or FINISH was not authentic",
+            Self::Exhausted => "a key has protected as many records as it may, or could not be used",
+        })
+    }
+}
+
+/// Events nobody has seen yet. It stays small even if it is never read: at most two per session that can live at
+/// once.
+#[derive(Debug, Default)]
+pub(super) struct Events(VecDeque<Event>);
+
+impl Events {
+    pub(super) fn session_established(&mut self, id: SessionId) {
+        self.0.push_back(Event::SessionEstablished { id });
+    }
+
+    /// A beginning that nobody has seen yet is taken back instead.
+    pub(super) fn session_ended(&mut self, id: SessionId, reason: EndReason) {
+        let unseen = self.0.iter().rposition(|event| *event == Event::SessionEstablished { id });
+        match unseen {
+            Some(position) => drop(self.0.remove(position)),
+            None => self.0.push_back(Event::SessionEnded { id, reason }),
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Event> {
+        self.0.pop_front()
+    }
+}

@@ -13,6 +13,9 @@ pub const RECORD_HEADER_SIZE: usize = 6;
 /// `Application Data Length`, the encrypted field before the message, in bytes.
 const APPLICATION_LENGTH_SIZE: usize = 2;
 
+/// Longest message that a record of any kind has room for, in bytes.
+pub const LONGEST_MESSAGE: usize = 0xFFFF - APPLICATION_LENGTH_SIZE - TAG_SIZE;
+
 /// What records protect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Protection {

@@ -36,8 +36,12 @@ impl Core {
         let mut vca = core::mem::take(vca);
         vca.append(message);
         vca.append(out);
-        let peer =
-            Peer { version: body.version, flags: body.flags, data_transfer_size: body.data_transfer_size };
+        let peer = Peer {
+            version: body.version,
+            flags: body.flags,
+            data_transfer_size: body.data_transfer_size,
+            max_message_size: body.max_message_size,
+        };
         self.connection = Connection::Capabilities { vca, peer };
         Ok(Next::Stay)
     }

@@ -27,10 +27,9 @@ impl Core {
 
     pub(super) fn get_certificate(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
         let (body, message) = request.parse(GetCertificate::parse)?;
+        let longest = self.longest_response();
         let negotiated = self.connection.negotiated()?;
-        let room = usize::try_from(negotiated.peer.data_transfer_size)
-            .unwrap_or(usize::MAX)
-            .saturating_sub(CERTIFICATE_OVERHEAD);
+        let room = longest.saturating_sub(CERTIFICATE_OVERHEAD);
         let (_, chain) = self
             .chains
             .get(body.slot, negotiated.suite.asym, negotiated.suite.hash)

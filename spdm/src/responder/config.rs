@@ -16,7 +16,8 @@ pub struct ResponderConfig {
     pub ct_exponent: u8,
     /// Largest single transfer the responder receives, in bytes; at least 42.
     pub data_transfer_size: u32,
-    /// Largest message the responder receives, in bytes; without chunks the same as `data_transfer_size`.
+    /// Largest message the responder receives, in bytes: at most 1 MiB, which a requester can make it set aside;
+    /// without chunks the same as `data_transfer_size`.
     pub max_message_size: u32,
     /// Hash algorithms, most preferred first.
     pub hashes: Vec<HashAlgorithm>,
@@ -60,6 +61,8 @@ pub struct Capability {
     pub handshake_in_the_clear: bool,
     /// Certificate chains are of the alias model.
     pub alias_certificates: bool,
+    /// CHUNK_SEND and CHUNK_GET, from 1.2 on.
+    pub chunks: bool,
 }
 
 /// `MEAS_CAP`.
@@ -132,6 +135,7 @@ impl Default for Capability {
             key_update: true,
             handshake_in_the_clear: false,
             alias_certificates: false,
+            chunks: false,
         }
     }
 }
@@ -176,6 +180,7 @@ impl Capability {
             (sessions && self.key_update, ResponderFlags::KEY_UPD),
             (sessions && self.handshake_in_the_clear, ResponderFlags::HANDSHAKE_IN_THE_CLEAR),
             (self.alias_certificates, ResponderFlags::ALIAS_CERT),
+            (self.chunks, ResponderFlags::CHUNK),
         ];
         let switched = switches.iter().filter(|(on, _)| *on).fold(0, |flags, (_, bits)| flags | bits);
         ResponderFlags(ResponderFlags::CERT | measurements | switched)
@@ -200,8 +205,12 @@ impl ResponderConfig {
         if self.data_transfer_size < MIN_DATA_TRANSFER_SIZE {
             return bad("data_transfer_size", "at least 42");
         }
-        if self.max_message_size != self.data_transfer_size {
-            return bad("max_message_size", "the same as data_transfer_size");
+        let chunked = self.data_transfer_size..=MAX_CHUNKED_SIZE.max(self.data_transfer_size);
+        if self.capabilities.chunks && !chunked.contains(&self.max_message_size) {
+            return bad("max_message_size", "at least data_transfer_size, at most 1 MiB");
+        }
+        if !self.capabilities.chunks && self.max_message_size != self.data_transfer_size {
+            return bad("max_message_size", "the same as data_transfer_size without chunks");
         }
         if !(1..=255).contains(&self.session_limit) {
             return bad("session_limit", "1 to 255");
@@ -214,5 +223,7 @@ impl ResponderConfig {
     }
 }
 
+/// Longest message that is collected from chunks, in bytes.
+const MAX_CHUNKED_SIZE: u32 = 1 << 20;
 /// Larger exponents would mean more than 36 minutes.
 pub(super) const MAX_CT_EXPONENT: u8 = 31;

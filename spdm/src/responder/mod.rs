@@ -21,6 +21,7 @@ mod sessions;
 mod state;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod vendor;
 mod version;
 
@@ -43,6 +44,7 @@ use measured::Measured;
 use reject::{Handled, Next, Reject};
 use sessions::Sessions;
 use state::{Connection, MeasurementForm, Request};
+use transfer::Transfers;
 
 /// Whether there is a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +76,7 @@ struct Core {
     measured: Measured,
     connection: Connection,
     sessions: Sessions,
+    transfers: Transfers,
     /// Payload of a vendor's response.
     payload: Vec<u8>,
 }
@@ -127,6 +130,7 @@ impl Responder {
             measured,
             connection: Connection::Start,
             sessions,
+            transfers: Transfers::default(),
             payload: Vec::new(),
         };
         Ok(Self { core, request: Vec::new(), plain: Vec::new() })
@@ -217,6 +221,7 @@ impl Responder {
     /// Conventional reset: all sessions and everything negotiated is gone.
     pub fn reset(&mut self) {
         self.core.sessions.end_all(EndReason::Reset);
+        self.core.transfers.clear();
         self.core.connection = Connection::Start;
     }
 }
@@ -256,8 +261,20 @@ impl Core {
         self.respond(&Request { header, bytes: message, session: Some(index) }, vendor, out)
     }
 
-    /// Handles one request: a response or an ERROR is in `out` unless the result is [`Next::Silent`].
+    /// Handles one request as it was transferred: what is in `out` fits one transfer.
     fn respond(&mut self, request: &Request<'_>, vendor: &mut dyn VendorHandler, out: &mut Vec<u8>) -> Next {
+        let largest = usize::try_from(self.config.data_transfer_size).unwrap_or(usize::MAX);
+        // Padding to a whole DW is not part of the message.
+        if request.bytes.len() > largest.next_multiple_of(4) {
+            return self.refuse(Reject::error(ErrorCode::REQUEST_TOO_LARGE), out);
+        }
+        let next = self.answer(request, vendor, out);
+        self.offer_chunks(request, out);
+        next
+    }
+
+    /// Handles one request of any size: a response or an ERROR is in `out` unless the result is [`Next::Silent`].
+    fn answer(&mut self, request: &Request<'_>, vendor: &mut dyn VendorHandler, out: &mut Vec<u8>) -> Next {
         let handled = self.dispatch(request, vendor, out).and_then(|next| self.fits(out).map(|()| next));
         match handled {
             Ok(next) => next,
@@ -288,28 +305,21 @@ impl Core {
         next
     }
 
-    /// A response must fit what the requester can receive (DSP0274 1.3 "DataTransferSize", "ResponseTooLarge").
-    fn fits(&self, out: &[u8]) -> Result<(), Reject> {
-        let Some(peer) = self.connection.peer() else { return Ok(()) };
-        let size = u32::try_from(out.len()).unwrap_or(u32::MAX);
-        if size > peer.data_transfer_size { Err(Reject::TooLarge(size)) } else { Ok(()) }
-    }
-
     fn dispatch(
         &mut self,
         request: &Request<'_>,
         vendor: &mut dyn VendorHandler,
         out: &mut Vec<u8>,
     ) -> Handled {
-        let largest = usize::try_from(self.config.data_transfer_size).unwrap_or(usize::MAX);
-        // Padding to a whole DW is not part of the message.
-        if request.bytes.len() > largest.next_multiple_of(4) {
-            return Err(Reject::error(ErrorCode::REQUEST_TOO_LARGE));
-        }
         let code = request.header.code;
         self.check_supported(code)?;
+        if code == Code::GET_VERSION {
+            return self.get_version(request, out);
+        }
+        self.check_transfer(request)?;
         match code {
-            Code::GET_VERSION => return self.get_version(request, out),
+            Code::CHUNK_SEND => return self.chunk_send(request, vendor, out),
+            Code::CHUNK_GET => return self.chunk_get(request, out),
             Code::GET_CAPABILITIES => return self.get_capabilities(request, out),
             Code::NEGOTIATE_ALGORITHMS => return self.negotiate_algorithms(request, out),
             _ => {}

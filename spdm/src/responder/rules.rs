@@ -23,6 +23,7 @@ impl Core {
             Code::KEY_EXCHANGE | Code::FINISH | Code::END_SESSION => ResponderFlags::KEY_EX,
             Code::HEARTBEAT => ResponderFlags::HBEAT,
             Code::KEY_UPDATE => ResponderFlags::KEY_UPD,
+            Code::CHUNK_SEND | Code::CHUNK_GET => ResponderFlags::CHUNK,
             _ => return Err(Reject::unsupported(code)),
         };
         if responder != 0 && !self.flags.any(responder) {
@@ -30,9 +31,13 @@ impl Core {
         }
         // These bits are the same in both directions; a requester without them must not send the request.
         let requester = match code {
-            Code::KEY_EXCHANGE | Code::FINISH | Code::END_SESSION | Code::HEARTBEAT | Code::KEY_UPDATE => {
-                responder
-            }
+            Code::KEY_EXCHANGE
+            | Code::FINISH
+            | Code::END_SESSION
+            | Code::HEARTBEAT
+            | Code::KEY_UPDATE
+            | Code::CHUNK_SEND
+            | Code::CHUNK_GET => responder,
             _ => 0,
         };
         match self.connection.peer() {

@@ -76,6 +76,8 @@ pub(super) struct Peer {
     pub(super) flags: RequesterFlags,
     /// [`UNLIMITED_SIZE`](crate::wire::UNLIMITED_SIZE) before 1.2.
     pub(super) data_transfer_size: u32,
+    /// As [`Peer::data_transfer_size`], for messages in chunks.
+    pub(super) max_message_size: u32,
 }
 
 /// Algorithms of a session.

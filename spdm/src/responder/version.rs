@@ -26,6 +26,7 @@ impl Core {
         VersionResponse { entries }.encode(out)?;
 
         self.sessions.end_all(EndReason::Restarted);
+        self.transfers.clear();
         let mut vca = Vca::new();
         vca.append(message);
         vca.append(out);

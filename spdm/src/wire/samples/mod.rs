@@ -47,6 +47,7 @@ pub(crate) fn hex(text: &str) -> Vec<u8> {
     bytes
 }
 
+mod chunk;
 mod error;
 mod identity;
 mod measurements;
@@ -64,6 +65,7 @@ pub(crate) fn samples() -> Vec<Sample> {
         measurements::samples(),
         sessions::samples(),
         vendor::samples(),
+        chunk::samples(),
         error::samples(),
     ]
     .into_iter()

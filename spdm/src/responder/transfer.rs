@@ -240,8 +240,8 @@ impl Core {
         let Ok(header) = Header::parse(&mut Reader::new(message)) else {
             return self.refuse(Reject::INVALID, out);
         };
-        let whole =
-            [Code::GET_VERSION, Code::GET_CAPABILITIES, Code::CHUNK_SEND, Code::CHUNK_GET].contains(&header.code);
+        let whole = [Code::GET_VERSION, Code::GET_CAPABILITIES, Code::CHUNK_SEND, Code::CHUNK_GET]
+            .contains(&header.code);
         if whole {
             return self.refuse(Reject::INVALID, out);
         }
@@ -264,8 +264,15 @@ impl Core {
         let last = bytes.len() == rest.len();
         let first = body.sequence == 0;
         let message_size = u32::try_from(transfer.message.len()).ok().filter(|_| first);
-        Chunk { version: body.version, last, handle: body.handle, sequence: body.sequence, message_size, bytes }
-            .encode_response(out)?;
+        Chunk {
+            version: body.version,
+            last,
+            handle: body.handle,
+            sequence: body.sequence,
+            message_size,
+            bytes,
+        }
+        .encode_response(out)?;
         *sent += bytes.len();
         transfer.sequence = transfer.sequence.saturating_add(1);
         if last {

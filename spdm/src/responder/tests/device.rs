@@ -15,6 +15,8 @@ use crate::slot::Slots;
 use crate::transcript::{Basis, SigningContext, Transcript, Vca, Verifier};
 use crate::wire::*;
 
+use super::transfer::Chunked;
+
 const NAME: PciName = PciName {
     vendor: 0x1b36,
     device: 0x11,
@@ -87,6 +89,8 @@ pub(super) struct Device {
     pub(super) vca: Vca,
     pub(super) flags: u32,
     pub(super) transfer: u32,
+    /// What goes beyond the two sizes travels in chunks.
+    pub(super) chunked: Option<Chunked>,
     /// Bytes that every request has behind its end.
     pub(super) surplus: usize,
 }
@@ -107,6 +111,7 @@ impl Device {
             vca: Vca::new(),
             flags: ALL_FLAGS,
             transfer: 4096,
+            chunked: None,
             surplus: 0,
         }
     }
@@ -138,7 +143,10 @@ impl Device {
     }
 
     pub(super) fn send(&mut self, request: &[u8]) -> Vec<u8> {
-        self.try_send(request).unwrap()
+        match self.chunked {
+            None => self.try_send(request).unwrap(),
+            Some(chunked) => chunked.carry(self.version, request, |request| self.try_send(request).unwrap()),
+        }
     }
 
     pub(super) fn error(&mut self, request: &[u8]) -> (ErrorCode, u8) {
@@ -167,7 +175,7 @@ impl Device {
                 ct_exponent: 14,
                 flags: RequesterFlags(self.flags),
                 data_transfer_size: self.transfer,
-                max_message_size: self.transfer,
+                max_message_size: self.chunked.as_ref().map_or(self.transfer, |chunked| chunked.message),
             }
             .encode(out);
         })
@@ -373,7 +381,14 @@ impl Client {
     }
 
     pub(super) fn send(&mut self, device: &mut Device, request: &[u8]) -> Vec<u8> {
-        self.try_send(device, request).unwrap()
+        match device.chunked {
+            None => self.try_send(device, request).unwrap(),
+            Some(chunked) => {
+                let version = device.version;
+                let exchange = |request: &[u8]| self.try_send(device, request).unwrap();
+                chunked.carry(version, request, exchange)
+            }
+        }
     }
 
     /// A request that is a header and nothing else.

@@ -5,4 +5,5 @@ mod connection;
 mod device;
 mod order;
 mod session;
+mod transfer;
 mod versions;

@@ -42,6 +42,7 @@ impl Chunked {
     }
 
     fn send(self, version: Version, request: &[u8], exchange: &mut Exchange<'_>) -> Vec<u8> {
+        let mut answer = Vec::new();
         for chunk in chunks(version, request, self.limit) {
             let response = exchange(&chunk);
             if response[1] == Code::ERROR.0 {
@@ -49,12 +50,10 @@ impl Chunked {
             }
             let ack = ChunkSendAck::parse(&mut Reader::new(&response)).unwrap();
             assert_eq!((ack.version, ack.early_error, ack.handle), (version, false, 9));
-            if chunk[2] == 1 {
-                return ack.response.to_vec();
-            }
-            assert!(ack.response.is_empty());
+            assert!(answer.is_empty(), "only the last chunk is answered");
+            answer = ack.response.to_vec();
         }
-        unreachable!("the last chunk says so");
+        answer
     }
 
     fn fetch(self, version: Version, handle: u8, exchange: &mut Exchange<'_>) -> Vec<u8> {

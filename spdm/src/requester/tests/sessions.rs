@@ -126,8 +126,8 @@ fn saved_sessions_show_no_keys_and_must_be_consistent() {
     for (pointer, value) in [
         ("/version", serde_json::json!(0x12)),
         ("/session/parameters/role", serde_json::json!("Responder")),
-        ("/session/parameters/hash", serde_json::json!("Sha384")),
-        ("/algorithms/aead", serde_json::json!("Aes256Gcm")),
+        ("/session/parameters/hash", serde_json::json!("sha384")),
+        ("/algorithms/aead", serde_json::json!("aes-256-gcm")),
         ("/peers/0/slot", serde_json::json!(8)),
         ("/peers/0/chain_digest", serde_json::json!([1, 2, 3])),
     ] {

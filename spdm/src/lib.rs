@@ -5,6 +5,7 @@
 //! that carry both. What a vendor-defined payload means does not.
 #![forbid(unsafe_code)]
 
+mod chains;
 pub mod codec;
 pub mod crypto;
 pub mod doe;
@@ -16,6 +17,7 @@ pub mod secured;
 pub mod session;
 pub mod slot;
 pub mod transcript;
+pub mod trust;
 pub mod wire;
 
 /// Identifies a secure session on the wire: low half chosen by the requester, high half by the responder

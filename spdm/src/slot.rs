@@ -7,6 +7,13 @@ use crate::wire::{CertificateModel, KeyUsage};
 
 /// Number of slots SPDM knows.
 pub const SLOT_COUNT: usize = 8;
+/// The number that stands for the public key without a certificate. Fields of four bits hold 0xF instead.
+pub const PUBLIC_KEY_SLOT: u8 = 0xFF;
+
+/// The slot that a field of four bits stands for.
+pub(crate) const fn slot_of_field(field: u8) -> u8 {
+    if field & 0xF == 0xF { PUBLIC_KEY_SLOT } else { field & 0xF }
+}
 
 /// One certificate slot that exists.
 #[derive(Clone)]

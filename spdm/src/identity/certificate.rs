@@ -32,6 +32,18 @@ pub struct Policy<'a> {
     pub root: Option<&'a [u8]>,
     /// SPDM 1.3 wants basicConstraints present in a leaf; 1.2 lets it be absent.
     pub leaf_constraints_required: bool,
+    /// What the leaf's key is to do.
+    pub purpose: Purpose,
+}
+
+/// What a leaf's key is to authenticate (DSP0274 1.3 "extendedKeyUsage").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// A responder.
+    #[default]
+    Responder,
+    /// A requester.
+    Requester,
 }
 
 /// A list of certificates that passed [`verify_certificates`].
@@ -116,8 +128,8 @@ pub enum ChainError {
     /// The leaf says that it is a certificate authority, or does not say that it is none where it has to.
     #[error("the leaf certificate's basic constraints do not say CA=FALSE")]
     LeafConstraints,
-    /// The leaf is good for authenticating requesters only.
-    #[error("the leaf certificate may not authenticate a responder")]
+    /// The leaf is good for authenticating the other role only.
+    #[error("the leaf certificate may not authenticate this role")]
     LeafPurpose,
     /// Not valid yet, or not any more, or never.
     #[error("certificate {index} is outside its validity period")]
@@ -130,7 +142,7 @@ pub enum ChainError {
     PublicKey,
 }
 
-/// Checks `der`, certificates one after another with the root side first, for a responder's slot
+/// Checks `der`, certificates one after another with the root side first, of one slot
 /// (DSP0274 1.3 "Certificates"; RFC 5280 §6 as far as names, signatures, authority and usage go).
 ///
 /// Whether the *root* deserves trust is the caller's question: compare [`VerifiedCertificates::root`].
@@ -298,9 +310,13 @@ fn check_leaf(index: usize, leaf: &X509Certificate<'_>, policy: &Policy<'_>) -> 
         return Err(ChainError::KeyUsage { index });
     }
     if let Some(usage) = one(index, leaf.extended_key_usage())? {
-        // Other purposes may stand beside SPDM's; only "requester, not responder" rules a leaf out.
+        // Other purposes may stand beside SPDM's; only "the other role, not this one" rules a leaf out.
         let has = |purpose: &Oid<'_>| usage.other.iter().any(|other| other == purpose);
-        if has(&EKU_REQUESTER_AUTH) && !has(&EKU_RESPONDER_AUTH) {
+        let (wanted, other) = match policy.purpose {
+            Purpose::Responder => (EKU_RESPONDER_AUTH, EKU_REQUESTER_AUTH),
+            Purpose::Requester => (EKU_REQUESTER_AUTH, EKU_RESPONDER_AUTH),
+        };
+        if has(&other) && !has(&wanted) {
             return Err(ChainError::LeafPurpose);
         }
     }

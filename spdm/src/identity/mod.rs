@@ -9,7 +9,9 @@ mod name;
 #[cfg(test)]
 mod tests;
 
-pub use certificate::{ChainError, MAX_CERTIFICATES, Policy, VerifiedCertificates, verify_certificates};
+pub use certificate::{
+    ChainError, MAX_CERTIFICATES, Policy, Purpose, VerifiedCertificates, verify_certificates,
+};
 pub use generate::generate;
 pub use material::{Material, MaterialError};
 pub use name::{NameError, PciName};

@@ -16,7 +16,8 @@ const NAME: PciName = PciName {
     subsystem: 0x1100,
     serial: Some(0x0123_4567_89ab_cdef),
 };
-const STRICT: Policy<'static> = Policy { time: None, root: None, leaf_constraints_required: true };
+const STRICT: Policy<'static> =
+    Policy { time: None, root: None, leaf_constraints_required: true, purpose: Purpose::Responder };
 /// 2026-01-01.
 const NOW: i64 = 1_767_225_600;
 

@@ -9,9 +9,6 @@ use crate::wire::{
     RequesterContext, ResponderFlags, SignatureRequest, SummaryType, Version,
 };
 
-/// `BasicMutAuthReq` of CHALLENGE_AUTH's first parameter.
-const BASIC_MUTUAL_AUTHENTICATION: u8 = 1 << 7;
-
 /// Bytes of the summary hash that a responder adds to CHALLENGE_AUTH or KEY_EXCHANGE_RSP.
 pub(super) fn summary_size(core: &Core, summary: SummaryType) -> Result<usize, Misuse> {
     let connection = core.connected()?;
@@ -87,11 +84,9 @@ impl PendingChallenge {
         let peer = connection.peer(self.slot)?;
         let about_slot = response.slot() == self.slot && response.slot_mask >> self.slot & 1 == 1;
         message.require(about_slot, Violation::Slot)?;
-        message.require(
-            response.attributes & BASIC_MUTUAL_AUTHENTICATION == 0,
-            Violation::NotAnnounced("mutual authentication"),
-        )?;
-        message.require(response.chain_hash == peer.chain_digest.as_ref(), Violation::Digest("chain"))?;
+        let asked = response.asks_for_requester();
+        message.require(!asked, Violation::NotAnnounced("mutual authentication"))?;
+        message.require(response.chain_hash == peer.digest.as_ref(), Violation::Digest("chain"))?;
         message.require(response.context == self.context, Violation::Context)?;
         check_opaque(message, response.version, response.opaque)?;
         let signed = exact.get(..exact.len() - response.signature.len()).unwrap_or_default();

@@ -1,15 +1,12 @@
 //! GET_DIGESTS and GET_CERTIFICATE: who the responder says it is, and whether that holds.
 
-use super::command::{PeerCertificate, Reply, SlotDigests, Trust};
-use super::config::{RootPin, TrustPolicy};
+use super::command::{PeerCertificate, Reply, SlotDigests};
 use super::error::{Misuse, RequesterError, Violation};
-use super::state::{Core, Flow, Message, Next, Peer, Request};
-use crate::crypto::{Digest, HashAlgorithm, hash};
-use crate::identity::{Policy, VerifiedCertificates, verify_certificates};
+use super::state::{Core, Flow, Message, Next, Request};
+use crate::identity::Purpose;
 use crate::slot::SLOT_COUNT;
-use crate::wire::{
-    Certificate, CertificateChain, Digests, GetCertificate, GetDigests, ResponderFlags, Version,
-};
+use crate::trust::{Disapproval, Judge, PeerKey};
+use crate::wire::{Certificate, Digests, GetCertificate, GetDigests, ResponderFlags, Version};
 
 /// Bytes of CERTIFICATE before the portion.
 const CERTIFICATE_OVERHEAD: usize = 8;
@@ -113,79 +110,45 @@ impl Fetch {
 
     /// Checks the whole chain and remembers the leaf's key.
     fn finish(self, core: &mut Core, message: &Message<'_>) -> Result<Next, RequesterError> {
-        let chain_digest = core.digest(&self.chain)?;
         let connection = core.connected()?;
-        let announced = connection.digests.as_ref().and_then(|digests| digests.of(self.slot));
-        let agrees = announced.is_none_or(|announced| announced == chain_digest.as_ref());
-        message.require(agrees, Violation::Digest("chain"))?;
-
-        let view = CertificateChain::parse(&self.chain, connection.hash().size())
-            .map_err(|error| message.malformed(error))?;
-        let root = pinned_certificate(core, connection.hash(), view.root_hash)?;
-        let policy = Policy {
+        let judge = Judge {
+            provider: &*core.provider,
+            policy: &core.config.trust,
             time: core.config.time,
-            root: root.as_deref(),
-            leaf_constraints_required: connection.info.version >= Version::V1_3,
+            version: connection.info.version,
+            hash: connection.hash(),
+            algorithm: connection.info.algorithms.signature,
+            purpose: Purpose::Responder,
         };
-        let verified = verify_certificates(view.certificates, &policy)
-            .map_err(|error| RequesterError::Chain { slot: self.slot, error })?;
-        let root_digest = core.digest(&verified.root)?;
-        message.require(root_digest.as_ref() == view.root_hash, Violation::Digest("root"))?;
-        let algorithm = connection.info.algorithms.signature;
-        message.require(verified.algorithm == algorithm, Violation::KeyAlgorithm)?;
-        let trust = trust(core, &verified)?.ok_or_else(|| message.violation(Violation::Untrusted))?;
+        let announced = connection.digests.as_ref().and_then(|digests| digests.of(self.slot));
+        let digest = core.digest(&self.chain)?;
+        let agrees = announced.is_none_or(|announced| announced == digest.as_ref());
+        message.require(agrees, Violation::Digest("chain"))?;
+        let found = judge.approve(&self.chain).map_err(|reason| self.disapproved(message, reason))?;
 
-        let peer = Peer { public_key: verified.public_key.clone(), chain_digest };
+        let peer = PeerKey { public_key: found.certificates.public_key.clone(), digest };
         if let Some(known) = core.connected_mut()?.peers.get_mut(usize::from(self.slot)) {
             *known = Some(peer);
         }
         Ok(Next::Done(Reply::Certificate(PeerCertificate {
             slot: self.slot,
-            chain: verified,
-            chain_digest: chain_digest.as_ref().to_vec(),
-            root_digest: root_digest.as_ref().to_vec(),
-            trust,
+            chain: found.certificates,
+            chain_digest: digest.as_ref().to_vec(),
+            root_digest: found.root_digest.as_ref().to_vec(),
+            trust: found.trust,
         })))
     }
-}
 
-/// The pinned certificate that the chain hangs from, in case the chain leaves it out.
-fn pinned_certificate(
-    core: &Core,
-    algorithm: HashAlgorithm,
-    root_hash: &[u8],
-) -> Result<Option<Vec<u8>>, RequesterError> {
-    let TrustPolicy::Pinned(pins) = &core.config.trust else { return Ok(None) };
-    for pin in pins {
-        if let RootPin::Certificate(certificate) = pin
-            && hash(&*core.provider, algorithm, certificate)?.as_ref() == root_hash
-        {
-            return Ok(Some(certificate.clone()));
+    fn disapproved(&self, message: &Message<'_>, reason: Disapproval) -> RequesterError {
+        match reason {
+            Disapproval::Malformed(error) => message.malformed(error),
+            Disapproval::Chain(error) => RequesterError::Chain { slot: self.slot, error },
+            Disapproval::RootDigest => message.violation(Violation::Digest("root")),
+            Disapproval::KeyAlgorithm => message.violation(Violation::KeyAlgorithm),
+            Disapproval::Untrusted => message.violation(Violation::Untrusted),
+            Disapproval::Crypto(error) => error.into(),
         }
     }
-    Ok(None)
-}
-
-/// Whether, and why, the root deserves trust.
-fn trust(core: &Core, verified: &VerifiedCertificates) -> Result<Option<Trust>, RequesterError> {
-    let pins = match &core.config.trust {
-        TrustPolicy::FirstUse => return Ok(Some(Trust::FirstUse)),
-        TrustPolicy::Pinned(pins) => pins,
-    };
-    for pin in pins {
-        let pinned = match pin {
-            RootPin::Certificate(certificate) => *certificate == verified.root,
-            RootPin::Digest(digest) => {
-                let algorithm = HashAlgorithm::ALL.iter().find(|hash| hash.size() == digest.len());
-                let Some(algorithm) = algorithm else { continue };
-                hash(&*core.provider, *algorithm, &verified.root)? == Digest::new(digest)
-            }
-        };
-        if pinned {
-            return Ok(Some(Trust::Pinned));
-        }
-    }
-    Ok(None)
 }
 
 impl SlotDigests {

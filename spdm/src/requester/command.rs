@@ -5,6 +5,7 @@ use core::time::Duration;
 use crate::SessionId;
 use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
 use crate::identity::VerifiedCertificates;
+use crate::trust::Trust;
 use crate::wire::{ContentChanged, MeasurementOperation, ResponderFlags, SummaryType, Version};
 
 /// One thing to do. Most take one exchange; some take several.
@@ -157,15 +158,6 @@ pub struct SlotDigests {
     pub provisioned: u8,
     /// Slot number and digest, ascending.
     pub digests: Vec<(u8, Vec<u8>)>,
-}
-
-/// How the root of a chain came to be trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trust {
-    /// It is one of the roots the caller pinned.
-    Pinned,
-    /// It is trusted because nothing else was known. Whoever can put itself in the middle now, stays there.
-    FirstUse,
 }
 
 /// A certificate chain that holds.

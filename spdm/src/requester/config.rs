@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm, Provider};
+use crate::trust::TrustPolicy;
 use crate::wire::{MIN_DATA_TRANSFER_SIZE, RequesterFlags, Version};
 
 /// Settings of a requester. The default offers everything the crate can do and trusts on first use.
@@ -41,25 +42,6 @@ pub struct RequesterConfig {
     pub busy_delay: Duration,
     /// Longest wait a responder may ask for.
     pub max_delay: Duration,
-}
-
-/// Which root certificates to trust.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum TrustPolicy {
-    /// Any root. The reply says so, and the caller may pin what it saw.
-    #[default]
-    FirstUse,
-    /// These and no others.
-    Pinned(Vec<RootPin>),
-}
-
-/// One trusted root.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RootPin {
-    /// The certificate, in DER. It may be missing from the chain.
-    Certificate(Vec<u8>),
-    /// Digest of the certificate, under the hash of that length: SHA-256, SHA-384 or SHA-512.
-    Digest(Vec<u8>),
 }
 
 impl Default for RequesterConfig {

@@ -11,7 +11,7 @@ use crate::secured::Protection;
 use crate::session::{Role, Session, SessionParameters};
 use crate::transcript::{SigningContext, Transcript};
 use crate::wire::{
-    Finish, FinishRsp, KeyExchange, KeyExchangeRsp, KeyExchangeSizes, POLICY_TERMINATE_ON_UPDATE,
+    Finish, FinishRsp, KeyExchange, KeyExchangeRsp, KeyExchangeSizes, MutualAuth, POLICY_TERMINATE_ON_UPDATE,
     RequesterFlags, ResponderFlags, SelectedSecuredVersion, SummaryType, SupportedSecuredVersions,
     VersionNumber,
 };
@@ -84,7 +84,10 @@ impl PendingKeyExchange {
         let (response, exact) = message.parse(|reader| KeyExchangeRsp::parse(reader, &self.sizes))?;
         let connection = core.connected()?;
         let info = &connection.info;
-        message.require(response.mutual_auth == 0, Violation::NotAnnounced("mutual authentication"))?;
+        message.require(
+            response.mutual_auth == MutualAuth::None,
+            Violation::NotAnnounced("mutual authentication"),
+        )?;
         let heartbeat =
             both(core.config.flags(), RequesterFlags::HBEAT, info.capabilities, ResponderFlags::HBEAT);
         message
@@ -102,7 +105,7 @@ impl PendingKeyExchange {
         let peer = connection.peer(self.slot)?;
         let provider = &*core.provider;
         let hash = connection.hash();
-        let mut transcript = connection.basis(provider).th(&peer.chain_digest)?;
+        let mut transcript = connection.basis(provider).th(&peer.digest)?;
         transcript.append(message.request);
         let signed = exact.len() - response.signature.len() - response.verify_data.len();
         transcript.append(exact.get(..signed).unwrap_or_default());

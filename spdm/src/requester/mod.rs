@@ -39,8 +39,9 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use crate::trust::{RootPin, Trust, TrustPolicy};
 pub use command::*;
-pub use config::{RequesterConfig, RequesterConfigError, RootPin, TrustPolicy};
+pub use config::{RequesterConfig, RequesterConfigError};
 pub use driver::{Driver, DriverError, Response, Transport};
 pub use error::{Misuse, RequesterError, Violation};
 pub use saved::{RestoreError, SavedSession};

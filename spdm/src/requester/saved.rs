@@ -4,12 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{ConnectionInfo, SelectedAlgorithms, SessionInfo};
 use super::sessions::ActiveSession;
-use super::state::{Connection, Core, Peer};
+use super::state::{Connection, Core};
 use crate::SessionId;
 use crate::crypto::{CryptoError, Digest, Provider};
 use crate::session;
 use crate::slot::SLOT_COUNT;
 use crate::transcript::Vca;
+use crate::trust::PeerKey;
 use crate::wire::{ResponderFlags, Version};
 
 /// An established session and the connection it lives on. It holds keys, which are wiped when it is dropped and
@@ -61,8 +62,8 @@ impl SavedSession {
         let connection = core.connection.as_ref()?;
         let info = &connection.info;
         let peers = (0_u8..).zip(&connection.peers).filter_map(|(slot, peer)| {
-            let Peer { public_key, chain_digest } = peer.clone()?;
-            Some(SavedPeer { slot, public_key, chain_digest: chain_digest.as_ref().to_vec() })
+            let PeerKey { public_key, digest } = peer.clone()?;
+            Some(SavedPeer { slot, public_key, chain_digest: digest.as_ref().to_vec() })
         });
         Some(Self {
             session: session.save()?,
@@ -109,8 +110,8 @@ impl SavedSession {
             if saved.chain_digest.len() != algorithms.hash.size() {
                 return Err(RestoreError::Inconsistent("a digest's length"));
             }
-            let chain_digest = Digest::new(&saved.chain_digest);
-            *slot = Some(Peer { public_key: saved.public_key.clone(), chain_digest });
+            let digest = Digest::new(&saved.chain_digest);
+            *slot = Some(PeerKey { public_key: saved.public_key.clone(), digest });
         }
         let session_info = SessionInfo {
             id: parameters.id,

@@ -13,6 +13,7 @@ use crate::codec::{DecodeError, Reader};
 use crate::crypto::{CryptoError, Digest, HashAlgorithm, Provider, hash};
 use crate::slot::SLOT_COUNT;
 use crate::transcript::{Basis, SigningContext, Transcript, Vca, Verifier};
+use crate::trust::PeerKey;
 use crate::wire::{Code, Version};
 
 /// DOE pads messages to whole double words; what lies in the padding is of no interest.
@@ -31,20 +32,13 @@ pub(super) struct Connection {
     pub(super) info: ConnectionInfo,
     pub(super) vca: Vca,
     pub(super) digests: Option<SlotDigests>,
-    pub(super) peers: [Option<Peer>; SLOT_COUNT],
+    pub(super) peers: [Option<PeerKey>; SLOT_COUNT],
     /// Whether a challenge has succeeded.
     pub(super) authenticated: bool,
     /// M1/M2 without the challenge itself, since the last GET_DIGESTS or CHALLENGE.
     pub(super) identity_log: Option<Transcript>,
     /// L1/L2 outside sessions since the last signature.
     pub(super) measurement_log: Option<Transcript>,
-}
-
-/// What signatures of one slot are checked with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Peer {
-    pub(super) public_key: Vec<u8>,
-    pub(super) chain_digest: Digest,
 }
 
 impl Connection {
@@ -65,7 +59,7 @@ impl Connection {
     }
 
     /// The slot's key, if its chain has been verified.
-    pub(super) fn peer(&self, slot: u8) -> Result<&Peer, Misuse> {
+    pub(super) fn peer(&self, slot: u8) -> Result<&PeerKey, Misuse> {
         let peer = self.peers.get(usize::from(slot)).ok_or(Misuse::OutOfRange("slot"))?;
         peer.as_ref().ok_or(Misuse::NoCertificate(slot))
     }
@@ -74,7 +68,7 @@ impl Connection {
     pub(super) fn verify(
         &self,
         provider: &dyn Provider,
-        peer: &Peer,
+        peer: &PeerKey,
         context: SigningContext,
         transcript: &Transcript,
         signature: &[u8],

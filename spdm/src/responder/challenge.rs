@@ -13,7 +13,7 @@ impl Core {
         let provider = self.provider.as_ref();
         let negotiated = self.connection.negotiated()?;
         let suite = negotiated.suite;
-        let (slot, chain) = self.chains.get(body.slot, suite.asym, suite.hash).ok_or(Reject::INVALID)?;
+        let (key, digest) = self.chains.identity(body.slot, suite.asym, suite.hash).ok_or(Reject::INVALID)?;
         if body.summary != SummaryType::None && suite.measurements.is_none() {
             return Err(Reject::INVALID);
         }
@@ -22,9 +22,10 @@ impl Core {
         provider.random(&mut nonce)?;
         ChallengeAuth {
             version: body.version,
-            attributes: body.slot,
+            // 0xF stands for the public key from 1.1 on; 1.0 has neither that nor more than 8 slots.
+            attributes: body.slot & 0xF,
             slot_mask: self.chains.mask(suite.asym),
-            chain_hash: chain.digest.as_ref(),
+            chain_hash: digest.as_ref(),
             nonce,
             summary: summary.as_ref().map(AsRef::as_ref).unwrap_or_default(),
             opaque: &[],
@@ -37,7 +38,7 @@ impl Core {
         let transcript = continued(&mut m1m2, || negotiated.basis(provider).m1m2())?;
         transcript.append(message);
         transcript.append(out);
-        sign(slot.key.as_ref(), suite.hash, SigningContext::ChallengeAuth, transcript, out)?;
+        sign(key, suite.hash, SigningContext::ChallengeAuth, transcript, out)?;
         self.fits(out)?;
         self.connection.negotiated()?.authenticated = true;
         Ok(Next::Stay)

@@ -1,5 +1,6 @@
 //! What a responder is told before it starts: versions, sizes, algorithms in order of preference, measurements.
 
+use crate::chains::{Chains, ChainsError};
 use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
 use crate::wire::{MIN_DATA_TRANSFER_SIZE, ResponderFlags, Version};
 
@@ -115,8 +116,8 @@ pub enum ConfigError {
     /// No algorithm of this kind is left that the provider, the slots and the configuration have in common.
     #[error("no usable {0}")]
     NoAlgorithm(&'static str),
-    /// Slot 0 is empty.
-    #[error("slot 0 holds no certificate chain")]
+    /// Slot 0 is empty, and there is no public key either.
+    #[error("slot 0 holds no certificate chain, and there is no public key without one")]
     NoCertificate,
     /// A certificate chain does not fit SPDM's 65,535 bytes.
     #[error("the certificate chain of slot {0} is too long")]
@@ -163,8 +164,8 @@ impl Default for ResponderConfig {
 }
 
 impl Capability {
-    /// The flags to advertise.
-    pub(super) fn flags(&self) -> ResponderFlags {
+    /// The flags to advertise. Who is known by a public key has no certificates (DSP0274 1.3 "CAPABILITIES").
+    pub(super) fn flags(&self, chains: &Chains) -> ResponderFlags {
         let sessions = self.key_exchange;
         let measurements = match self.measurements {
             MeasurementSupport::None => 0,
@@ -183,11 +184,42 @@ impl Capability {
             (self.chunks, ResponderFlags::CHUNK),
         ];
         let switched = switches.iter().filter(|(on, _)| *on).fold(0, |flags, (_, bits)| flags | bits);
-        ResponderFlags(ResponderFlags::CERT | measurements | switched)
+        let identity =
+            if chains.has_certificates() { ResponderFlags::CERT } else { ResponderFlags::PUB_KEY_ID };
+        ResponderFlags(identity | measurements | switched)
+    }
+}
+
+impl From<ChainsError> for ConfigError {
+    fn from(error: ChainsError) -> Self {
+        match error {
+            ChainsError::Hash => Self::NoAlgorithm("hash"),
+            ChainsError::TooLong(slot) => Self::ChainTooLong(slot),
+        }
     }
 }
 
 impl ResponderConfig {
+    /// Checks what the responder is to be known by.
+    pub(super) fn check_identity(&self, chains: &Chains) -> Result<(), ConfigError> {
+        match (chains.has_certificates(), chains.has_public_key()) {
+            (true, false) => Ok(()),
+            (false, false) => Err(ConfigError::NoCertificate),
+            (true, true) => {
+                Err(ConfigError::OutOfRange { field: "public_key", expected: "absent beside certificates" })
+            }
+            // 1.0 knows certificates only.
+            (false, true) if self.versions.contains(&Version::V1_0) => {
+                Err(ConfigError::OutOfRange { field: "versions", expected: "above 1.0 without certificates" })
+            }
+            (false, true) if self.capabilities.alias_certificates => Err(ConfigError::OutOfRange {
+                field: "alias_certificates",
+                expected: "off without certificates",
+            }),
+            (false, true) => Ok(()),
+        }
+    }
+
     /// Checks every range that does not depend on slots or provider.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let bad = |field, expected| Err(ConfigError::OutOfRange { field, expected });

@@ -7,8 +7,8 @@ use crate::crypto::CryptoError;
 use crate::session::{Role, Session, SessionParameters};
 use crate::transcript::{SigningContext, sign};
 use crate::wire::{
-    ErrorCode, KeyExchange, KeyExchangeRsp, NONCE_SIZE, POLICY_ALL_EVENTS, RequesterFlags, ResponderFlags,
-    SelectedSecuredVersion, SummaryType, SupportedSecuredVersions, Version, VersionNumber,
+    ErrorCode, KeyExchange, KeyExchangeRsp, MutualAuth, NONCE_SIZE, POLICY_ALL_EVENTS, RequesterFlags,
+    ResponderFlags, SelectedSecuredVersion, SummaryType, SupportedSecuredVersions, Version, VersionNumber,
 };
 
 use super::Core;
@@ -26,7 +26,7 @@ impl Core {
         if wants_events(body.version, body.policy) {
             return Err(Reject::INVALID);
         }
-        let (slot, chain) = self.chains.get(body.slot, suite.asym, suite.hash).ok_or(Reject::INVALID)?;
+        let (key, digest) = self.chains.identity(body.slot, suite.asym, suite.hash).ok_or(Reject::INVALID)?;
         if body.summary != SummaryType::None && suite.measurements.is_none() {
             return Err(Reject::INVALID);
         }
@@ -55,7 +55,7 @@ impl Core {
             version: body.version,
             heartbeat_period,
             session_id: half,
-            mutual_auth: 0,
+            mutual_auth: MutualAuth::None,
             requester_slot: 0,
             random,
             exchange: &exchange,
@@ -66,11 +66,11 @@ impl Core {
         }
         .encode(out)?;
 
-        let mut transcript = negotiated.basis(provider).th(&chain.digest)?;
+        let mut transcript = negotiated.basis(provider).th(digest)?;
         transcript.append(message);
         transcript.append(out);
         let unsigned = out.len();
-        sign(slot.key.as_ref(), suite.hash, SigningContext::KeyExchangeRsp, &transcript, out)?;
+        sign(key, suite.hash, SigningContext::KeyExchangeRsp, &transcript, out)?;
         transcript.append(out.get(unsigned..).unwrap_or_default());
 
         let th1 = transcript.digest();

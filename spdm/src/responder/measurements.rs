@@ -1,6 +1,7 @@
 //! GET_MEASUREMENTS, in a session or outside (DSP0274 1.3 "GET_MEASUREMENTS request and MEASUREMENTS response
 //! messages").
 
+use crate::slot::slot_of_field;
 use crate::transcript::{SigningContext, Transcript, sign};
 use crate::wire::{
     ContentChanged, GetMeasurements, MeasurementOperation, Measurements, NONCE_SIZE, ResponderFlags,
@@ -44,9 +45,9 @@ impl Core {
             None => None,
             Some(_) if !self.flags.has(ResponderFlags::MEAS_SIG) => return Err(Reject::INVALID),
             Some(wanted) => {
-                let (slot, _) =
-                    self.chains.get(wanted.slot, suite.asym, suite.hash).ok_or(Reject::INVALID)?;
-                Some((wanted.slot, slot))
+                let number = slot_of_field(wanted.slot);
+                let (key, _) = self.chains.identity(number, suite.asym, suite.hash).ok_or(Reject::INVALID)?;
+                Some((wanted.slot, key))
             }
         };
         let provider = self.provider.as_ref();
@@ -73,8 +74,8 @@ impl Core {
         let transcript = continued(l1l2, || negotiated.basis(provider).l1l2())?;
         transcript.append(message);
         transcript.append(out);
-        if let Some((_, slot)) = signer {
-            sign(slot.key.as_ref(), suite.hash, SigningContext::Measurements, transcript, out)?;
+        if let Some((_, key)) = signer {
+            sign(key, suite.hash, SigningContext::Measurements, transcript, out)?;
             *l1l2 = None;
         }
         Ok(Next::Stay)

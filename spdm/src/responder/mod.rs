@@ -6,7 +6,6 @@
 mod algorithms;
 mod capabilities;
 mod certificates;
-mod chains;
 mod challenge;
 mod config;
 mod events;
@@ -33,13 +32,13 @@ use core::time::Duration;
 
 use zeroize::Zeroize;
 
+use crate::chains::Chains;
 use crate::codec::Reader;
 use crate::crypto::Provider;
 use crate::secured::{self, RecordError};
 use crate::slot::Slots;
 use crate::wire::{Code, ErrorCode, ErrorResponse, Header, ResponderFlags};
 
-use chains::Chains;
 use measured::Measured;
 use reject::{Handled, Next, Reject};
 use sessions::Sessions;
@@ -99,12 +98,13 @@ impl Responder {
         provider: Box<dyn Provider>,
     ) -> Result<Self, ConfigError> {
         config.check()?;
-        let flags = config.capabilities.flags();
         config.hashes.retain(|&hash| provider.supports_hash(hash));
         config.measurement_hashes.retain(|&hash| provider.supports_hash(hash));
         config.groups.retain(|&group| provider.supports_group(group));
         config.aeads.retain(|&aead| provider.supports_aead(aead));
         let chains = Chains::new(provider.as_ref(), slots, &config.hashes)?;
+        config.check_identity(&chains)?;
+        let flags = config.capabilities.flags(&chains);
         config.asym.retain(|&asym| config.hashes.iter().any(|&hash| chains.can_sign(asym, hash)));
         let session = flags.has(ResponderFlags::KEY_EX);
         for (missing, what) in [

@@ -15,9 +15,8 @@ impl Core {
             Code::GET_VERSION
             | Code::GET_CAPABILITIES
             | Code::NEGOTIATE_ALGORITHMS
-            | Code::GET_DIGESTS
-            | Code::GET_CERTIFICATE
             | Code::VENDOR_DEFINED_REQUEST => 0,
+            Code::GET_DIGESTS | Code::GET_CERTIFICATE => ResponderFlags::CERT,
             Code::CHALLENGE => ResponderFlags::CHAL,
             Code::GET_MEASUREMENTS => ResponderFlags::MEAS_MASK,
             Code::KEY_EXCHANGE | Code::FINISH | Code::END_SESSION => ResponderFlags::KEY_EX,

@@ -86,12 +86,15 @@ impl Challenge {
     }
 }
 
+/// `BasicMutAuthReq` in the attributes of CHALLENGE_AUTH.
+pub const BASIC_MUTUAL_AUTH: u8 = 1 << 7;
+
 /// CHALLENGE_AUTH. An encoder may leave the signature empty and append it afterwards: the transcript ends there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChallengeAuth<'a> {
     /// Version of the message.
     pub version: Version,
-    /// Slot in bits 3:0; from 1.1 on bit 7 asks for basic mutual authentication (deprecated, never set here).
+    /// Slot in bits 3:0; from 1.1 on bit 7 asks for basic mutual authentication, see [`Self::asks_for_requester`].
     pub attributes: u8,
     /// Provisioned slots.
     pub slot_mask: u8,
@@ -116,6 +119,11 @@ impl<'a> ChallengeAuth<'a> {
             ..=0x10 => self.attributes,
             0x11.. => self.attributes & 0xF,
         }
+    }
+
+    /// Whether the requester is to authenticate itself too (`BasicMutAuthReq`).
+    pub const fn asks_for_requester(&self) -> bool {
+        self.version.0 >= Version::V1_1.0 && self.attributes & BASIC_MUTUAL_AUTH != 0
     }
 
     /// Parses the message; `summary_size` is the hash size if a summary was asked for, otherwise 0.

@@ -17,6 +17,43 @@ const fn policy_bits(version: Version) -> u8 {
     }
 }
 
+/// `MutAuthRequested`: whether and how the responder asks the requester to authenticate itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MutualAuth {
+    /// It does not.
+    #[default]
+    None,
+    /// FINISH is to be signed by a key the responder knows already.
+    Known,
+    /// The responder asks for the certificate chain, with GET_ENCAPSULATED_REQUEST to begin with.
+    Encapsulated,
+    /// The responder asks for the certificate chain, and has asked for digests with this very message.
+    Digests,
+}
+
+impl MutualAuth {
+    /// From its wire value, of which three bits are not reserved; at most one may be set.
+    pub const fn parse(value: u8) -> Result<Self, DecodeError> {
+        match value & 7 {
+            0 => Ok(Self::None),
+            1 => Ok(Self::Known),
+            2 => Ok(Self::Encapsulated),
+            4 => Ok(Self::Digests),
+            _ => Err(DecodeError::illegal("mutual authentication")),
+        }
+    }
+
+    /// Its wire value.
+    pub const fn value(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Known => 1,
+            Self::Encapsulated => 2,
+            Self::Digests => 4,
+        }
+    }
+}
+
 /// KEY_EXCHANGE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyExchange<'a> {
@@ -79,9 +116,9 @@ pub struct KeyExchangeRsp<'a> {
     pub heartbeat_period: u8,
     /// The responder's half of the session id.
     pub session_id: u16,
-    /// `MutAuthRequested`: 0 if the requester is not to be authenticated.
-    pub mutual_auth: u8,
-    /// `SlotIDParam`: the requester's slot, if it is to be authenticated.
+    /// Whether the requester is to be authenticated.
+    pub mutual_auth: MutualAuth,
+    /// `SlotIDParam`: the requester's slot if its key is known already, 0xF for its public key; otherwise 0.
     pub requester_slot: u8,
     /// Random data.
     pub random: Nonce,
@@ -118,8 +155,8 @@ impl<'a> KeyExchangeRsp<'a> {
             version: header.version,
             heartbeat_period: header.param1,
             session_id: reader.u16("session id")?,
-            mutual_auth: reader.u8("mutual authentication")?,
-            requester_slot: reader.u8("requester slot")?,
+            mutual_auth: MutualAuth::parse(reader.u8("mutual authentication")?)?,
+            requester_slot: reader.u8("requester slot")? & 0xF,
             random: reader.array("random data")?,
             exchange: reader.bytes(sizes.exchange, "exchange data")?,
             summary: reader.bytes(sizes.summary, "measurement summary hash")?,
@@ -133,7 +170,7 @@ impl<'a> KeyExchangeRsp<'a> {
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         Header::new(self.version, Code::KEY_EXCHANGE_RSP, self.heartbeat_period, 0).encode(out);
         out.put_u16(self.session_id);
-        out.put(&[self.mutual_auth, self.requester_slot]);
+        out.put(&[self.mutual_auth.value(), self.requester_slot & 0xF]);
         out.put(&self.random);
         out.put(self.exchange);
         out.put(self.summary);

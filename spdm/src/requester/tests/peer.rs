@@ -388,7 +388,7 @@ impl Peer {
             version,
             heartbeat_period: 30,
             session_id: 0xbeef,
-            mutual_auth: 0,
+            mutual_auth: MutualAuth::None,
             requester_slot: 0,
             random: [3; 32],
             exchange: &exchange,

@@ -283,7 +283,7 @@ impl Device {
         let mut reader = Reader::new(&response);
         let parsed = KeyExchangeRsp::parse(&mut reader, &sizes).unwrap();
         reader.finish(0).unwrap();
-        assert_eq!((parsed.mutual_auth, parsed.requester_slot), (0, 0));
+        assert_eq!((parsed.mutual_auth, parsed.requester_slot), (MutualAuth::None, 0));
         let selected = SelectedSecuredVersion::find(self.version, parsed.opaque).unwrap().unwrap();
         assert_eq!(selected.version(), Version::V1_1);
 

@@ -199,7 +199,7 @@ fn finish_in_the_clear_fits_no_small_transfer() {
     let padded = [&request[..], &[0; 10]].concat();
     let response = device.send(&padded);
     assert_eq!((response.len(), response[1]), (36, Code::FINISH_RSP.0));
-    assert!(matches!(device.responder.poll_event(), Some(SessionEvent::Established { .. })));
+    assert!(matches!(device.responder.poll_event(), Some(Event::SessionEstablished { .. })));
 }
 
 #[test]

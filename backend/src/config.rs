@@ -209,6 +209,20 @@ impl Default for Ide {
     }
 }
 
+/// Which keys of its IDE stream LOCK_INTERFACE wants in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeysAtLock {
+    /// `in-use` for a device that is plugged in, `rehearsed` for one that has only the SPDM socket.
+    #[default]
+    Auto,
+    /// All six, as the specification says.
+    InUse,
+    /// Or none, if the session has programmed keys, started and stopped every one of them, as spdm_requester_emu does
+    /// before it locks.
+    Rehearsed,
+}
+
 /// `[tdisp]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -219,11 +233,18 @@ pub struct Tdisp {
     pub strict_same_value: bool,
     /// Address bits in CAPABILITIES.
     pub address_width: u8,
+    /// Which keys of its IDE stream LOCK wants in use.
+    pub keys_at_lock: KeysAtLock,
 }
 
 impl Default for Tdisp {
     fn default() -> Self {
-        Self { lenient_command: false, strict_same_value: false, address_width: 52 }
+        Self {
+            lenient_command: false,
+            strict_same_value: false,
+            address_width: 52,
+            keys_at_lock: KeysAtLock::default(),
+        }
     }
 }
 

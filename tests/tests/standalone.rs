@@ -1,5 +1,5 @@
 //! The device behind the SPDM socket only: a requester that programs no registers reaches RUN, and what it may not do there.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,7 +7,17 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use clap::Parser;
+use spdm::crypto::RingProvider;
 use spdm::doe::{Object, ObjectType, VENDOR_PCI_SIG};
+use spdm::requester::{Driver, Requester, RequesterConfig, Response, Transport as SpdmTransport};
+use spdm::wire::SummaryType;
+use tdisp::wire::ide_km::{
+    Direction, KeyHead, KeyMaterial, KeySet, KeySlot, KpAckStatus, Object as IdeKm, SubStream,
+};
+use tdisp::wire::{
+    ErrorCode, FunctionId, InterfaceReport, LockRequest, Nonce, Request, RequestMessage, Response as Tdisp,
+    ResponseMessage, TdiState,
+};
 use tdispctl::cli::Cli;
 use tdispctl::output::Output;
 use tdispctl::transport::tcp::Tcp;
@@ -20,7 +30,13 @@ use tdispd_proto::frame::{Command, Frame, Transport};
 
 /// A device on a port of its own; it ends with the stream.
 fn serve() -> (SocketAddr, UnixStream) {
-    let config = Config::default().for_sockets(1).unwrap();
+    serve_with("")
+}
+
+/// The device of a configuration file's text.
+fn serve_with(toml: &str) -> (SocketAddr, UnixStream) {
+    let config: Config = toml::from_str(toml).unwrap();
+    let config = config.for_sockets(1).unwrap();
     let device = Device::standalone(&config, None).unwrap();
     let socket = SpdmSocket::bind(([127, 0, 0, 1], 0).into(), Silence::Empty).unwrap();
     let address = socket.address().unwrap();
@@ -73,4 +89,178 @@ fn silence_is_an_empty_frame_and_clear_tdisp_is_not_taken() {
         message[..2].copy_from_slice(&[0x10, code]);
         assert_eq!(ask(&mut stream, Command::TDISP, &message), (Command::UNKNOWN, vec![]));
     }
+}
+
+/// A requester on the socket, in a session.
+struct Client {
+    requester: Requester,
+    wire: Wire,
+}
+
+struct Wire(TcpStream);
+
+impl SpdmTransport for &mut Wire {
+    type Error = String;
+
+    fn exchange(&mut self, secured: bool, message: &[u8]) -> Result<Response, String> {
+        let kind = if secured { ObjectType::SECURED_SPDM } else { ObjectType::SPDM };
+        let mut object = Vec::new();
+        Object { vendor: VENDOR_PCI_SIG, kind, payload: message }.encode(&mut object).unwrap();
+        let (command, answer) = ask(&mut self.0, Command::NORMAL, &object);
+        assert_eq!(command, Command::NORMAL);
+        let answer = Object::parse(&answer).map_err(|error| error.to_string())?;
+        Ok(Response { secured: answer.kind == ObjectType::SECURED_SPDM, bytes: answer.payload.to_vec() })
+    }
+
+    fn wait(&mut self, delay: Duration) {
+        std::thread::sleep(delay);
+    }
+}
+
+impl Client {
+    fn in_session(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let requester = Requester::new(RequesterConfig::default(), Box::new(RingProvider::new())).unwrap();
+        let mut client = Self { requester, wire: Wire(stream) };
+        client.driver().connect().unwrap();
+        client.driver().certificate(0).unwrap();
+        client.start();
+        client
+    }
+
+    fn driver(&mut self) -> Driver<'_, &mut Wire> {
+        Driver::new(&mut self.requester, &mut self.wire)
+    }
+
+    fn start(&mut self) {
+        self.driver().start_session(0, SummaryType::None, false).unwrap();
+    }
+
+    fn end(&mut self) {
+        self.driver().end_session(false).unwrap();
+    }
+
+    /// A message of a protocol of the PCI-SIG, and what answers it; `None` where that is an SPDM error or silence.
+    fn vendor(&mut self, protocol: u8, message: &[u8]) -> Option<Vec<u8>> {
+        let payload = [&[protocol], message].concat();
+        let answer = self.driver().vendor(3, &VENDOR_PCI_SIG.to_le_bytes(), &payload).ok()?;
+        assert_eq!(answer[0], protocol);
+        Some(answer[1..].to_vec())
+    }
+
+    fn ide_km(&mut self, object: &IdeKm<'_>) -> Vec<u8> {
+        let mut message = Vec::new();
+        object.encode(&mut message);
+        self.vendor(0, &message).unwrap()
+    }
+
+    fn tdisp(&mut self, request: Request<'_>) -> ResponseMessageBytes {
+        let mut message = Vec::new();
+        RequestMessage { interface: FunctionId::new(0xBEEF, None).into(), request }.encode(&mut message);
+        ResponseMessageBytes(self.vendor(1, &message).unwrap())
+    }
+
+    /// What spdm_requester_emu does with PCI IDE_KM: two keys of six, for port 1 and stream 0, and both stopped again.
+    fn rehearse_keys(&mut self) {
+        let answer = self.ide_km(&IdeKm::Query(1));
+        assert!(matches!(IdeKm::decode(&answer), Ok(IdeKm::QueryResponse(head)) if head.max_port_index == 7));
+        let head = |direction| {
+            KeyHead::new(1, 0, KeySlot { set: KeySet::Zero, direction, sub_stream: SubStream::Posted })
+        };
+        let heads = [Direction::Rx, Direction::Tx].map(head);
+        for head in heads {
+            let answer = self.ide_km(&IdeKm::KeyProg(head, KeyMaterial::new([0x5A; 32])));
+            let ack = KeyHead { status: KpAckStatus::SUCCESS, ..head };
+            assert_eq!(IdeKm::decode(&answer), Ok(IdeKm::KpAck(ack)));
+        }
+        for act in [IdeKm::KSetGo, IdeKm::KSetStop] {
+            for head in heads {
+                let answer = self.ide_km(&act(head));
+                assert_eq!(IdeKm::decode(&answer), Ok(IdeKm::KGoStopAck(head)));
+            }
+        }
+    }
+
+    /// LOCK as spdm_requester_emu sends it: every flag there is, stream 0.
+    fn lock(&mut self) -> Result<Nonce, ErrorCode> {
+        let answer = self.tdisp(Request::GetCapabilities { tsm_caps: 0 });
+        let Tdisp::Capabilities(capabilities) = answer.parse() else { panic!("{answer:?}") };
+        let lock = LockRequest {
+            flags: capabilities.lock_flags,
+            default_stream_id: 0,
+            mmio_reporting_offset: 0xD000_0000,
+            ..LockRequest::default()
+        };
+        let answer = self.tdisp(Request::Lock(lock));
+        match answer.parse() {
+            Tdisp::Lock(nonce) => Ok(nonce),
+            Tdisp::Error { code, .. } => Err(code),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn expect_state(&mut self, state: TdiState) {
+        assert_eq!(self.tdisp(Request::GetState).parse(), Tdisp::State(state));
+    }
+
+    /// The report, in portions of at most `length` bytes.
+    fn report(&mut self, length: u16) -> InterfaceReport {
+        let mut report = Vec::new();
+        loop {
+            let answer = self.tdisp(Request::GetReport { offset: report.len() as u16, length });
+            let Tdisp::Report { portion, remainder } = answer.parse() else { panic!("{answer:?}") };
+            report.extend_from_slice(portion);
+            if remainder == 0 {
+                return InterfaceReport::decode(&report).unwrap();
+            }
+        }
+    }
+
+    /// spdm_requester_emu's whole TDISP part.
+    fn walk_tdisp(&mut self) {
+        assert_eq!(self.tdisp(Request::GetVersion).parse(), Tdisp::Version(&[0x10]));
+        self.expect_state(TdiState::CONFIG_UNLOCKED);
+        let nonce = self.lock().unwrap();
+        self.expect_state(TdiState::CONFIG_LOCKED);
+        assert!(!self.report(0x40).ranges.is_empty());
+        assert_eq!(self.tdisp(Request::Start(nonce)).parse(), Tdisp::Start);
+        self.expect_state(TdiState::RUN);
+        assert_eq!(self.tdisp(Request::Stop).parse(), Tdisp::Stop);
+        self.expect_state(TdiState::CONFIG_UNLOCKED);
+    }
+}
+
+/// An answer that owns its bytes.
+#[derive(Debug)]
+struct ResponseMessageBytes(Vec<u8>);
+
+impl ResponseMessageBytes {
+    fn parse(&self) -> Tdisp<'_> {
+        ResponseMessage::decode(&self.0).unwrap().response
+    }
+}
+
+#[test]
+fn spdm_requester_emu_locks_after_its_keys_are_stopped() {
+    let (address, _stop) = serve();
+    let mut client = Client::in_session(address);
+    assert_eq!(client.lock(), Err(ErrorCode::INVALID_REQUEST), "no key was ever programmed");
+    // Session after session, as it opens one with a certificate, one with a PSK, and one with another certificate.
+    for _ in 0..2 {
+        client.rehearse_keys();
+        client.walk_tdisp();
+        client.end();
+        client.start();
+        assert_eq!(client.lock(), Err(ErrorCode::INVALID_REQUEST), "the keys were another session's");
+    }
+}
+
+#[test]
+fn keys_at_lock_can_be_asked_for() {
+    let (address, _stop) = serve_with("[tdisp]\nkeys_at_lock = \"in-use\"\n");
+    let mut client = Client::in_session(address);
+    client.rehearse_keys();
+    assert_eq!(client.lock(), Err(ErrorCode::INVALID_REQUEST));
+    client.expect_state(TdiState::CONFIG_UNLOCKED);
 }

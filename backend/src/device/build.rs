@@ -10,7 +10,7 @@ use spdm::responder::{
 };
 use spdm::slot::Slots;
 use spdm::wire::Version;
-use tdisp::dsm::{CommandClear, Dsm, DsmConfig, FunctionMatch, PortConfig, SameValueWrite};
+use tdisp::dsm::{CommandClear, Dsm, DsmConfig, FunctionMatch, KeysAtLock, PortConfig, SameValueWrite};
 use tdisp::ide::{IdeConfig, SecureOrder, StreamControl, StreamIndex};
 
 use super::protocol::Protocol;
@@ -52,17 +52,17 @@ impl Device {
     /// # Errors
     /// A message that names the field, the file or the resource.
     pub fn new(config: &Config, state_dir: Option<&Path>) -> Result<Self, BuildError> {
-        Self::build(config, state_dir, dsm_config(config))
+        Self::build(config, state_dir, dsm_config(config, KeysAtLock::InUse))
     }
 
     /// The same device for requesters that have only the SPDM socket and program no registers: it is as firmware would leave
-    /// it, its first IDE stream is enabled and the default one, the keys alone make it secure, there are eight port indices,
-    /// and any FUNCTION_ID means function 0.
+    /// it, its first IDE stream is enabled and the default one, the keys alone make it secure, LOCK takes keys that were only
+    /// rehearsed, there are eight port indices, and any FUNCTION_ID means function 0.
     ///
     /// # Errors
     /// As [`Device::new`].
     pub fn standalone(config: &Config, state_dir: Option<&Path>) -> Result<Self, BuildError> {
-        let plugged = dsm_config(config);
+        let plugged = dsm_config(config, KeysAtLock::Rehearsed);
         let mut device = Self::build(
             config,
             state_dir,
@@ -154,7 +154,8 @@ fn unit(
     Ok(Unit::new(number, &plan, what, tee)?)
 }
 
-fn dsm_config(config: &Config) -> DsmConfig {
+/// `keys_at_lock` is what `auto` means.
+fn dsm_config(config: &Config, keys_at_lock: KeysAtLock) -> DsmConfig {
     DsmConfig {
         functions: config.functions.len(),
         dev_addr_width: config.tdisp.address_width,
@@ -163,6 +164,11 @@ fn dsm_config(config: &Config) -> DsmConfig {
             SameValueWrite::Error
         } else {
             SameValueWrite::Ignore
+        },
+        keys_at_lock: match config.tdisp.keys_at_lock {
+            crate::config::KeysAtLock::Auto => keys_at_lock,
+            crate::config::KeysAtLock::InUse => KeysAtLock::InUse,
+            crate::config::KeysAtLock::Rehearsed => KeysAtLock::Rehearsed,
         },
         ide: IdeConfig {
             selective_streams: config.ide.selective_streams,

@@ -258,6 +258,10 @@ impl Device {
                         unit.stop();
                     }
                 }
+                Effect::LockedWithoutKeys { function, stream } => log::warn!(
+                    "function {function}: locked though {stream} has no key in use: the session has rehearsed its keys, \
+                     and nothing protects this interface"
+                ),
                 Effect::Refused { request, refusal } => log::info!("TDISP {request} refused: {refusal}"),
                 Effect::StreamSecure { stream, stream_id, secure } => {
                     log::info!("{stream}, id {stream_id}: {}", if secure { "secure" } else { "insecure" });

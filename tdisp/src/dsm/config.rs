@@ -31,6 +31,8 @@ pub struct DsmConfig {
     pub same_value_write: SameValueWrite,
     /// Clearing Memory Space Enable or Bus Master Enable while locked or running.
     pub command_clear: CommandClear,
+    /// Which keys of its stream LOCK wants in use.
+    pub keys_at_lock: KeysAtLock,
     /// Whether LOCK wants an address in every BAR. Only for transports without configuration space should it not.
     pub bars_must_be_assigned: bool,
     /// The IDE capability.
@@ -53,6 +55,7 @@ impl Default for DsmConfig {
             foreign_state_query: ForeignStateQuery::default(),
             same_value_write: SameValueWrite::default(),
             command_clear: CommandClear::default(),
+            keys_at_lock: KeysAtLock::default(),
             bars_must_be_assigned: true,
             ide: IdeConfig::default(),
             ports: PortConfig::default(),
@@ -116,6 +119,18 @@ pub enum CommandClear {
     Error,
     /// Nothing: lets an ordinary driver reset its device.
     Lenient,
+}
+
+/// Which keys of its stream LOCK wants in use (PCIe 6.1 §11.3.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum KeysAtLock {
+    /// All six of one set, programmed through the session that carries LOCK.
+    #[default]
+    InUse,
+    /// These, or none at all if the session has programmed keys for the stream, and started and stopped every one of them:
+    /// it has shown that it can handle keys, and keeps none. For requesters that go through the messages without a link to
+    /// protect; what such a TDI does is protected by nothing.
+    Rehearsed,
 }
 
 /// What QUERY_RESP says of the device's port, apart from the registers.

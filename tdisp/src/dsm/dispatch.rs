@@ -6,7 +6,7 @@ use crate::wire::{
     ResponseMessage, VERSION_1_0,
 };
 
-use super::config::{ForeignStateQuery, FunctionMatch, ReservedFields};
+use super::config::{ForeignStateQuery, FunctionMatch, KeysAtLock, ReservedFields};
 use super::effect::Effect;
 use super::refusal::Refusal;
 use super::tdi::{Event, Outcome, Tdi};
@@ -184,6 +184,11 @@ impl Dsm {
         let outcome = tdis.step(view.number, Event::Lock(&mut check));
         if let Outcome::Refused(refusal) = outcome {
             return Err(refusal);
+        }
+        let binding = tdis.get(view.number).and_then(Tdi::binding);
+        if let Some(binding) = binding.filter(|binding| binding.keys == KeysAtLock::Rehearsed) {
+            let effect = Effect::LockedWithoutKeys { function: view.number, stream: binding.stream };
+            tdis.effects.push_back(effect);
         }
         given.ok_or(Refusal::Interface)
     }

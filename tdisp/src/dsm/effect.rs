@@ -43,6 +43,13 @@ pub enum Effect {
         /// Whether it is secure now.
         secure: bool,
     },
+    /// LOCK was accepted although no key of the stream is in use ([`super::KeysAtLock::Rehearsed`]). For the record only.
+    LockedWithoutKeys {
+        /// Function number.
+        function: usize,
+        /// The stream that it is bound to.
+        stream: StreamIndex,
+    },
     /// A TDISP request was refused; the error is in the response. For the record only.
     Refused {
         /// Code of the request, 0 if there was not even a header.

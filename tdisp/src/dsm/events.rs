@@ -74,7 +74,7 @@ impl Dsm {
     /// A stream failed outside of its registers: integrity check, link.
     pub fn stream_failed(&mut self, stream: StreamIndex, cause: InsecureCause) {
         let mut events = Vec::new();
-        self.ide.fail(stream, cause, &mut events);
+        self.fail_stream(stream, cause, &mut events);
         self.apply(events);
     }
 
@@ -123,19 +123,34 @@ impl Dsm {
                     IdeEvent::Secure { stream, stream_id } => self.stream_effect(stream, stream_id, true),
                     IdeEvent::Insecure { stream, stream_id, cause } => {
                         self.stream_effect(stream, stream_id, false);
-                        for function in self.bound_to(stream) {
-                            self.fall(function, Cause::StreamInsecure(stream, cause));
-                        }
+                        self.fall_with(stream, cause);
                     }
                     IdeEvent::Written { stream, changed } => {
                         let counts = changed || self.config.same_value_write == SameValueWrite::Error;
                         if counts && !self.bound_to(stream).is_empty() {
-                            self.ide.fail(stream, InsecureCause::RegisterWritten, &mut caused);
+                            self.fail_stream(stream, InsecureCause::RegisterWritten, &mut caused);
                         }
                     }
                 }
             }
             pending = caused;
+        }
+    }
+
+    /// Makes a stream insecure. A stream without keys in use is so already, and tells nobody; TDIs may be bound to it
+    /// nevertheless.
+    fn fail_stream(&mut self, stream: StreamIndex, cause: InsecureCause, events: &mut Vec<IdeEvent>) {
+        let secure = self.ide.view(stream).is_some_and(|view| view.secure);
+        self.ide.fail(stream, cause, events);
+        if !secure {
+            self.fall_with(stream, cause);
+        }
+    }
+
+    /// Every TDI that is bound to the stream goes to ERROR.
+    fn fall_with(&mut self, stream: StreamIndex, cause: InsecureCause) {
+        for function in self.bound_to(stream) {
+            self.fall(function, Cause::StreamInsecure(stream, cause));
         }
     }
 

@@ -5,7 +5,7 @@ use crate::SessionId;
 use crate::ide::{Ide, KeyState, StreamIndex};
 use crate::wire::{LockRequest, NONCE_LENGTH, Nonce};
 
-use super::config::{DsmConfig, ReservedFields};
+use super::config::{DsmConfig, KeysAtLock, ReservedFields};
 use super::refusal::Refusal;
 use super::report;
 use super::tdi::Binding;
@@ -27,20 +27,26 @@ pub(super) fn prepare(
     if request.reserved != 0 && config.reserved_fields == ReservedFields::Reject {
         return Err(Refusal::Reserved("LOCK_INTERFACE_REQUEST"));
     }
-    let stream = check_stream(ide, request.default_stream_id, session)?;
+    let (stream, keys) = check_stream(config, ide, request.default_stream_id, session)?;
     check_configuration(view, config)?;
     let report = report::build(view, request).encode()?;
     let mut bytes = zeroize::Zeroizing::new([0; NONCE_LENGTH]);
     if !random(bytes.as_mut_slice()) {
         return Err(Refusal::Entropy);
     }
-    let binding = Binding { session, stream, lock: *request, report };
+    let binding = Binding { session, stream, keys, lock: *request, report };
     Ok((Box::new(binding), Nonce::new(*bytes)))
 }
 
 /// The stream must be a selective one with traffic class 0, secure, all six keys of one set in use, and
-/// those programmed through the session that carries LOCK; and no two streams may claim to be the default.
-fn check_stream(ide: &Ide, stream_id: u8, session: SessionId) -> Result<StreamIndex, Refusal> {
+/// those programmed through the session that carries LOCK; and no two streams may claim to be the default. Where
+/// the configuration says so, keys that were rehearsed stand in for keys in use.
+fn check_stream(
+    config: &DsmConfig,
+    ide: &Ide,
+    stream_id: u8,
+    session: SessionId,
+) -> Result<(StreamIndex, KeysAtLock), Refusal> {
     let stream = ide.find(stream_id).ok_or(Refusal::NoStream(stream_id))?;
     let view = ide.view(stream).ok_or(Refusal::NoStream(stream_id))?;
     if matches!(stream, StreamIndex::Link(_)) {
@@ -56,7 +62,14 @@ fn check_stream(ide: &Ide, stream_id: u8, session: SessionId) -> Result<StreamIn
     }
     match view.keys {
         KeyState::Complete(_) => {}
-        KeyState::Mixed | KeyState::Incomplete => return Err(Refusal::Keys(stream)),
+        KeyState::Mixed | KeyState::Incomplete => {
+            let rehearsed = config.keys_at_lock == KeysAtLock::Rehearsed && ide.rehearsed(stream, session);
+            return match (rehearsed, view.control.enable()) {
+                (true, true) => Ok((stream, KeysAtLock::Rehearsed)),
+                (true, false) => Err(Refusal::StreamInsecure(stream)),
+                (false, _) => Err(Refusal::Keys(stream)),
+            };
+        }
     }
     if !ide.keys_from(stream, session) {
         return Err(Refusal::KeysOfAnotherSession(stream));
@@ -64,7 +77,7 @@ fn check_stream(ide: &Ide, stream_id: u8, session: SessionId) -> Result<StreamIn
     if !view.secure {
         return Err(Refusal::StreamInsecure(stream));
     }
-    Ok(stream)
+    Ok((stream, KeysAtLock::InUse))
 }
 
 fn check_configuration(view: &FunctionView, config: &DsmConfig) -> Result<(), Refusal> {

@@ -38,8 +38,8 @@ mod tdi;
 mod view;
 
 pub use config::{
-    CommandClear, ConfigError, DsmConfig, ForeignStateQuery, FunctionMatch, PortConfig, ReservedFields,
-    SameValueWrite,
+    CommandClear, ConfigError, DsmConfig, ForeignStateQuery, FunctionMatch, KeysAtLock, PortConfig,
+    ReservedFields, SameValueWrite,
 };
 pub use effect::{Cause, Effect, Fault};
 pub use refusal::Refusal;
@@ -67,6 +67,8 @@ pub struct BindingView {
     pub session: SessionId,
     /// IDE stream.
     pub stream: StreamIndex,
+    /// Whether the stream's keys were in use when it was locked.
+    pub keys: KeysAtLock,
     /// LOCK's parameters: flags, stream id, reporting offset.
     pub lock: LockRequest,
 }

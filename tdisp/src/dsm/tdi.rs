@@ -7,6 +7,7 @@ use crate::ide::StreamIndex;
 use crate::wire::{LockRequest, Nonce, TdiState};
 
 use super::BindingView;
+use super::config::KeysAtLock;
 use super::effect::{Cause, Effect};
 use super::refusal::Refusal;
 
@@ -14,13 +15,14 @@ use super::refusal::Refusal;
 pub(super) struct Binding {
     pub(super) session: SessionId,
     pub(super) stream: StreamIndex,
+    pub(super) keys: KeysAtLock,
     pub(super) lock: LockRequest,
     pub(super) report: Vec<u8>,
 }
 
 impl Binding {
     pub(super) fn view(&self) -> BindingView {
-        BindingView { session: self.session, stream: self.stream, lock: self.lock }
+        BindingView { session: self.session, stream: self.stream, keys: self.keys, lock: self.lock }
     }
 }
 

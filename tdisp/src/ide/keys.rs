@@ -45,6 +45,11 @@ fn lane_index(slot: KeySlot) -> usize {
     }
 }
 
+/// A number for each of the twelve slots, from 0.
+pub(super) fn slot_index(slot: KeySlot) -> usize {
+    6 * set_index(slot.set) + lane_index(slot)
+}
+
 fn set_index(set: KeySet) -> usize {
     match set {
         KeySet::Zero => 0,

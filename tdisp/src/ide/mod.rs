@@ -6,6 +6,7 @@
 mod keys;
 mod layout;
 pub mod registers;
+mod rehearsal;
 mod streams;
 
 pub use keys::KeyState;
@@ -185,6 +186,13 @@ impl Ide {
         self.stream(index).is_some_and(|stream| stream.keys.all_from(session))
     }
 
+    /// Whether `session` programmed at least one key of the stream, started and stopped every one that it did, and none is
+    /// left: it has shown that it can handle keys, and keeps none.
+    pub fn rehearsed(&self, index: StreamIndex, session: SessionId) -> bool {
+        self.stream(index)
+            .is_some_and(|stream| stream.rehearsal.complete(session) && stream.keys.programmed() == 0)
+    }
+
     /// KEY_PROG: puts a key into its slot. False if there is no such stream.
     pub fn program(
         &mut self,
@@ -201,6 +209,7 @@ impl Ide {
             // Falling wiped every slot, the new key's included.
             stream.keys.program(slot, material, session);
         }
+        stream.rehearsal.programmed(slot, session);
         true
     }
 
@@ -211,6 +220,7 @@ impl Ide {
         if !stream.keys.go(slot) {
             return false;
         }
+        stream.rehearsal.started(slot);
         stream.rise(index, Trigger::Go, order, events);
         true
     }
@@ -218,6 +228,7 @@ impl Ide {
     /// K_SET_STOP: takes a key away. False if there is no such stream; an empty slot is stopped already.
     pub fn stop(&mut self, index: StreamIndex, slot: KeySlot, events: &mut Vec<IdeEvent>) -> bool {
         let Some(stream) = self.stream_mut(index) else { return false };
+        stream.rehearsal.stopped(slot);
         if stream.keys.stop(slot) {
             stream.fall(index, InsecureCause::KeyStopped, events);
         }
@@ -227,6 +238,7 @@ impl Ide {
     /// Wipes every key that `session` programmed.
     pub fn session_ended(&mut self, session: SessionId, events: &mut Vec<IdeEvent>) {
         self.for_each(|index, stream| {
+            stream.rehearsal.forget(session);
             if stream.keys.forget(session) {
                 stream.fall(index, InsecureCause::SessionEnded, events);
             }

@@ -3,6 +3,7 @@
 use super::keys::{KeyState, StreamKeys};
 use super::layout::{SecureOrder, StreamIndex};
 use super::registers::{STATE_INSECURE, STATE_SECURE, StreamControl, StreamStatus};
+use super::rehearsal::Rehearsal;
 use super::{IdeEvent, InsecureCause, StreamView};
 
 /// What may have completed the conditions of a secure stream.
@@ -19,6 +20,7 @@ pub(super) struct Stream {
     pub(super) control: StreamControl,
     pub(super) integrity_check_fail: bool,
     pub(super) keys: StreamKeys,
+    pub(super) rehearsal: Rehearsal,
     secure: bool,
 }
 
@@ -77,6 +79,7 @@ impl Stream {
         if renamed {
             // A key was programmed for a stream id, and this stream does not have it any more.
             self.keys.wipe();
+            self.rehearsal = Rehearsal::default();
         }
         events.push(IdeEvent::Written { stream: index, changed: old != value });
         self.rise(index, Trigger::ControlWritten, order, events);

@@ -7,7 +7,7 @@
 )]
 #![allow(clippy::wildcard_enum_match_arm, reason = "only some messages matter to a check")]
 
-use tdisp::dsm::{BarView, Fault, LockedRegister, RangeView};
+use tdisp::dsm::{BarView, Fault, KeysAtLock, LockedRegister, RangeView};
 use tdisp::ide::{InsecureCause, StreamIndex};
 use tdisp::wire::ide_km::{KeyHead, KeyMaterial, KeySet, KeySlot, Object};
 use tdisp::wire::{Header, LockRequest, MessageCode, Request, RequestMessage, Response, ResponseMessage};
@@ -68,9 +68,9 @@ fn lock_request() -> Request<'static> {
 }
 
 impl Machine {
-    fn new() -> Self {
+    fn new(keys_at_lock: KeysAtLock) -> Self {
         let ide = IdeConfig { selective_streams: 2, ..IdeConfig::default() };
-        let config = DsmConfig { functions: FUNCTIONS, ide, ..DsmConfig::default() };
+        let config = DsmConfig { functions: FUNCTIONS, ide, keys_at_lock, ..DsmConfig::default() };
         Self {
             dsm: Dsm::new(config).unwrap(),
             views: (0..FUNCTIONS).map(view).collect(),
@@ -81,9 +81,12 @@ impl Machine {
     }
 
     /// Function 0 in `state`, by the messages that lead there, its keys from session 1.
-    fn in_state(state: TdiState) -> Self {
-        let mut machine = Self::new();
-        machine.secure_stream(1);
+    fn in_state(state: TdiState, keys_at_lock: KeysAtLock) -> Self {
+        let mut machine = Self::new(keys_at_lock);
+        match keys_at_lock {
+            KeysAtLock::InUse => machine.secure_stream(1),
+            KeysAtLock::Rehearsed => machine.rehearse(1),
+        }
         if state != UNLOCKED {
             machine.request(1, 0, lock_request());
         }
@@ -100,19 +103,29 @@ impl Machine {
     fn secure_stream(&mut self, session: SessionId) {
         self.dsm.ide_write(CONTROL, &SET_UP.to_le_bytes());
         self.check();
-        for go in [false, true] {
-            for slot in KeySlot::of_set(KeySet::Zero) {
-                let head = KeyHead::new(0, STREAM_ID, slot);
-                let mut message = Vec::new();
-                match go {
-                    false => Object::KeyProg(head, KeyMaterial::new([3; 32])).encode(&mut message),
-                    true => Object::KSetGo(head).encode(&mut message),
-                }
-                self.ide_km(Some(session), &message);
-            }
-        }
+        let slots: Vec<_> = KeySlot::of_set(KeySet::Zero).collect();
+        self.keys(session, &slots, |head| Object::KeyProg(head, KeyMaterial::new([3; 32])));
+        self.keys(session, &slots, Object::KSetGo);
         self.dsm.ide_write(CONTROL, &(SET_UP | 1).to_le_bytes());
         self.check();
+    }
+
+    /// Programs, starts and stops two keys of the stream, which is enabled.
+    fn rehearse(&mut self, session: SessionId) {
+        self.dsm.ide_write(CONTROL, &(SET_UP | 1).to_le_bytes());
+        self.check();
+        let slots: Vec<_> = KeySlot::of_set(KeySet::Zero).take(2).collect();
+        self.keys(session, &slots, |head| Object::KeyProg(head, KeyMaterial::new([3; 32])));
+        self.keys(session, &slots, Object::KSetGo);
+        self.keys(session, &slots, Object::KSetStop);
+    }
+
+    fn keys(&mut self, session: SessionId, slots: &[KeySlot], object: impl Fn(KeyHead) -> Object<'static>) {
+        for slot in slots {
+            let mut message = Vec::new();
+            object(KeyHead::new(0, STREAM_ID, *slot)).encode(&mut message);
+            self.ide_km(Some(session), &message);
+        }
     }
 
     fn start(&mut self, session: SessionId, function: u8) {
@@ -214,7 +227,10 @@ impl Machine {
                     self.told[function] = to;
                 }
                 Effect::Scrub { function } => scrubbed[function] = true,
-                Effect::StopDma { .. } | Effect::StreamSecure { .. } | Effect::Refused { .. } => {}
+                Effect::StopDma { .. }
+                | Effect::StreamSecure { .. }
+                | Effect::LockedWithoutKeys { .. }
+                | Effect::Refused { .. } => {}
             }
         }
         for function in 0..FUNCTIONS {
@@ -226,7 +242,13 @@ impl Machine {
             assert_eq!(self.dsm.binding(function).is_some(), state == LOCKED || state == RUN);
             if let Some(binding) = self.dsm.binding(function) {
                 let stream = self.dsm.ide().view(binding.stream).unwrap();
-                assert!(stream.secure, "bound to an insecure stream");
+                let expected = stream.secure || binding.keys == KeysAtLock::Rehearsed;
+                assert!(expected, "bound to an insecure stream");
+                assert!(stream.control.enable() && self.dsm.key_manager() == Some(binding.session));
+                assert!(
+                    binding.keys == KeysAtLock::InUse
+                        || self.dsm.config().keys_at_lock == KeysAtLock::Rehearsed
+                );
                 assert!(self.dsm.ide().keys_from(binding.stream, binding.session), "keys of another session");
             }
         }
@@ -281,6 +303,7 @@ impl Machine {
                 }
             },
             13 => self.dsm.conventional_reset(),
+            14 if event & 0x80 != 0 => self.rehearse(session),
             14 => self.secure_stream(session),
             _ => {
                 self.tdisp(None, script.sized(64));
@@ -306,14 +329,16 @@ pub fn tdisp_message(bytes: &[u8]) {
         assert_eq!(ResponseMessage::decode(&again).unwrap(), response);
     }
     for state in [UNLOCKED, LOCKED, RUN, ERROR] {
-        for session in [None, Some(1), Some(2)] {
-            Machine::in_state(state).tdisp(session, bytes);
+        for keys in [KeysAtLock::InUse, KeysAtLock::Rehearsed] {
+            for session in [None, Some(1), Some(2)] {
+                Machine::in_state(state, keys).tdisp(session, bytes);
+            }
         }
     }
 }
 
 /// IDE_KM objects, TDISP messages and events in any order, from any state: nothing runs without a secure stream of its own
-/// session, and without the nonce of its own LOCK.
+/// session, or a rehearsal where that is allowed, and without the nonce of its own LOCK.
 pub fn ide_km_object(bytes: &[u8]) {
     if let Ok(object) = Object::decode(bytes) {
         let mut again = Vec::new();
@@ -328,12 +353,14 @@ pub fn ide_km_object(bytes: &[u8]) {
         }
     }
     let mut script = Script::new(bytes);
-    let mut machine = match script.byte() % 5 {
-        0 => Machine::new(),
-        1 => Machine::in_state(UNLOCKED),
-        2 => Machine::in_state(LOCKED),
-        3 => Machine::in_state(RUN),
-        _ => Machine::in_state(ERROR),
+    let start = script.byte();
+    let keys = if start / 5 % 2 == 0 { KeysAtLock::InUse } else { KeysAtLock::Rehearsed };
+    let mut machine = match start % 5 {
+        0 => Machine::new(keys),
+        1 => Machine::in_state(UNLOCKED, keys),
+        2 => Machine::in_state(LOCKED, keys),
+        3 => Machine::in_state(RUN, keys),
+        _ => Machine::in_state(ERROR, keys),
     };
     while let Some(event) = script.event() {
         machine.event(event, &mut script);

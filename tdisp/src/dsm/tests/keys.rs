@@ -1,7 +1,7 @@
 //! IDE_KM: every KP_ACK status, the live registers in QUERY_RESP, ownership, and what is met with silence.
 
 use super::*;
-use crate::wire::ide_km::{Direction, KeySubStream, KpAckStatus, SubStream};
+use crate::wire::ide_km::{KeySubStream, KpAckStatus};
 
 fn slot() -> KeySlot {
     KeySlot { set: KeySet::Zero, direction: Direction::Rx, sub_stream: SubStream::Posted }

@@ -5,10 +5,11 @@ mod keys;
 mod lock_checks;
 mod messages;
 mod properties;
+mod rehearsal;
 mod table;
 
 use super::*;
-use crate::wire::ide_km::{KeyHead, KeyMaterial, KeySet, KeySlot, Object};
+use crate::wire::ide_km::{Direction, KeyHead, KeyMaterial, KeySet, KeySlot, Object, SubStream};
 use crate::wire::{
     ErrorCode, FunctionId, InterfaceId, InterfaceInfo, LockFlags, Nonce, Request, RequestMessage, Response,
     ResponseMessage,
@@ -151,6 +152,21 @@ impl Device {
         }
     }
 
+    /// Programs, starts and stops one key of each direction, as a requester does that has no link to protect.
+    fn rehearse(&mut self, session: SessionId) {
+        self.dsm.ide_write(CONTROL, &ENABLED.to_le_bytes());
+        let heads = || pair().map(|slot| KeyHead::new(0, STREAM_ID, slot));
+        for head in heads() {
+            assert!(self.ide_km(session, &Object::KeyProg(head, KeyMaterial::new([3; 32]))).is_some());
+        }
+        for head in heads() {
+            assert!(self.ide_km(session, &Object::KSetGo(head)).is_some());
+        }
+        for head in heads() {
+            assert!(self.ide_km(session, &Object::KSetStop(head)).is_some());
+        }
+    }
+
     fn ide_km(&mut self, session: SessionId, object: &Object<'_>) -> Option<Vec<u8>> {
         let mut request = Vec::new();
         object.encode(&mut request);
@@ -231,6 +247,15 @@ impl Device {
             ref others => panic!("{others:?}"),
         }
     }
+}
+
+/// The posted requests' keys of key set 0, both directions.
+fn pair() -> [KeySlot; 2] {
+    [Direction::Rx, Direction::Tx].map(|direction| KeySlot {
+        set: KeySet::Zero,
+        direction,
+        sub_stream: SubStream::Posted,
+    })
 }
 
 fn lock_request() -> Request<'static> {

@@ -12,6 +12,9 @@ enum Action {
     SetUp {
         session: u8,
     },
+    Rehearse {
+        session: u8,
+    },
     Lock {
         session: u8,
         function: u8,
@@ -68,6 +71,7 @@ fn actions() -> impl Strategy<Value = Action> {
     let (session, function) = (0..3_u8, 0..3_u8);
     prop_oneof![
         3 => session.clone().prop_map(|session| Action::SetUp { session }),
+        2 => session.clone().prop_map(|session| Action::Rehearse { session }),
         6 => (session.clone(), function.clone(), 0..8_u8)
             .prop_map(|(session, function, flags)| Action::Lock { session, function, flags }),
         6 => (session.clone(), function.clone(), 0..3_u8)
@@ -109,10 +113,10 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(keys_at_lock: KeysAtLock) -> Self {
         let ide = IdeConfig { selective_streams: 2, ..IdeConfig::default() };
         Self {
-            device: Device::new(DsmConfig { functions: 3, ide, ..DsmConfig::default() }),
+            device: Device::new(DsmConfig { functions: 3, ide, keys_at_lock, ..DsmConfig::default() }),
             nonces: Vec::new(),
             valid: [None; 3],
         }
@@ -127,9 +131,24 @@ impl World {
                     device.set_up_stream(session(number));
                 }
             }
+            Action::Rehearse { session: number } => {
+                let free = device.dsm.key_manager().is_none_or(|owner| owner == session(number));
+                if free {
+                    device.rehearse(session(number));
+                }
+            }
             Action::Lock { session: number, function, flags } => {
                 let flags = LockFlags::from_bits(u16::from(flags));
+                let streams = device.dsm.ide().streams();
+                let rehearsed: Vec<_> = streams
+                    .map(|stream| stream.index)
+                    .filter(|stream| device.dsm.ide().rehearsed(*stream, session(number)))
+                    .collect();
                 let got = device.send_as(session(number), interface(function), lock_with(flags));
+                if let (Got::Locked(_), Some(binding)) = (&got, device.dsm.binding(function.into())) {
+                    let expected = binding.keys == KeysAtLock::InUse || rehearsed.contains(&binding.stream);
+                    assert!(expected, "neither keys nor a rehearsal");
+                }
                 if let Got::Locked(nonce) = got {
                     self.valid[usize::from(function)] = Some(self.nonces.len());
                     self.nonces.push((nonce, usize::from(function)));
@@ -203,6 +222,11 @@ impl World {
                     told[function] = to;
                 }
                 Effect::Scrub { function } => scrubbed[function] = true,
+                Effect::LockedWithoutKeys { function, stream } => {
+                    assert_eq!(told[function], LOCKED);
+                    let binding = self.device.dsm.binding(function).unwrap();
+                    assert_eq!((binding.keys, binding.stream), (KeysAtLock::Rehearsed, stream));
+                }
                 Effect::StopDma { .. } | Effect::StreamSecure { .. } | Effect::Refused { .. } => {}
             }
         }
@@ -220,9 +244,16 @@ impl World {
             assert_eq!(dsm.binding(function).is_some(), bound);
             if let Some(binding) = dsm.binding(function) {
                 let stream = dsm.ide().view(binding.stream).unwrap();
-                assert!(stream.secure, "bound to an insecure stream");
-                assert_ne!(stream.keys, KeyState::Incomplete);
+                assert!(stream.control.enable(), "bound to a stream that is off");
                 assert!(dsm.ide().keys_from(binding.stream, binding.session), "keys of another session");
+                assert_eq!(dsm.key_manager(), Some(binding.session));
+                match binding.keys {
+                    KeysAtLock::InUse => {
+                        assert!(stream.secure, "bound to an insecure stream");
+                        assert_ne!(stream.keys, KeyState::Incomplete);
+                    }
+                    KeysAtLock::Rehearsed => assert_eq!(dsm.config().keys_at_lock, KeysAtLock::Rehearsed),
+                }
             }
         }
         for stream in dsm.ide().streams() {
@@ -235,8 +266,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn invariants_hold_over_any_sequence(actions in proptest::collection::vec(actions(), 1..60)) {
-        let mut world = World::new();
+    fn invariants_hold_over_any_sequence(rehearsed: bool, actions in proptest::collection::vec(actions(), 1..60)) {
+        let mut world = World::new(if rehearsed { KeysAtLock::Rehearsed } else { KeysAtLock::InUse });
         for action in actions {
             let before = [0, 1, 2].map(|function| world.device.dsm.state(function));
             world.act(action.clone());
@@ -246,7 +277,7 @@ proptest! {
 
     #[test]
     fn no_key_of_an_ended_session_secures_a_stream(number in 0..3_u8, others in proptest::collection::vec(actions(), 0..20)) {
-        let mut world = World::new();
+        let mut world = World::new(KeysAtLock::Rehearsed);
         for action in others {
             world.act(action);
         }

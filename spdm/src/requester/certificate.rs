@@ -8,11 +8,10 @@ use crate::slot::SLOT_COUNT;
 use crate::trust::{Disapproval, Judge, PeerKey};
 use crate::wire::{Certificate, Digests, GetCertificate, GetDigests, ResponderFlags, Version};
 
-/// Bytes of CERTIFICATE before the portion.
-const CERTIFICATE_OVERHEAD: usize = 8;
-
-/// A responder that sends less than the smallest transfer holds, and has more, wants to keep us busy.
-const SMALLEST_PORTION: usize = 42 - CERTIFICATE_OVERHEAD;
+/// Longest chain that is fetched in the form with 32-bit lengths, in bytes; the other form limits itself.
+const LONGEST_CHAIN: usize = 1 << 20;
+/// The smallest transfer there is, in bytes.
+const SMALLEST_TRANSFER: usize = 42;
 
 /// GET_DIGESTS.
 pub(super) fn get_digests(core: &Core) -> Result<Next, RequesterError> {
@@ -63,7 +62,9 @@ pub(super) struct Fetch {
     /// Length of the whole, once the first portion told it.
     total: Option<usize>,
     /// Length asked for in the request under way.
-    asked: u16,
+    asked: u32,
+    /// Whether it goes in the form with 32-bit lengths.
+    large: bool,
 }
 
 impl Fetch {
@@ -73,20 +74,19 @@ impl Fetch {
         if usize::from(slot) >= SLOT_COUNT {
             return Err(Misuse::OutOfRange("slot").into());
         }
-        Self { slot, chain: Vec::new(), total: None, asked: 0 }.ask(core)
+        Self { slot, chain: Vec::new(), total: None, asked: 0, large: core.large_forms()? }.ask(core)
     }
 
     fn ask(mut self, core: &Core) -> Result<Next, RequesterError> {
         let version = core.connected()?.info.version;
         let room = usize::try_from(core.config.data_transfer_size).unwrap_or(usize::MAX);
         let missing = self.total.map_or(usize::MAX, |total| total - self.chain.len());
-        let length = missing.min(room - CERTIFICATE_OVERHEAD);
-        self.asked = u16::try_from(length).unwrap_or(u16::MAX);
-        // A chain of 65535 bytes at most: the offset of a missing byte fits.
-        let offset = u16::try_from(self.chain.len()).unwrap_or(u16::MAX);
+        let length = missing.min(room - Certificate::overhead(self.large)).min(self.longest());
+        self.asked = u32::try_from(length).unwrap_or(u32::MAX);
+        let offset = u32::try_from(self.chain.len()).unwrap_or(u32::MAX);
         let mut bytes = Vec::new();
-        GetCertificate { version, slot: self.slot, slot_size: false, offset, length: self.asked }
-            .encode(&mut bytes);
+        let (slot, large, length) = (self.slot, self.large, self.asked);
+        GetCertificate { version, slot, slot_size: false, large, offset, length }.encode(&mut bytes)?;
         Ok(Next::Send(Request::new(core, version, bytes, Flow::Certificate(self))))
     }
 
@@ -95,17 +95,25 @@ impl Fetch {
         let (response, exact) = message.parse(Certificate::parse)?;
         message.require(response.slot == self.slot, Violation::Slot)?;
         let length = response.portion.len();
-        let total = self.chain.len() + length + usize::from(response.remainder);
-        let enough = length >= SMALLEST_PORTION || response.remainder == 0;
-        let adds_up = (1..=usize::from(self.asked)).contains(&length)
+        let behind = usize::try_from(response.remainder).unwrap_or(usize::MAX);
+        let total = self.chain.len().saturating_add(length).saturating_add(behind);
+        // A responder that sends less than the smallest transfer holds, and has more, wants to keep us busy.
+        let enough = length >= SMALLEST_TRANSFER - Certificate::overhead(self.large) || behind == 0;
+        let adds_up = response.large == self.large
+            && (1..=self.asked).contains(&u32::try_from(length).unwrap_or(u32::MAX))
             && enough
-            && total <= usize::from(u16::MAX)
+            && total <= self.longest()
             && self.total.is_none_or(|earlier| earlier == total);
         message.require(adds_up, Violation::Portion)?;
         self.total = Some(total);
         self.chain.extend_from_slice(response.portion);
         log(core, message, exact)?;
         if response.remainder == 0 { self.finish(core, message) } else { self.ask(core) }
+    }
+
+    /// Bytes that a chain may have.
+    fn longest(&self) -> usize {
+        if self.large { LONGEST_CHAIN } else { usize::from(u16::MAX) }
     }
 
     /// Checks the whole chain and remembers the leaf's key.

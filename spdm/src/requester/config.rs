@@ -122,7 +122,10 @@ impl RequesterConfig {
 
     /// The capability flags that go with the settings.
     pub(super) fn flags(&self) -> RequesterFlags {
-        let mut flags = RequesterFlags::ENCRYPT | RequesterFlags::MAC | RequesterFlags::KEY_EX;
+        let mut flags = RequesterFlags::ENCRYPT
+            | RequesterFlags::MAC
+            | RequesterFlags::KEY_EX
+            | RequesterFlags::LARGE_RESP;
         if self.heartbeat {
             flags |= RequesterFlags::HBEAT;
         }

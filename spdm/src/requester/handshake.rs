@@ -156,7 +156,8 @@ impl PendingFinish {
     fn start(core: &Core, session: &Session, mut transcript: Transcript) -> Result<Next, RequesterError> {
         let version = core.connected()?.info.version;
         let mut bytes = Vec::new();
-        Finish { version, requester_slot: 0, signature: None, verify_data: &[] }.encode(&mut bytes);
+        Finish { version, requester_slot: 0, opaque: &[], signature: None, verify_data: &[] }
+            .encode(&mut bytes)?;
         transcript.append(&bytes);
         let verify_data = session.verify_data(&*core.provider, Role::Requester, &transcript.digest())?;
         transcript.append(verify_data.as_ref());
@@ -170,6 +171,7 @@ impl PendingFinish {
     pub(super) fn finished(mut self, core: &mut Core, message: &Message<'_>) -> Result<Next, RequesterError> {
         let size = if message.secured { 0 } else { core.connected()?.hash().size() };
         let (response, exact) = message.parse(|reader| FinishRsp::parse(reader, size))?;
+        check_opaque(message, response.version, response.opaque)?;
         let unproved = exact.get(..exact.len() - size).unwrap_or_default();
         self.transcript.append(unproved);
         if !message.secured {

@@ -122,6 +122,7 @@ fn offer(core: &Core, version: Version) -> NegotiateAlgorithms {
         other_params: OPAQUE_FORMAT_GENERAL,
         base_asym: config.signatures.iter().fold(0, |mask, signature| mask | signature.base_bit()),
         base_hash: config.hashes.iter().fold(0, |mask, hash| mask | hash.bit()),
+        pqc_asym: 0,
         mel_specification: 0,
         tables: AlgorithmTables {
             dhe: Some(config.groups.iter().fold(0, |mask, group| mask | group.dhe_bit())),
@@ -129,6 +130,8 @@ fn offer(core: &Core, version: Version) -> NegotiateAlgorithms {
             // Mutual authentication is not offered.
             requester_asym: None,
             key_schedule: Some(KEY_SCHEDULE_SPDM),
+            requester_pqc_asym: None,
+            kem: None,
         },
     }
 }

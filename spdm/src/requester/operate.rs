@@ -120,7 +120,9 @@ impl PendingVendor {
     ) -> Result<Next, RequesterError> {
         let version = core.connected()?.info.version;
         let mut bytes = Vec::new();
-        VendorDefined { version, standard_id, vendor_id: &vendor_id, payload }.encode_request(&mut bytes)?;
+        let large = payload.len() > usize::from(u16::MAX) && core.large_forms()?;
+        VendorDefined { version, large, standard_id, vendor_id: &vendor_id, payload }
+            .encode_request(&mut bytes)?;
         let flow = Flow::Vendor(Self { standard_id, vendor_id });
         Ok(Next::Send(Request::new(core, version, bytes, flow)))
     }

@@ -6,7 +6,7 @@ use super::command::{ConnectionInfo, Reply, SlotDigests};
 use super::config::RequesterConfig;
 use super::error::{Misuse, RequesterError, Violation};
 use super::handshake::{PendingFinish, PendingKeyExchange};
-use super::negotiate::{Capable, Negotiation, Versioned};
+use super::negotiate::{Capable, Negotiation, Versioned, both};
 use super::operate::{PendingKeyUpdate, PendingVendor};
 use super::sessions::Sessions;
 use crate::codec::{DecodeError, Reader};
@@ -14,7 +14,7 @@ use crate::crypto::{CryptoError, Digest, HashAlgorithm, Provider, hash};
 use crate::slot::SLOT_COUNT;
 use crate::transcript::{Basis, SigningContext, Transcript, Vca, Verifier};
 use crate::trust::PeerKey;
-use crate::wire::{Code, Version};
+use crate::wire::{Code, RequesterFlags, ResponderFlags, Version};
 
 /// DOE pads messages to whole double words; what lies in the padding is of no interest.
 pub(super) const MAX_PADDING: usize = 3;
@@ -135,6 +135,12 @@ impl Core {
             None => begin()??,
         };
         Ok(extended(log, exchange))
+    }
+
+    /// Whether both sides have the forms with 32-bit lengths (`LARGE_RESP_CAP`, from 1.4 on).
+    pub(super) fn large_forms(&self) -> Result<bool, Misuse> {
+        let (ours, theirs) = (self.config.flags(), self.connected()?.info.capabilities);
+        Ok(both(ours, RequesterFlags::LARGE_RESP, theirs, ResponderFlags::LARGE_RESP))
     }
 
     /// Digest under the negotiated hash.

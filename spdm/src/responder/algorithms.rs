@@ -113,6 +113,7 @@ impl Core {
             },
             base_asym: suite.asym.base_bit(),
             base_hash: suite.hash.bit(),
+            pqc_asym: 0,
             mel_specification: 0,
             tables: AlgorithmTables {
                 dhe: tables.dhe.map(|_| session.map_or(0, |session| session.group.dhe_bit())),
@@ -120,6 +121,8 @@ impl Core {
                 // Nothing to select: the requester is never authenticated.
                 requester_asym: tables.requester_asym.map(|_| 0),
                 key_schedule: tables.key_schedule.map(|_| session.map_or(0, |_| KEY_SCHEDULE_SPDM)),
+                requester_pqc_asym: None,
+                kem: None,
             },
         }
     }

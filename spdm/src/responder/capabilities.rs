@@ -2,7 +2,8 @@
 //! (DSP0274 1.3 "GET_CAPABILITIES request and CAPABILITIES response messages").
 
 use crate::wire::{
-    Capabilities, ErrorCode, GetCapabilities, MIN_DATA_TRANSFER_SIZE, RequesterFlags, Version,
+    Capabilities, ErrorCode, GetCapabilities, MIN_DATA_TRANSFER_SIZE, RequesterFlags, ResponderExtendedFlags,
+    Version,
 };
 
 use super::Core;
@@ -28,8 +29,10 @@ impl Core {
             version: body.version,
             ct_exponent: self.config.ct_exponent,
             flags: self.flags,
+            extended_flags: ResponderExtendedFlags::default(),
             data_transfer_size: self.config.data_transfer_size,
             max_message_size: self.config.max_message_size,
+            supported_algorithms: None,
         }
         .encode(out);
 

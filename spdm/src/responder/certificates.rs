@@ -1,13 +1,10 @@
-//! GET_DIGESTS and GET_CERTIFICATE (DSP0274 1.3, sections of these names).
+//! GET_DIGESTS and GET_CERTIFICATE (DSP0274 1.4, sections of these names).
 
-use crate::wire::{Certificate, Digests, GetCertificate, GetDigests};
+use crate::wire::{Certificate, Code, Digests, GetCertificate, GetDigests, ResponderFlags};
 
 use super::Core;
 use super::reject::{Handled, Next, Reject};
 use super::state::{Request, continued};
-
-/// Bytes of CERTIFICATE before the portion.
-const CERTIFICATE_OVERHEAD: usize = 8;
 
 impl Core {
     pub(super) fn get_digests(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
@@ -27,23 +24,31 @@ impl Core {
 
     pub(super) fn get_certificate(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
         let (body, message) = request.parse(GetCertificate::parse)?;
+        if body.large && !self.flags.has(ResponderFlags::LARGE_RESP) {
+            return Err(Reject::unsupported(Code::GET_CERTIFICATE));
+        }
         let longest = self.longest_response();
         let negotiated = self.connection.negotiated()?;
-        let room = longest.saturating_sub(CERTIFICATE_OVERHEAD);
+        let room = longest.saturating_sub(Certificate::overhead(body.large));
         let (_, chain) = self
             .chains
             .get(body.slot, negotiated.suite.asym, negotiated.suite.hash)
             .ok_or(Reject::INVALID)?;
+        let size = u32::try_from(chain.bytes.len()).unwrap_or(u32::MAX);
+        if !body.large && size > u16::MAX.into() {
+            return Err(Reject::ChainTooLong(size));
+        }
         // Who asks for the size gets an empty portion from the start.
-        let (offset, length) =
-            if body.slot_size { (0, 0) } else { (usize::from(body.offset), usize::from(body.length)) };
+        let (offset, length) = if body.slot_size { (0, 0) } else { (body.offset, body.length) };
+        let (offset, length) = (index(offset), index(length));
         if offset >= chain.bytes.len() {
             return Err(Reject::INVALID);
         }
         let rest = chain.bytes.get(offset..).unwrap_or_default();
         let (portion, remainder) = rest.split_at(length.min(room).min(rest.len()));
-        let remainder = u16::try_from(remainder.len()).map_err(|_| Reject::INVALID)?;
-        Certificate { version: body.version, slot: body.slot, model: 0, portion, remainder }.encode(out)?;
+        let remainder = u32::try_from(remainder.len()).unwrap_or(u32::MAX);
+        let (version, slot, large) = (body.version, body.slot, body.large);
+        Certificate { version, slot, model: 0, large, portion, remainder }.encode(out)?;
         self.record_authentication(request, message, out)
     }
 
@@ -60,4 +65,9 @@ impl Core {
         }
         Ok(Next::Stay)
     }
+}
+
+/// What does not fit lies behind every chain.
+fn index(value: u32) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
 }

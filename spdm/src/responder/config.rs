@@ -64,6 +64,8 @@ pub struct Capability {
     pub alias_certificates: bool,
     /// CHUNK_SEND and CHUNK_GET, from 1.2 on.
     pub chunks: bool,
+    /// Forms with 32-bit lengths in SPDM 1.4: GET_CERTIFICATE and vendor-defined messages.
+    pub large_responses: bool,
 }
 
 /// `MEAS_CAP`.
@@ -137,6 +139,7 @@ impl Default for Capability {
             handshake_in_the_clear: false,
             alias_certificates: false,
             chunks: false,
+            large_responses: true,
         }
     }
 }
@@ -182,6 +185,7 @@ impl Capability {
             (sessions && self.handshake_in_the_clear, ResponderFlags::HANDSHAKE_IN_THE_CLEAR),
             (self.alias_certificates, ResponderFlags::ALIAS_CERT),
             (self.chunks, ResponderFlags::CHUNK),
+            (self.large_responses, ResponderFlags::LARGE_RESP),
         ];
         let switched = switches.iter().filter(|(on, _)| *on).fold(0, |flags, (_, bits)| flags | bits);
         let identity =

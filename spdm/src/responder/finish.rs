@@ -41,7 +41,7 @@ impl Core {
             return Err(self.fail_handshake(request, index));
         }
         transcript.append(verify_data);
-        FinishRsp { version: body.version, verify_data: &[] }.encode(out);
+        FinishRsp { version: body.version, opaque: &[], verify_data: &[] }.encode(out)?;
         transcript.append(out);
         if clear {
             let verify_data = entry.session.verify_data(provider, Role::Responder, &transcript.digest())?;

@@ -37,7 +37,7 @@ use crate::codec::Reader;
 use crate::crypto::Provider;
 use crate::secured::{self, RecordError};
 use crate::slot::Slots;
-use crate::wire::{Code, ErrorCode, ErrorResponse, Header, ResponderFlags};
+use crate::wire::{Code, ErrorCode, ErrorResponse, Header, ResponderFlags, Version};
 
 use measured::Measured;
 use reject::{Handled, Next, Reject};
@@ -298,6 +298,14 @@ impl Core {
                 let code = ErrorCode::RESPONSE_TOO_LARGE;
                 let extended = &size.to_le_bytes();
                 ErrorResponse { version: agreed, code, data: 0, extended }.worded().encode(out);
+                return Next::Stay;
+            }
+            Reject::ChainTooLong(_) if agreed < Version::V1_4 => {
+                (ErrorResponse::new(agreed, ErrorCode::UNSPECIFIED, 0), Next::Stay)
+            }
+            Reject::ChainTooLong(size) => {
+                let code = ErrorCode::DATA_TOO_LARGE;
+                ErrorResponse { version: agreed, code, data: 0, extended: &size.to_le_bytes() }.encode(out);
                 return Next::Stay;
             }
         };

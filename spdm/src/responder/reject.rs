@@ -15,6 +15,8 @@ pub(super) enum Reject {
     InVersion(Version, ErrorCode),
     /// Answered by ERROR with the size the response would have had.
     TooLarge(u32),
+    /// Answered by ERROR, from 1.4 on with the size of the chain that the request's form cannot transfer.
+    ChainTooLong(u32),
     /// Answered by ERROR, and the session the request belongs to is gone.
     Fatal(ErrorCode),
     /// Not answered.

@@ -2,7 +2,7 @@
 //! (DSP0274 1.3 "VENDOR_DEFINED_REQUEST and VENDOR_DEFINED_RESPONSE messages").
 
 use crate::SessionId;
-use crate::wire::{ErrorCode, VendorDefined};
+use crate::wire::{ErrorCode, RequesterFlags, ResponderFlags, VendorDefined};
 
 use super::Core;
 use super::reject::{Handled, Next, Reject};
@@ -51,6 +51,10 @@ impl Core {
         out: &mut Vec<u8>,
     ) -> Handled {
         let (body, _) = request.parse(VendorDefined::parse_request)?;
+        // DSP0274 1.4 has an error of its own for GET_CERTIFICATE only.
+        if body.large && !self.large_responses() {
+            return Err(Reject::INVALID);
+        }
         let session =
             request.session.and_then(|index| self.sessions.get(index)).map(|entry| entry.session.id());
         self.payload.clear();
@@ -75,5 +79,11 @@ impl Core {
                 Ok(Next::Stay)
             }
         }
+    }
+
+    /// Whether both sides have the forms with 32-bit lengths.
+    fn large_responses(&self) -> bool {
+        let peer = self.connection.peer().is_some_and(|peer| peer.flags.has(RequesterFlags::LARGE_RESP));
+        peer && self.flags.has(ResponderFlags::LARGE_RESP)
     }
 }

@@ -1,5 +1,5 @@
-//! NEGOTIATE_ALGORITHMS and ALGORITHMS
-//! (DSP0274 1.3 "NEGOTIATE_ALGORITHMS request and ALGORITHMS response messages").
+//! NEGOTIATE_ALGORITHMS and ALGORITHMS (DSP0274 1.4 "NEGOTIATE_ALGORITHMS request and ALGORITHMS response messages"),
+//! and the supported algorithms block of CAPABILITIES, which is the former without its beginning.
 
 use zerocopy::{
     FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
@@ -27,9 +27,15 @@ const TABLE_DHE: u8 = 2;
 const TABLE_AEAD: u8 = 3;
 const TABLE_REQUESTER_ASYM: u8 = 4;
 const TABLE_KEY_SCHEDULE: u8 = 5;
+const TABLE_REQUESTER_PQC_ASYM: u8 = 6;
+const TABLE_KEM: u8 = 7;
 /// Each table carries two bytes of fixed algorithms.
 const TABLE_FIXED_SIZE: u8 = 2 << 4;
 const EXTENDED_SIZE: usize = 4;
+/// `Length` of NEGOTIATE_ALGORITHMS without tables.
+const REQUEST_SIZE: u16 = 32;
+/// `Length` of the supported algorithms block without tables.
+const BLOCK_SIZE: u16 = 30;
 
 /// What differs between versions.
 struct Form {
@@ -37,29 +43,35 @@ struct Form {
     max_length: usize,
     /// No more extended algorithms in total than this (`ExtAsymCount` and the tables).
     max_extended: usize,
-    /// There are algorithm structure tables, and param1 counts them.
-    tables: bool,
+    /// Highest type of an algorithm structure table. 0: there are none, and param1 counts nothing.
+    last_table: u8,
     /// Bits of `OtherParamsSupport` and `OtherParamsSelection` that are not reserved.
     other_params: u8,
+    /// Bits of `PqcAsymAlgo` and `PqcAsymSel` that are not reserved.
+    pqc_asym: u32,
 }
 
 impl Form {
+    const V1_1: Self = Self {
+        max_length: 128,
+        max_extended: 20,
+        last_table: TABLE_KEY_SCHEDULE,
+        other_params: 0,
+        pqc_asym: 0,
+    };
+
     const fn of(version: Version) -> Self {
         match version.0 {
-            ..=0x10 => Self { max_length: 64, max_extended: 8, tables: false, other_params: 0 },
-            0x11 => Self { max_length: 128, max_extended: 20, tables: true, other_params: 0 },
-            0x12.. => Self { max_length: 128, max_extended: 20, tables: true, other_params: 0xFF },
+            ..=0x10 => Self { max_length: 64, max_extended: 8, last_table: 0, ..Self::V1_1 },
+            0x11 => Self::V1_1,
+            0x12 | 0x13 => Self { other_params: 0xFF, ..Self::V1_1 },
+            0x14.. => Self { last_table: TABLE_KEM, other_params: 0xFF, pqc_asym: u32::MAX, ..Self::V1_1 },
         }
     }
 
     /// Number of tables behind a message whose param1 is `param1`.
     const fn table_count(&self, param1: u8) -> u8 {
-        if self.tables { param1 } else { 0 }
-    }
-
-    /// The tables that are sent.
-    fn tables(&self, tables: &AlgorithmTables) -> AlgorithmTables {
-        if self.tables { *tables } else { AlgorithmTables::default() }
+        if self.last_table == 0 { 0 } else { param1 }
     }
 }
 
@@ -74,39 +86,57 @@ pub struct AlgorithmTables {
     pub requester_asym: Option<u16>,
     /// Key schedules.
     pub key_schedule: Option<u16>,
+    /// Post-quantum signature algorithms of the requester, from 1.4 on.
+    pub requester_pqc_asym: Option<u16>,
+    /// Key encapsulation mechanisms, from 1.4 on.
+    pub kem: Option<u16>,
 }
 
 impl AlgorithmTables {
-    const fn entries(&self) -> [(u8, Option<u16>); 4] {
+    const fn entries(&self) -> [(u8, Option<u16>); 6] {
         [
             (TABLE_DHE, self.dhe),
             (TABLE_AEAD, self.aead),
             (TABLE_REQUESTER_ASYM, self.requester_asym),
             (TABLE_KEY_SCHEDULE, self.key_schedule),
+            (TABLE_REQUESTER_PQC_ASYM, self.requester_pqc_asym),
+            (TABLE_KEM, self.kem),
         ]
     }
 
-    fn count(&self) -> u8 {
-        self.entries().iter().map(|(_, mask)| u8::from(mask.is_some())).sum()
+    /// The tables that a form has room for.
+    fn sent(&self, form: &Form) -> impl Iterator<Item = (u8, u16)> {
+        let last = form.last_table;
+        self.entries()
+            .into_iter()
+            .filter_map(|(kind, mask)| Some((kind, mask?)))
+            .filter(move |(kind, _)| *kind <= last)
     }
 
-    fn encode(&self, out: &mut Vec<u8>) {
-        for (kind, mask) in self.entries() {
-            if let Some(mask) = mask {
-                out.put(&[kind, TABLE_FIXED_SIZE]);
-                out.put_u16(mask);
-            }
+    fn count(&self, form: &Form) -> u8 {
+        self.sent(form).map(|_| 1).sum()
+    }
+
+    fn encode(&self, form: &Form, out: &mut Vec<u8>) {
+        for (kind, mask) in self.sent(form) {
+            out.put(&[kind, TABLE_FIXED_SIZE]);
+            out.put_u16(mask);
         }
     }
 
     /// `count` tables in ascending order of type; adds the extended algorithms they carry to `extended`.
-    fn parse(reader: &mut Reader<'_>, count: u8, extended: &mut usize) -> Result<Self, DecodeError> {
+    fn parse(
+        reader: &mut Reader<'_>,
+        form: &Form,
+        count: u8,
+        extended: &mut usize,
+    ) -> Result<Self, DecodeError> {
         let mut tables = Self::default();
         let mut previous = 0;
-        for _ in 0..count {
+        for _ in 0..form.table_count(count) {
             let kind = reader.u8("algorithm type")?;
             let counts = reader.u8("algorithm count")?;
-            if kind <= previous {
+            if kind <= previous || kind > form.last_table {
                 return Err(DecodeError::illegal("algorithm type"));
             }
             previous = kind;
@@ -119,6 +149,8 @@ impl AlgorithmTables {
                 TABLE_AEAD => &mut tables.aead,
                 TABLE_REQUESTER_ASYM => &mut tables.requester_asym,
                 TABLE_KEY_SCHEDULE => &mut tables.key_schedule,
+                TABLE_REQUESTER_PQC_ASYM => &mut tables.requester_pqc_asym,
+                TABLE_KEM => &mut tables.kem,
                 _ => return Err(DecodeError::illegal("algorithm type")),
             };
             *slot = Some(mask);
@@ -138,7 +170,8 @@ struct RequestBody {
     other_params: u8,
     base_asym: U32,
     base_hash: U32,
-    reserved: [u8; 12],
+    pqc_asym: U32,
+    reserved: [u8; 8],
     extended_asym: u8,
     extended_hash: u8,
     reserved2: u8,
@@ -160,6 +193,8 @@ pub struct NegotiateAlgorithms {
     pub base_asym: u32,
     /// Hash algorithms.
     pub base_hash: u32,
+    /// Post-quantum signature algorithms of the responder, from 1.4 on.
+    pub pqc_asym: u32,
     /// Measurement extension log specifications, 1.3.
     pub mel_specification: u8,
     /// The algorithm tables; there are none in 1.0.
@@ -177,9 +212,26 @@ impl NegotiateAlgorithms {
     pub fn parse(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let start = reader.consumed();
         let header = Header::expect(reader, Code::NEGOTIATE_ALGORITHMS)?;
+        Self::parse_body(reader, start, header.version, header.param1)
+    }
+
+    /// The supported algorithms block of CAPABILITIES: the message from its first parameter on, with a `Length`
+    /// that counts from there.
+    pub(super) fn parse_block(reader: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError> {
+        let start = reader.consumed();
+        let [tables, _] = reader.array("parameters")?;
+        Self::parse_body(reader, start, version, tables)
+    }
+
+    fn parse_body(
+        reader: &mut Reader<'_>,
+        start: usize,
+        version: Version,
+        tables: u8,
+    ) -> Result<Self, DecodeError> {
         let body: RequestBody = reader.read("algorithms")?;
         let length = usize::from(body.length.get());
-        let form = Form::of(header.version);
+        let form = Form::of(version);
         if length > form.max_length {
             return Err(DecodeError::illegal("length"));
         }
@@ -188,7 +240,7 @@ impl NegotiateAlgorithms {
             return Err(DecodeError::illegal("extended algorithm count"));
         }
         reader.bytes(extended * EXTENDED_SIZE, "extended algorithms")?;
-        let tables = AlgorithmTables::parse(reader, form.table_count(header.param1), &mut extended)?;
+        let tables = AlgorithmTables::parse(reader, &form, tables, &mut extended)?;
         if extended > form.max_extended {
             return Err(DecodeError::illegal("extended algorithm count"));
         }
@@ -196,11 +248,12 @@ impl NegotiateAlgorithms {
             return Err(DecodeError::illegal("length"));
         }
         Ok(Self {
-            version: header.version,
+            version,
             measurement_specification: body.measurement_specification,
             other_params: body.other_params & form.other_params,
             base_asym: body.base_asym.get(),
             base_hash: body.base_hash.get(),
+            pqc_asym: body.pqc_asym.get() & form.pqc_asym,
             mel_specification: body.mel_specification,
             tables,
         })
@@ -208,23 +261,35 @@ impl NegotiateAlgorithms {
 
     /// Appends the message.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        let tables = self.tables.count(&Form::of(self.version));
+        Header::new(self.version, Code::NEGOTIATE_ALGORITHMS, tables, 0).encode(out);
+        self.encode_body(REQUEST_SIZE, tables, out);
+    }
+
+    /// Appends the supported algorithms block of CAPABILITIES.
+    pub(super) fn encode_block(&self, out: &mut Vec<u8>) {
+        let tables = self.tables.count(&Form::of(self.version));
+        out.put(&[tables, 0]);
+        self.encode_body(BLOCK_SIZE, tables, out);
+    }
+
+    /// What follows the parameters; `size` is the length without tables.
+    fn encode_body(&self, size: u16, tables: u8, out: &mut Vec<u8>) {
         let form = Form::of(self.version);
-        let tables = form.tables(&self.tables);
-        let count = tables.count();
-        Header::new(self.version, Code::NEGOTIATE_ALGORITHMS, count, 0).encode(out);
         out.put_fixed(&RequestBody {
-            length: (32 + 4 * u16::from(count)).into(),
+            length: (size + 4 * u16::from(tables)).into(),
             measurement_specification: self.measurement_specification,
             other_params: self.other_params & form.other_params,
             base_asym: self.base_asym.into(),
             base_hash: self.base_hash.into(),
-            reserved: [0; 12],
+            pqc_asym: (self.pqc_asym & form.pqc_asym).into(),
+            reserved: [0; 8],
             extended_asym: 0,
             extended_hash: 0,
             reserved2: 0,
             mel_specification: self.mel_specification,
         });
-        tables.encode(out);
+        self.tables.encode(&form, out);
     }
 }
 
@@ -237,7 +302,8 @@ struct ResponseBody {
     measurement_hash: U32,
     base_asym: U32,
     base_hash: U32,
-    reserved: [u8; 11],
+    pqc_asym: U32,
+    reserved: [u8; 7],
     mel_specification: u8,
     extended_asym: u8,
     extended_hash: u8,
@@ -260,6 +326,8 @@ pub struct Algorithms {
     pub base_asym: u32,
     /// Hash algorithm.
     pub base_hash: u32,
+    /// Post-quantum signature algorithm of the responder, from 1.4 on, in place of the other one.
+    pub pqc_asym: u32,
     /// Measurement extension log specification, 1.3.
     pub mel_specification: u8,
     /// The algorithm tables; there are none in 1.0.
@@ -275,7 +343,8 @@ impl Algorithms {
         let body: ResponseBody = reader.read("algorithms")?;
         let mut extended = usize::from(body.extended_asym) + usize::from(body.extended_hash);
         let form = Form::of(header.version);
-        let tables = AlgorithmTables::parse(reader, form.table_count(header.param1), &mut extended)?;
+        let tables = AlgorithmTables::parse(reader, &form, header.param1, &mut extended)?;
+        let pqc_asym = body.pqc_asym.get() & form.pqc_asym;
         let other_params = body.other_params & form.other_params;
         if extended != 0 {
             return Err(DecodeError::illegal("extended algorithm count"));
@@ -284,12 +353,16 @@ impl Algorithms {
             return Err(DecodeError::illegal("length"));
         }
         let single = tables.entries().iter().all(|(_, mask)| mask.unwrap_or(0).count_ones() <= 1)
-            && [body.base_asym, body.base_hash, body.measurement_hash]
-                .iter()
-                .all(|mask| mask.get().count_ones() <= 1)
+            && [body.base_hash, body.measurement_hash].iter().all(|mask| mask.get().count_ones() <= 1)
             && body.measurement_specification.count_ones() <= 1
             && (other_params & 0xF).count_ones() <= 1
             && body.mel_specification.count_ones() <= 1;
+        // What 1.4 added is an alternative: there is one signature algorithm, one exchange, one for the requester.
+        let both = |one: Option<u16>, other: Option<u16>| one.unwrap_or(0) != 0 && other.unwrap_or(0) != 0;
+        let single = single
+            && body.base_asym.get().count_ones() + pqc_asym.count_ones() <= 1
+            && !both(tables.dhe, tables.kem)
+            && !both(tables.requester_asym, tables.requester_pqc_asym);
         if !single {
             return Err(DecodeError::illegal("selection"));
         }
@@ -300,6 +373,7 @@ impl Algorithms {
             measurement_hash: body.measurement_hash.get(),
             base_asym: body.base_asym.get(),
             base_hash: body.base_hash.get(),
+            pqc_asym,
             mel_specification: body.mel_specification,
             tables,
         })
@@ -308,8 +382,7 @@ impl Algorithms {
     /// Appends the message.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let form = Form::of(self.version);
-        let tables = form.tables(&self.tables);
-        let count = tables.count();
+        let count = self.tables.count(&form);
         Header::new(self.version, Code::ALGORITHMS, count, 0).encode(out);
         out.put_fixed(&ResponseBody {
             length: (36 + 4 * u16::from(count)).into(),
@@ -318,12 +391,13 @@ impl Algorithms {
             measurement_hash: self.measurement_hash.into(),
             base_asym: self.base_asym.into(),
             base_hash: self.base_hash.into(),
-            reserved: [0; 11],
+            pqc_asym: (self.pqc_asym & form.pqc_asym).into(),
+            reserved: [0; 7],
             mel_specification: self.mel_specification,
             extended_asym: 0,
             extended_hash: 0,
             reserved2: [0; 2],
         });
-        tables.encode(out);
+        self.tables.encode(&form, out);
     }
 }

@@ -1,22 +1,40 @@
-//! GET_CAPABILITIES and CAPABILITIES (DSP0274 1.3 "GET_CAPABILITIES request and CAPABILITIES response messages").
+//! GET_CAPABILITIES and CAPABILITIES (DSP0274 1.4 "GET_CAPABILITIES request and CAPABILITIES response messages").
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, little_endian::U32};
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+    little_endian::{U16, U32},
+};
 
-use super::{Code, Header, Version};
+use super::{Code, Header, NegotiateAlgorithms, Version};
 use crate::codec::{DecodeError, Put, Reader};
 
 /// DSP0274 1.3: the smallest DataTransferSize either side may declare, in bytes.
 pub const MIN_DATA_TRANSFER_SIZE: u32 = 42;
 /// DataTransferSize and MaxSPDMmsgSize of whoever declares none, as nobody does before 1.2.
 pub const UNLIMITED_SIZE: u32 = u32::MAX;
-/// The flags that 1.0 and 1.1 define; from 1.2 on, unknown ones are kept.
+/// Param1 bit 0 from 1.3 on: the supported algorithms block is asked for, or there.
+const SUPPORTED_ALGORITHMS: u8 = 1;
+/// The flags that 1.0 to 1.3 define; from 1.4 on every bit has a meaning in one of the directions.
 const FLAGS_1_0: u32 = 0x0000_003F;
 const FLAGS_1_1: u32 = 0x0001_FFFF;
+const FLAGS_1_2: u32 = 0x003F_FFFF;
+const FLAGS_1_3: u32 = 0x3FFF_FFFF;
 
 macro_rules! flags {
     ($($name:ident = $bits:expr, $doc:literal;)*) => {
         $(#[doc = $doc] pub const $name: u32 = $bits;)*
     };
+}
+
+/// The flags among `flags` that `version` defines.
+const fn defined(version: Version, flags: u32) -> u32 {
+    match version.0 {
+        ..=0x10 => flags & FLAGS_1_0,
+        0x11 => flags & FLAGS_1_1,
+        0x12 => flags & FLAGS_1_2,
+        0x13 => flags & FLAGS_1_3,
+        0x14.. => flags,
+    }
 }
 
 /// Capability flags of a requester; unknown bits are kept.
@@ -43,6 +61,7 @@ impl RequesterFlags {
         EVENT = 1 << 25, "Delivers events.";
         MULTI_KEY_MASK = 3 << 26, "Two-bit multiple key field; 3 is reserved.";
         MULTI_KEY_ONLY = 1 << 26, "Value of the multiple key field: never a single key.";
+        LARGE_RESP = 1 << 31, "Forms with 32-bit lengths, from 1.4 on.";
     }
 
     /// Whether all of `bits` are set.
@@ -54,8 +73,7 @@ impl RequesterFlags {
     pub const fn of(self, version: Version) -> Self {
         match version.0 {
             ..=0x10 => Self(0),
-            0x11 => Self(self.0 & FLAGS_1_1),
-            0x12.. => self,
+            0x11.. => Self(defined(version, self.0)),
         }
     }
 }
@@ -94,6 +112,8 @@ impl ResponderFlags {
         MULTI_KEY_MASK = 3 << 26, "Two-bit multiple key field.";
         GET_KEY_PAIR_INFO = 1 << 28, "GET_KEY_PAIR_INFO.";
         SET_KEY_PAIR_INFO = 1 << 29, "SET_KEY_PAIR_INFO.";
+        SET_KEY_PAIR_RESET = 1 << 30, "SET_KEY_PAIR_INFO may need a reset, from 1.4 on.";
+        LARGE_RESP = 1 << 31, "Forms with 32-bit lengths, from 1.4 on.";
     }
 
     /// Whether all of `bits` are set.
@@ -108,10 +128,28 @@ impl ResponderFlags {
 
     /// The flags that `version` defines.
     pub const fn of(self, version: Version) -> Self {
+        Self(defined(version, self.0))
+    }
+}
+
+/// `ExtFlags` of a responder, from 1.4 on; unknown bits are kept. A requester's has no meaning yet.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct ResponderExtendedFlags(pub u16);
+
+impl ResponderExtendedFlags {
+    /// SLOT_MANAGEMENT.
+    pub const SLOT_MGMT: u16 = 1 << 0;
+
+    /// Whether all of `bits` are set.
+    pub const fn has(self, bits: u16) -> bool {
+        self.0 & bits == bits
+    }
+
+    /// The flags that `version` defines.
+    pub const fn of(self, version: Version) -> Self {
         match version.0 {
-            ..=0x10 => Self(self.0 & FLAGS_1_0),
-            0x11 => Self(self.0 & FLAGS_1_1),
-            0x12.. => self,
+            ..=0x13 => Self(0),
+            0x14.. => self,
         }
     }
 }
@@ -128,13 +166,20 @@ impl core::fmt::Debug for ResponderFlags {
     }
 }
 
+impl core::fmt::Debug for ResponderExtendedFlags {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:#06x}", self.0)
+    }
+}
+
 /// What follows the header in CAPABILITIES, and in GET_CAPABILITIES from 1.1 on.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct Body {
     reserved: u8,
     ct_exponent: u8,
-    reserved2: [u8; 2],
+    /// Reserved before 1.4.
+    extended_flags: U16,
     flags: U32,
 }
 const _: () = assert!(size_of::<Body>() == 8);
@@ -151,6 +196,7 @@ const _: () = assert!(size_of::<Sizes>() == 8);
 /// The fields of both messages; each direction decides whether and with which flags its version has them.
 struct Fields {
     ct_exponent: u8,
+    extended_flags: u16,
     flags: u32,
     data_transfer_size: u32,
     max_message_size: u32,
@@ -160,6 +206,7 @@ impl Fields {
     /// GET_CAPABILITIES of 1.0 ends with its header.
     const NONE: Self = Self {
         ct_exponent: 0,
+        extended_flags: 0,
         flags: 0,
         data_transfer_size: UNLIMITED_SIZE,
         max_message_size: UNLIMITED_SIZE,
@@ -167,7 +214,12 @@ impl Fields {
 
     fn parse(reader: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError> {
         let body: Body = reader.read("capabilities")?;
-        let fields = Self { ct_exponent: body.ct_exponent, flags: body.flags.get(), ..Self::NONE };
+        let fields = Self {
+            ct_exponent: body.ct_exponent,
+            extended_flags: body.extended_flags.get(),
+            flags: body.flags.get(),
+            ..Self::NONE
+        };
         if version < Version::V1_2 {
             return Ok(fields);
         }
@@ -183,7 +235,7 @@ impl Fields {
         out.put_fixed(&Body {
             reserved: 0,
             ct_exponent: self.ct_exponent,
-            reserved2: [0; 2],
+            extended_flags: self.extended_flags.into(),
             flags: self.flags.into(),
         });
         if version >= Version::V1_2 {
@@ -195,12 +247,12 @@ impl Fields {
     }
 }
 
-/// GET_CAPABILITIES of 1.0 to 1.3.
+/// GET_CAPABILITIES.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GetCapabilities {
     /// Version of the message, which becomes the connection's.
     pub version: Version,
-    /// 1.3, param1 bit 0: the supported-algorithms block is asked for.
+    /// Param1 bit 0 from 1.3 on: the supported algorithms block is asked for.
     pub supported_algorithms: bool,
     /// CTExponent: the requester needs at most 2^this microseconds for cryptography. 0 in 1.0, which has none.
     pub ct_exponent: u8,
@@ -217,10 +269,11 @@ impl GetCapabilities {
     pub fn parse(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let header = Header::expect(reader, Code::GET_CAPABILITIES)?;
         let version = header.version;
+        let asked = header.param1 & SUPPORTED_ALGORITHMS != 0;
         let fields = if version < Version::V1_1 { Fields::NONE } else { Fields::parse(reader, version)? };
         Ok(Self {
             version,
-            supported_algorithms: version >= Version::V1_3 && header.param1 & 1 != 0,
+            supported_algorithms: version >= Version::V1_3 && asked,
             ct_exponent: fields.ct_exponent,
             flags: RequesterFlags(fields.flags).of(version),
             data_transfer_size: fields.data_transfer_size,
@@ -235,13 +288,14 @@ impl GetCapabilities {
         if self.version >= Version::V1_1 {
             let (data_transfer_size, max_message_size) = (self.data_transfer_size, self.max_message_size);
             let flags = self.flags.of(self.version).0;
-            Fields { ct_exponent: self.ct_exponent, flags, data_transfer_size, max_message_size }
+            let ct_exponent = self.ct_exponent;
+            Fields { ct_exponent, extended_flags: 0, flags, data_transfer_size, max_message_size }
                 .encode(self.version, out);
         }
     }
 }
 
-/// CAPABILITIES of 1.0 to 1.3, without the supported-algorithms block.
+/// CAPABILITIES.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// Version of the message.
@@ -250,32 +304,54 @@ pub struct Capabilities {
     pub ct_exponent: u8,
     /// What the responder can do; flags that came after the version do not travel.
     pub flags: ResponderFlags,
+    /// What else it can do, from 1.4 on.
+    pub extended_flags: ResponderExtendedFlags,
     /// Largest single transfer the responder receives, in bytes; [`UNLIMITED_SIZE`] before 1.2.
     pub data_transfer_size: u32,
     /// Largest message the responder receives, chunked or not, in bytes; [`UNLIMITED_SIZE`] before 1.2.
     pub max_message_size: u32,
+    /// The supported algorithms block, from 1.3 on: what the responder selects from, in the form of an offer.
+    pub supported_algorithms: Option<NegotiateAlgorithms>,
 }
 
 impl Capabilities {
     /// Parses the message.
     pub fn parse(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let header = Header::expect(reader, Code::CAPABILITIES)?;
-        let fields = Fields::parse(reader, header.version)?;
+        let version = header.version;
+        let fields = Fields::parse(reader, version)?;
+        let has_block = version >= Version::V1_3 && header.param1 & SUPPORTED_ALGORITHMS != 0;
         Ok(Self {
-            version: header.version,
+            version,
             ct_exponent: fields.ct_exponent,
-            flags: ResponderFlags(fields.flags).of(header.version),
+            flags: ResponderFlags(fields.flags).of(version),
+            extended_flags: ResponderExtendedFlags(fields.extended_flags).of(version),
             data_transfer_size: fields.data_transfer_size,
             max_message_size: fields.max_message_size,
+            supported_algorithms: if has_block {
+                Some(NegotiateAlgorithms::parse_block(reader, version)?)
+            } else {
+                None
+            },
         })
     }
 
     /// Appends the message.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        Header::new(self.version, Code::CAPABILITIES, 0, 0).encode(out);
-        let (data_transfer_size, max_message_size) = (self.data_transfer_size, self.max_message_size);
-        let flags = self.flags.of(self.version).0;
-        Fields { ct_exponent: self.ct_exponent, flags, data_transfer_size, max_message_size }
-            .encode(self.version, out);
+        let version = self.version;
+        let block = self.supported_algorithms.filter(|_| version >= Version::V1_3);
+        let param1 = if block.is_some() { SUPPORTED_ALGORITHMS } else { 0 };
+        Header::new(version, Code::CAPABILITIES, param1, 0).encode(out);
+        Fields {
+            ct_exponent: self.ct_exponent,
+            extended_flags: self.extended_flags.of(version).0,
+            flags: self.flags.of(version).0,
+            data_transfer_size: self.data_transfer_size,
+            max_message_size: self.max_message_size,
+        }
+        .encode(version, out);
+        if let Some(block) = &block {
+            block.encode_block(out);
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! GET_CERTIFICATE and CERTIFICATE, and the certificate chain they carry
-//! (DSP0274 1.3 "GET_CERTIFICATE request and CERTIFICATE response messages", "Certificates and certificate chains").
+//! (DSP0274 1.4 "GET_CERTIFICATE request and CERTIFICATE response messages", "Certificates and certificate chains").
 
 use super::{Code, Header, Version};
 use crate::codec::{DecodeError, EncodeError, Put, Reader};
@@ -80,31 +80,36 @@ pub struct GetCertificate {
     pub slot: u8,
     /// 1.3, param2 bit 0: the size of the slot is asked for instead of a portion.
     pub slot_size: bool,
+    /// The form with 32-bit offset and length, from 1.4 on: `LargeCertChain`. The response has the same form.
+    pub large: bool,
     /// First byte of the chain asked for.
-    pub offset: u16,
-    /// Number of bytes asked for; `0xFFFF` for as much as fits.
-    pub length: u16,
+    pub offset: u32,
+    /// Number of bytes asked for; the largest value of the form for as much as fits.
+    pub length: u32,
 }
 
 impl GetCertificate {
     /// Parses the message.
     pub fn parse(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let header = Header::expect(reader, Code::GET_CERTIFICATE)?;
+        let large = is_large(&header);
+        let [offset, length] = parse_pair(reader, large, ["offset", "length"])?;
         Ok(Self {
             version: header.version,
             slot: header.param1 & 0xF,
             slot_size: header.version >= Version::V1_3 && header.param2 & 1 != 0,
-            offset: reader.u16("offset")?,
-            length: reader.u16("length")?,
+            large,
+            offset,
+            length,
         })
     }
 
-    /// Appends the message.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    /// Appends the message; fails if offset or length do not fit its form.
+    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let size = u8::from(self.version >= Version::V1_3 && self.slot_size);
-        Header::new(self.version, Code::GET_CERTIFICATE, self.slot & 0xF, size).encode(out);
-        out.put_u16(self.offset);
-        out.put_u16(self.length);
+        let large = self.large && self.version >= Version::V1_4;
+        Header::new(self.version, Code::GET_CERTIFICATE, param1(self.slot, large), size).encode(out);
+        put_pair(large, [(self.offset, "offset"), (self.length, "length")], out)
     }
 }
 
@@ -117,32 +122,72 @@ pub struct Certificate<'a> {
     pub slot: u8,
     /// 1.3, param2: certificate model of the slot (0 when there is one key only).
     pub model: u8,
+    /// The form with 32-bit lengths, from 1.4 on: `LargeCertChain`.
+    pub large: bool,
     /// Bytes of the chain.
     pub portion: &'a [u8],
     /// Bytes of the chain behind this portion.
-    pub remainder: u16,
+    pub remainder: u32,
 }
 
 impl<'a> Certificate<'a> {
+    /// Bytes of the message before the portion.
+    pub const fn overhead(large: bool) -> usize {
+        if large { 16 } else { 8 }
+    }
+
     /// Parses the message.
     pub fn parse(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let header = Header::expect(reader, Code::CERTIFICATE)?;
-        let length = reader.u16("portion length")?;
-        let remainder = reader.u16("remainder length")?;
-        let portion = reader.bytes(length.into(), "portion")?;
+        let large = is_large(&header);
+        let [length, remainder] = parse_pair(reader, large, ["portion length", "remainder length"])?;
+        let length = usize::try_from(length).map_err(|_| DecodeError::illegal("portion length"))?;
+        let portion = reader.bytes(length, "portion")?;
         let model = if header.version >= Version::V1_3 { header.param2 } else { 0 };
-        Ok(Self { version: header.version, slot: header.param1 & 0xF, model, portion, remainder })
+        Ok(Self { version: header.version, slot: header.param1 & 0xF, model, large, portion, remainder })
     }
 
-    /// Appends the message; fails for a portion over 65,535 bytes.
+    /// Appends the message; fails if portion or remainder do not fit its form.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        let length = u16::try_from(self.portion.len()).map_err(|_| EncodeError("portion"))?;
-        Header::new(self.version, Code::CERTIFICATE, self.slot & 0xF, self.model).encode(out);
-        out.put_u16(length);
-        out.put_u16(self.remainder);
+        let length = u32::try_from(self.portion.len()).map_err(|_| EncodeError("portion"))?;
+        let large = self.large && self.version >= Version::V1_4;
+        Header::new(self.version, Code::CERTIFICATE, param1(self.slot, large), self.model).encode(out);
+        put_pair(large, [(length, "portion"), (self.remainder, "remainder")], out)?;
         out.put(self.portion);
         Ok(())
     }
+}
+
+/// `LargeCertChain`, param1 bit 7 from 1.4 on.
+const LARGE: u8 = 1 << 7;
+
+const fn is_large(header: &Header) -> bool {
+    header.version.0 >= Version::V1_4.0 && header.param1 & LARGE != 0
+}
+
+const fn param1(slot: u8, large: bool) -> u8 {
+    slot & 0xF | if large { LARGE } else { 0 }
+}
+
+/// Two numbers: 16 bits each or, in the large form behind what are zeros then, 32.
+fn parse_pair(
+    reader: &mut Reader<'_>,
+    large: bool,
+    fields: [&'static str; 2],
+) -> Result<[u32; 2], DecodeError> {
+    let [first, second] = fields;
+    let small = [reader.u16(first)?.into(), reader.u16(second)?.into()];
+    if large { Ok([reader.u32(first)?, reader.u32(second)?]) } else { Ok(small) }
+}
+
+fn put_pair(large: bool, values: [(u32, &'static str); 2], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    for (value, field) in values {
+        out.put_u16(if large { 0 } else { u16::try_from(value).map_err(|_| EncodeError(field))? });
+    }
+    if large {
+        values.iter().for_each(|(value, _)| out.put_u32(*value));
+    }
+    Ok(())
 }
 
 /// A whole certificate chain as SPDM transfers it: length, root hash, DER certificates from the root to the leaf.
@@ -155,22 +200,24 @@ pub struct CertificateChain<'a> {
 }
 
 impl<'a> CertificateChain<'a> {
-    /// Parses a chain whose root hash has `hash_size` bytes. Its length field must be its length.
+    /// Parses a chain whose root hash has `hash_size` bytes. Its length field must be its length. The field's upper
+    /// half is reserved before 1.4, where no chain is long enough to need it.
     pub fn parse(chain: &'a [u8], hash_size: usize) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(chain);
-        if usize::from(reader.u16("chain length")?) != chain.len() {
+        let (low, high) = (reader.u16("chain length")?, reader.u16("chain length")?);
+        let high = if chain.len() > usize::from(u16::MAX) { high } else { 0 };
+        if usize::try_from(u32::from(high) << 16 | u32::from(low)) != Ok(chain.len()) {
             return Err(DecodeError::illegal("chain length"));
         }
-        reader.u16("reserved")?;
         let root_hash = reader.bytes(hash_size, "root hash")?;
         Ok(Self { root_hash, certificates: reader.rest() })
     }
 
-    /// Appends the chain; fails if it is longer than 65,535 bytes.
+    /// Appends the chain; fails if it is longer than 4 GiB. Before 1.4 there is no way to transfer one of more than
+    /// 65,535 bytes.
     pub fn encode(root_hash: &[u8], certificates: &[Vec<u8>], out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let length = CHAIN_HEADER_SIZE + root_hash.len() + certificates.iter().map(Vec::len).sum::<usize>();
-        out.put_u16(u16::try_from(length).map_err(|_| EncodeError("chain"))?);
-        out.put_u16(0);
+        out.put_u32(u32::try_from(length).map_err(|_| EncodeError("chain"))?);
         out.put(root_hash);
         certificates.iter().for_each(|certificate| out.put(certificate.as_slice()));
         Ok(())

@@ -1,4 +1,4 @@
-//! ERROR, and RESPOND_IF_READY that answers one kind of it (DSP0274 1.3 "ERROR response message").
+//! ERROR, and RESPOND_IF_READY that answers one kind of it (DSP0274 1.4 "ERROR response message").
 
 use core::time::Duration;
 
@@ -102,7 +102,8 @@ impl<'a> ErrorResponse<'a> {
         self
     }
 
-    /// Parses the message. Only four codes define extended data; behind the others everything is padding.
+    /// Parses the message. Only five codes define extended data; behind the others everything is padding. DataTooLarge
+    /// has it from 1.4 on and for certificate chains only: their size.
     pub fn parse(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let header = Header::expect(reader, Code::ERROR)?;
         let code = ErrorCode(header.param1);
@@ -110,6 +111,9 @@ impl<'a> ErrorResponse<'a> {
             ErrorCode::RESPONSE_NOT_READY => reader.bytes(NotReady::SIZE, "extended error data")?,
             ErrorCode::RESPONSE_TOO_LARGE => reader.bytes(4, "extended error data")?,
             ErrorCode::LARGE_RESPONSE => reader.bytes(1, "extended error data")?,
+            ErrorCode::DATA_TOO_LARGE if header.version >= Version::V1_4 && reader.remaining() >= 4 => {
+                reader.bytes(4, "extended error data")?
+            }
             ErrorCode::VENDOR_DEFINED => reader.rest(),
             _ => &[],
         };

@@ -171,8 +171,13 @@ impl World {
     fn vendor(&mut self, protocol: u8, message: &[u8]) {
         let payload = [&[protocol], message].concat();
         let mut plain = Vec::new();
-        let request =
-            VendorDefined { version: Version::V1_3, standard_id: 3, vendor_id: &[1, 0], payload: &payload };
+        let request = VendorDefined {
+            version: Version::V1_3,
+            large: false,
+            standard_id: 3,
+            vendor_id: &[1, 0],
+            payload: &payload,
+        };
         request.encode_request(&mut plain).unwrap();
         if message.get(1) == Some(&MessageCode::START_INTERFACE_REQUEST.0)
             && let (Some(nonce), Some(sent)) = (&self.nonce, message.get(16..))

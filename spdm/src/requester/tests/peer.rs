@@ -216,6 +216,8 @@ impl Peer {
                 flags: ResponderFlags(self.flags),
                 data_transfer_size: 0x1000,
                 max_message_size: 0x1000,
+                extended_flags: ResponderExtendedFlags::default(),
+                supported_algorithms: None,
             }
             .encode(&mut out),
             Code::NEGOTIATE_ALGORITHMS => Algorithms {
@@ -225,12 +227,15 @@ impl Peer {
                 measurement_hash: self.suite.hash.measurement_bit(),
                 base_asym: self.suite.asym.base_bit(),
                 base_hash: self.suite.hash.bit(),
+                pqc_asym: self.suite.asym.pqc_bit(),
                 mel_specification: 0,
                 tables: AlgorithmTables {
                     dhe: Some(self.suite.group.dhe_bit()),
                     aead: Some(self.suite.aead.bit()),
                     requester_asym: None,
                     key_schedule: Some(KEY_SCHEDULE_SPDM),
+                    requester_pqc_asym: None,
+                    kem: None,
                 },
             }
             .encode(&mut out),
@@ -243,10 +248,10 @@ impl Peer {
             }
             Code::GET_CERTIFICATE => {
                 let asked = GetCertificate::parse(&mut Reader::new(request)).unwrap();
-                let rest = &self.chain[usize::from(asked.offset)..];
-                let portion = &rest[..rest.len().min(asked.length.into())];
-                let remainder = u16::try_from(rest.len() - portion.len()).unwrap();
-                Certificate { version, slot: asked.slot, model: 0, portion, remainder }
+                let rest = &self.chain[asked.offset.try_into().unwrap()..];
+                let portion = &rest[..rest.len().min(asked.length.try_into().unwrap())];
+                let remainder = u32::try_from(rest.len() - portion.len()).unwrap();
+                Certificate { version, slot: asked.slot, model: 0, large: false, portion, remainder }
                     .encode(&mut out)
                     .unwrap();
             }
@@ -262,7 +267,7 @@ impl Peer {
                     .check_verify_data(&self.provider, Role::Requester, &th.digest(), verify_data)
                     .expect("good verify data");
                 th.append(verify_data);
-                FinishRsp { version, verify_data: &[] }.encode(&mut out);
+                FinishRsp { version, opaque: &[], verify_data: &[] }.encode(&mut out).unwrap();
                 (self.tamper)(Code::FINISH_RSP, &mut out);
                 th.append(&out);
                 self.th = Some(th);

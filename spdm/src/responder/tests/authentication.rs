@@ -7,9 +7,11 @@ use crate::responder::*;
 use crate::transcript::SigningContext;
 use crate::wire::*;
 
-fn get_certificate(device: &Device, slot: u8, offset: u16, length: u16) -> Vec<u8> {
+fn get_certificate(device: &Device, slot: u8, offset: u32, length: u32) -> Vec<u8> {
     let version = device.version;
-    encoded(|out| GetCertificate { version, slot, slot_size: false, offset, length }.encode(out))
+    encoded(|out| {
+        GetCertificate { version, slot, slot_size: false, large: false, offset, length }.encode(out).unwrap();
+    })
 }
 
 fn challenge(device: &Device, slot: u8, summary: SummaryType) -> Vec<u8> {
@@ -64,7 +66,7 @@ fn a_chain_can_be_read_in_pieces_that_fit() {
     device.negotiate();
     let mut chain = Vec::new();
     loop {
-        let offset = u16::try_from(chain.len()).unwrap();
+        let offset = u32::try_from(chain.len()).unwrap();
         let response = device.send(&get_certificate(&device, 0, offset, 0xFFFF));
         assert!(response.len() <= 200);
         let parsed = Certificate::parse(&mut Reader::new(&response)).unwrap();
@@ -79,11 +81,11 @@ fn a_chain_can_be_read_in_pieces_that_fit() {
     let response = device.send(&get_certificate(&device, 0, 2, 5));
     let parsed = Certificate::parse(&mut Reader::new(&response)).unwrap();
     assert_eq!(parsed.portion, &chain[2..7]);
-    assert_eq!(usize::from(parsed.remainder), chain.len() - 7);
+    assert_eq!(parsed.remainder as usize, chain.len() - 7);
 
     let response = device.send(&[0x13, 0x82, 0, 1, 0xFF, 0xFF, 0x55, 0xAA]);
     let parsed = Certificate::parse(&mut Reader::new(&response)).unwrap();
-    assert_eq!((parsed.portion.len(), usize::from(parsed.remainder)), (0, chain.len()));
+    assert_eq!((parsed.portion.len(), parsed.remainder as usize), (0, chain.len()));
 }
 
 #[test]
@@ -93,7 +95,7 @@ fn slots_and_offsets_that_do_not_exist_are_refused() {
         let request = get_certificate(&device, slot, 0, 64);
         assert_eq!(device.error(&request), (ErrorCode::INVALID_REQUEST, 0), "{slot}");
     }
-    let end = u16::try_from(device.chain().len()).unwrap();
+    let end = u32::try_from(device.chain().len()).unwrap();
     for offset in [end, 0xFFFF] {
         let request = get_certificate(&device, 0, offset, 64);
         assert_eq!(device.error(&request), (ErrorCode::INVALID_REQUEST, 0));

@@ -165,12 +165,15 @@ fn algorithms_are_selected_by_the_responder() {
             measurement_hash: HASH.measurement_bit(),
             base_asym: AsymAlgorithm::EcdsaP256.base_bit(),
             base_hash: HashAlgorithm::Sha256.bit(),
+            pqc_asym: 0,
             mel_specification: 0,
             tables: AlgorithmTables {
                 dhe: Some(DheGroup::P256.dhe_bit()),
                 aead: Some(Aead::Aes256Gcm.bit()),
                 requester_asym: Some(0),
                 key_schedule: Some(KEY_SCHEDULE_SPDM),
+                requester_pqc_asym: None,
+                kem: None,
             },
         };
         assert_eq!(parsed, expected);

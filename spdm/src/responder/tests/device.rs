@@ -189,12 +189,15 @@ impl Device {
                 other_params: OPAQUE_FORMAT_GENERAL,
                 base_asym: u32::MAX,
                 base_hash: u32::MAX,
+                pqc_asym: 0,
                 mel_specification: 0,
                 tables: AlgorithmTables {
                     dhe: Some(DheGroup::P256.dhe_bit()),
                     aead: Some(u16::MAX),
                     requester_asym: Some(0x90),
                     key_schedule: Some(KEY_SCHEDULE_SPDM),
+                    requester_pqc_asym: None,
+                    kem: None,
                 },
             }
             .encode(out);
@@ -338,8 +341,15 @@ impl Client {
     pub(super) fn finish_request(&mut self, device: &Device) -> Vec<u8> {
         let provider = RingProvider::new();
         let mut request = encoded(|out| {
-            Finish { version: device.version, requester_slot: 0, signature: None, verify_data: &[] }
-                .encode(out);
+            Finish {
+                version: device.version,
+                requester_slot: 0,
+                opaque: &[],
+                signature: None,
+                verify_data: &[],
+            }
+            .encode(out)
+            .unwrap();
         });
         self.transcript.append(&request);
         let data = self.session.verify_data(&provider, Role::Requester, &self.transcript.digest()).unwrap();
@@ -417,7 +427,7 @@ pub(super) fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 
 pub(super) fn vendor_message(version: Version, payload: &[u8]) -> Vec<u8> {
     encoded(|out| {
-        VendorDefined { version, standard_id: STANDARD_PCI_SIG, vendor_id: &[1, 0], payload }
+        VendorDefined { version, large: false, standard_id: STANDARD_PCI_SIG, vendor_id: &[1, 0], payload }
             .encode_request(out)
             .unwrap();
     })

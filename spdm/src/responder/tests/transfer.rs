@@ -127,7 +127,16 @@ fn every_message_travels_in_the_smallest_transfers() {
             let mut device = negotiated(version, transfer);
             let chain = device.chain();
             let request = encoded(|out| {
-                GetCertificate { version, slot: 0, slot_size: false, offset: 0, length: 0xFFFF }.encode(out);
+                GetCertificate {
+                    version,
+                    slot: 0,
+                    slot_size: false,
+                    large: false,
+                    offset: 0,
+                    length: 0xFFFF,
+                }
+                .encode(out)
+                .unwrap();
             });
             let response = device.send(&request);
             let mut reader = Reader::new(&response);

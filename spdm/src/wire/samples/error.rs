@@ -35,3 +35,13 @@ fn errors_are_worded_as_their_version_can() {
         }
     }
 }
+
+#[test]
+fn the_size_of_a_chain_too_long_comes_from_1_4_on() {
+    for (bytes, extended) in [("147f1200 00000100", "00000100"), ("147f1200", ""), ("137f1200 00000100", "")]
+    {
+        let bytes = hex(bytes);
+        let error = ErrorResponse::parse(&mut Reader::new(&bytes)).unwrap();
+        assert_eq!((error.code, error.extended), (ErrorCode::DATA_TOO_LARGE, hex(extended).as_slice()));
+    }
+}

@@ -14,6 +14,17 @@ pub(super) fn samples() -> Vec<Sample> {
         ),
         sample("GET_CERTIFICATE", "12820300 0001 ffff", again!(GetCertificate::parse)),
         sample("GET_CERTIFICATE 1.3", "13820001 0000 0000", again!(GetCertificate::parse)),
+        sample(
+            "GET_CERTIFICATE 1.4 large",
+            "14828300 0000 0000 00000000 f07f0200",
+            again!(GetCertificate::parse),
+        ),
+        sample("CERTIFICATE 1.4", "14020301 0300 0102 aabbcc", again!(Certificate::parse)),
+        sample(
+            "CERTIFICATE 1.4 large",
+            "14028301 0000 0000 03000000 04030201 aabbcc",
+            again!(Certificate::parse),
+        ),
         sample("CERTIFICATE", "12020300 0300 0102 aabbcc", again!(Certificate::parse)),
         sample("CHALLENGE 1.0", "108300ff 11*32", again!(Challenge::parse)),
         sample("CHALLENGE 1.2", "128300ff 11*32", again!(Challenge::parse)),
@@ -65,7 +76,49 @@ fn chains_say_their_length() {
     let parsed = CertificateChain::parse(&chain, HASH).unwrap();
     assert_eq!((parsed.root_hash, parsed.certificates), (&root[..], &[1, 2, 3, 4][..]));
     assert!(CertificateChain::parse(&chain[..39], HASH).is_err());
-    assert!(CertificateChain::encode(&root, &[vec![0; 65_500]], &mut chain).is_err());
+    // A reserved field before 1.4, the length's upper half since.
+    let mut reserved = chain.clone();
+    reserved[2] = 1;
+    assert_eq!(CertificateChain::parse(&reserved, HASH), Ok(parsed));
+}
+
+#[test]
+fn a_chain_may_need_more_than_16_bits() {
+    let mut chain = Vec::new();
+    let root = [0x11; HASH];
+    CertificateChain::encode(&root, &[vec![7; 65_500]], &mut chain).unwrap();
+    assert_eq!(chain[..4], [0, 0, 1, 0]);
+    assert_eq!(CertificateChain::parse(&chain, HASH).unwrap().certificates.len(), 65_500);
+    chain[2] = 0;
+    assert!(CertificateChain::parse(&chain, HASH).is_err());
+}
+
+/// What the form has no room for, and the form that a version does not have.
+#[test]
+fn offsets_and_lengths_fit_their_form() {
+    let mut out = Vec::new();
+    let ask = GetCertificate {
+        version: Version::V1_4,
+        slot: 1,
+        slot_size: false,
+        large: false,
+        offset: 0x1_0000,
+        length: 1,
+    };
+    assert_eq!(ask.encode(&mut out), Err(EncodeError("offset")));
+    assert_eq!(
+        GetCertificate { offset: 0, length: 0x1_0000, ..ask }.encode(&mut out),
+        Err(EncodeError("length"))
+    );
+    out.clear();
+    GetCertificate { large: true, ..ask }.encode(&mut out).unwrap();
+    assert_eq!(out, hex("14828100 0000 0000 00000100 01000000"));
+    let earlier = GetCertificate { version: Version::V1_3, large: true, ..ask };
+    assert_eq!(earlier.encode(&mut out), Err(EncodeError("offset")));
+    let mut early = out.clone();
+    early[0] = 0x13;
+    let parsed = GetCertificate::parse(&mut Reader::new(&early)).unwrap();
+    assert_eq!((parsed.large, parsed.offset, parsed.slot), (false, 0, 1), "reserved bits before 1.4");
 }
 
 #[test]

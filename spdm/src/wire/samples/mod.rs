@@ -2,7 +2,7 @@
 //! A file per group of messages, with what is checked beyond that.
 
 use super::*;
-use crate::codec::Reader;
+use crate::codec::{EncodeError, Reader};
 
 /// Sizes that SHA-256, ECDSA P-256 and ECDHE P-256 give the variable fields.
 const HASH: usize = 32;

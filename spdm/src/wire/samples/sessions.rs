@@ -36,6 +36,16 @@ pub(super) fn samples() -> Vec<Sample> {
             "12e50102 cc*64 ee*32",
             again!(|reader| Finish::parse(reader, SIGNATURE, HASH)),
         ),
+        sample(
+            "FINISH 1.4",
+            "14e50102 0300 010203 cc*64 ee*32",
+            again!(|reader| Finish::parse(reader, SIGNATURE, HASH)),
+        ),
+        sample(
+            "FINISH_RSP 1.4",
+            "14650000 0300 010203 ee*32",
+            again!(|reader| FinishRsp::parse(reader, HASH)),
+        ),
         sample("FINISH_RSP", "12650000", again!(|reader| FinishRsp::parse(reader, 0))),
         sample("FINISH_RSP in the clear", "12650000 ee*32", again!(|reader| FinishRsp::parse(reader, HASH))),
         sample("HEARTBEAT", "12e80000", again!(Heartbeat::parse)),
@@ -52,6 +62,7 @@ fn illegal_fields_are_named() {
     names_illegal_fields(&[
         ("KEY_EXCHANGE", "measurement summary hash type", 2, 2),
         ("KEY_EXCHANGE", "opaque data", 105, 0xFF),
+        ("FINISH 1.4", "opaque data", 5, 4),
         ("KEY_UPDATE", "key operation", 2, 0),
         ("KEY_UPDATE", "key operation", 2, 4),
     ]);

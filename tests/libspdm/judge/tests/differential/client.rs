@@ -143,7 +143,7 @@ impl Client {
             (
                 "VENDOR",
                 encoded(|out| {
-                    VendorDefined { version, standard_id: 3, vendor_id: &[1, 0], payload: b"abcd" }
+                    VendorDefined { version, large: false, standard_id: 3, vendor_id: &[1, 0], payload: b"abcd" }
                         .encode_request(out)
                         .unwrap()
                 }),
@@ -183,12 +183,15 @@ impl Client {
                 other_params: 2,
                 base_asym: 0x90,
                 base_hash: 0x7,
+                pqc_asym: 0,
                 mel_specification: 0,
                 tables: AlgorithmTables {
                     dhe: Some(0x18),
                     aead: Some(3),
                     requester_asym: Some(0x90),
                     key_schedule: Some(1),
+                    requester_pqc_asym: None,
+                    kem: None,
                 },
             }
             .encode(out);

@@ -253,7 +253,8 @@ impl Transport for &mut Recording {
 
 fn hold_requester(text: &str, version: Version) {
     let mut recording = Recording::parse(text);
-    let config = RequesterConfig { versions: vec![version], ..RequesterConfig::default() };
+    // Recorded before there were chunks.
+    let config = RequesterConfig { versions: vec![version], chunks: false, ..RequesterConfig::default() };
     let mut requester = Requester::new(config, recording.provider()).unwrap();
     let measure =
         |operation, raw, signed_by| Command::Measurements(MeasurementQuery { operation, raw, signed_by });

@@ -79,7 +79,7 @@ impl Fetch {
 
     fn ask(mut self, core: &Core) -> Result<Next, RequesterError> {
         let version = core.connected()?.info.version;
-        let room = usize::try_from(core.config.data_transfer_size).unwrap_or(usize::MAX);
+        let room = core.longest_response();
         let missing = self.total.map_or(usize::MAX, |total| total - self.chain.len());
         let length = missing.min(room - Certificate::overhead(self.large)).min(self.longest());
         self.asked = u32::try_from(length).unwrap_or(u32::MAX);

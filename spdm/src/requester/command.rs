@@ -128,8 +128,10 @@ pub struct ConnectionInfo {
     pub capabilities: ResponderFlags,
     /// CTExponent: 2^this microseconds is what the responder's cryptography may take.
     pub ct_exponent: u8,
-    /// Largest message the responder receives, in bytes.
+    /// Largest single transfer the responder receives, in bytes.
     pub data_transfer_size: u32,
+    /// Largest message the responder receives, in bytes; more than a transfer only in chunks.
+    pub max_message_size: u32,
     /// Algorithms.
     pub algorithms: SelectedAlgorithms,
 }

@@ -30,8 +30,12 @@ pub struct RequesterConfig {
     pub handshake_in_the_clear: bool,
     /// CTExponent: 2^this microseconds is what our cryptography may take.
     pub ct_exponent: u8,
-    /// Largest message we receive, in bytes; at least 42.
+    /// Whether to offer messages larger than one transfer in chunks, from 1.2 on.
+    pub chunks: bool,
+    /// Largest single transfer we receive, in bytes; at least 42.
     pub data_transfer_size: u32,
+    /// Largest message we receive in chunks, in bytes; at least `data_transfer_size`.
+    pub max_message_size: u32,
     /// Which root certificates to trust.
     pub trust: TrustPolicy,
     /// Seconds since 1970 at which certificates have to be valid; `None` does not check.
@@ -57,7 +61,9 @@ impl Default for RequesterConfig {
             key_update: true,
             handshake_in_the_clear: false,
             ct_exponent: 14,
+            chunks: true,
             data_transfer_size: 0x1200,
+            max_message_size: 0x2_0000,
             trust: TrustPolicy::FirstUse,
             time: None,
             retries: 20,
@@ -82,12 +88,15 @@ pub enum RequesterConfigError {
     /// DSP0274 wants room for at least 42 bytes.
     #[error("a data transfer size of {0} is below 42")]
     DataTransferSize(u32),
+    /// A message has to be allowed to be as large as a transfer.
+    #[error("a maximum message size of {0} is below the data transfer size")]
+    MaxMessageSize(u32),
 }
 
 impl RequesterConfig {
     /// Checks the settings against the crate and the provider.
     pub(super) fn check(&self, provider: &dyn Provider) -> Result<(), RequesterConfigError> {
-        use RequesterConfigError::{DataTransferSize, Nothing, Unavailable};
+        use RequesterConfigError::{DataTransferSize, MaxMessageSize, Nothing, Unavailable};
         let offers = [
             ("version", self.versions.is_empty()),
             ("version of secured messages", self.secured_versions.is_empty()),
@@ -117,7 +126,15 @@ impl RequesterConfig {
         if self.data_transfer_size < MIN_DATA_TRANSFER_SIZE {
             return Err(DataTransferSize(self.data_transfer_size));
         }
+        if self.chunks && self.max_message_size < self.data_transfer_size {
+            return Err(MaxMessageSize(self.max_message_size));
+        }
         Ok(())
+    }
+
+    /// Largest message we receive, in bytes: without chunks there is none larger than a transfer.
+    pub(super) const fn longest_message(&self) -> u32 {
+        if self.chunks { self.max_message_size } else { self.data_transfer_size }
     }
 
     /// The capability flags that go with the settings.
@@ -134,6 +151,9 @@ impl RequesterConfig {
         }
         if self.handshake_in_the_clear {
             flags |= RequesterFlags::HANDSHAKE_IN_THE_CLEAR;
+        }
+        if self.chunks {
+            flags |= RequesterFlags::CHUNK;
         }
         RequesterFlags(flags)
     }

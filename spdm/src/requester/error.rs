@@ -100,7 +100,7 @@ pub enum Misuse {
     TooLong {
         /// Length of the request.
         length: usize,
-        /// The responder's DataTransferSize.
+        /// The responder's DataTransferSize, or its MaxSPDMmsgSize where both sides have chunks.
         limit: usize,
     },
 }
@@ -128,6 +128,9 @@ pub enum Violation {
     /// An ERROR in the clear answers a secured request. Anyone could have sent it, so the session stands.
     #[error("an unprotected ERROR {0:?} answers a secured request")]
     UnprotectedError(ErrorCode),
+    /// A chunk of a large message that does not continue it.
+    #[error("the transfer in chunks is broken: {0}")]
+    Chunk(&'static str),
     /// None of the versions offered is spoken by the responder.
     #[error("no version in common")]
     NoCommonVersion,

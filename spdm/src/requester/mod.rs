@@ -38,6 +38,7 @@ mod sessions;
 mod state;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 pub use crate::trust::{RootPin, Trust, TrustPolicy};
 pub use command::*;
@@ -48,6 +49,7 @@ pub use saved::{RestoreError, SavedSession};
 
 use self::sessions::Sessions;
 use self::state::{Core, Flow, Message, Next, Request};
+use self::transfer::Transfer;
 use crate::SessionId;
 use crate::codec::Reader;
 use crate::crypto::Provider;
@@ -64,11 +66,14 @@ const REQUEST_BIT: u8 = 0x80;
 pub struct Requester {
     core: Core,
     pending: Option<Pending>,
+    /// Handle of the last CHUNK_SEND.
+    last_handle: u8,
 }
 
 /// The command under way.
 struct Pending {
     request: Request,
+    transfer: Transfer,
     turn: Turn,
     /// Retries left.
     patience: u32,
@@ -78,7 +83,7 @@ struct Pending {
 enum Turn {
     /// The response.
     Receive,
-    /// The host's clock, then the same request again.
+    /// The host's clock, then the same message again.
     Repeat,
     /// The host's clock, then RESPOND_IF_READY.
     Fetch(NotReady),
@@ -92,7 +97,7 @@ impl Requester {
     pub fn new(config: RequesterConfig, provider: Box<dyn Provider>) -> Result<Self, RequesterConfigError> {
         config.check(&*provider)?;
         let core = Core { config, provider, connection: None, sessions: Sessions::default() };
-        Ok(Self { core, pending: None })
+        Ok(Self { core, pending: None, last_handle: 0 })
     }
 
     /// Takes up a session that was saved. What the two sides remember for the next CHALLENGE and the next signed
@@ -210,15 +215,18 @@ impl Requester {
             Some(_) => self.pending.take(),
         };
         let mut pending = pending.ok_or(Misuse::NoCommand)?;
-        let mut fetch = Vec::new();
         if let Turn::Fetch(NotReady { request, token, .. }) = pending.turn {
-            RespondIfReady { version: pending.request.version, request, token }.encode(&mut fetch);
+            let mut bytes = Vec::new();
+            RespondIfReady { version: pending.request.version, request, token }.encode(&mut bytes);
+            let step = self.protect(pending.request.secured, &bytes).inspect_err(|_| self.settle())?;
+            pending.turn = Turn::Receive;
+            self.pending = Some(pending);
+            return Ok(step);
         }
-        let bytes = if fetch.is_empty() { &pending.request.bytes } else { &fetch };
-        let step = self.protect(pending.request.secured, bytes).inspect_err(|_| self.settle())?;
-        pending.turn = Turn::Receive;
-        self.pending = Some(pending);
-        Ok(step)
+        if matches!(pending.transfer, Transfer::Whole) {
+            pending.transfer = Transfer::plan(&self.core, &pending.request, &mut self.last_handle)?;
+        }
+        self.resume(pending).inspect_err(|_| self.settle())
     }
 
     /// Drops the command under way, if there is one: no response came, or nobody waits for it any more. A session
@@ -241,16 +249,17 @@ impl Requester {
             Next::Done(reply) => return Ok(Step::Done(reply)),
             Next::Send(request) => request,
         };
-        if let Some(info) = self.connection() {
-            let limit = usize::try_from(info.data_transfer_size).unwrap_or(usize::MAX);
-            if request.bytes.len() > limit {
-                return Err(Misuse::TooLong { length: request.bytes.len(), limit }.into());
-            }
-        }
+        let transfer = Transfer::plan(&self.core, &request, &mut self.last_handle)?;
         self.core.note_request(request.code());
-        let step = self.protect(request.secured, &request.bytes)?;
         let patience = self.core.config.retries;
-        self.pending = Some(Pending { request, turn: Turn::Receive, patience });
+        self.resume(Pending { request, transfer, turn: Turn::Receive, patience })
+    }
+
+    /// Sends what the command's transfer wants next.
+    fn resume(&mut self, mut pending: Pending) -> Result<Step, RequesterError> {
+        let step = self.protect(pending.request.secured, &pending.transfer.message(&pending.request)?)?;
+        pending.turn = Turn::Receive;
+        self.pending = Some(pending);
         Ok(step)
     }
 
@@ -265,8 +274,13 @@ impl Requester {
         Ok(Step::Send { secured, bytes })
     }
 
-    /// One response, to the end.
-    fn handle(&mut self, pending: Pending, secured: bool, response: &[u8]) -> Result<Step, RequesterError> {
+    /// One transfer.
+    fn handle(
+        &mut self,
+        mut pending: Pending,
+        secured: bool,
+        response: &[u8],
+    ) -> Result<Step, RequesterError> {
         let code = pending.request.code();
         let mut plain = Vec::new();
         let response = if secured && pending.request.secured {
@@ -288,15 +302,27 @@ impl Requester {
         if response.len() > limit.saturating_add(state::MAX_PADDING) {
             return Err(message.violation(Violation::TooLong(response.len())));
         }
+        // ERROR ends a transfer, or lets it wait.
+        if header.code == Code::ERROR || matches!(pending.transfer, Transfer::Whole) {
+            return self.answer(pending, secured, response);
+        }
+        match pending.transfer.carried(&message, header, pending.request.version)? {
+            Some(response) => self.answer(pending, secured, &response),
+            None => self.resume(pending),
+        }
+    }
+
+    /// One response, to the end.
+    fn answer(&mut self, pending: Pending, secured: bool, response: &[u8]) -> Result<Step, RequesterError> {
+        let code = pending.request.code();
+        let message = Message { request: &pending.request.bytes, code, response, secured };
+        let header = Header::parse(&mut Reader::new(response)).map_err(|error| message.malformed(error))?;
         if header.code == Code::ERROR {
             let mut reader = Reader::new(response);
             let error = ErrorResponse::parse(&mut reader).map_err(|error| message.malformed(error))?;
             return self.refused(pending, &error);
         }
-        let expected = pending.request.version;
-        message
-            .require(header.version == expected, Violation::Version { expected, received: header.version })?;
-        message.require(header.code.0 == code.0 & !REQUEST_BIT, Violation::Code(header.code))?;
+        message.expect(header, pending.request.version, Code(code.0 & !REQUEST_BIT))?;
 
         let core = &mut self.core;
         let next = match pending.request.flow {
@@ -321,9 +347,11 @@ impl Requester {
     fn refused(&mut self, mut pending: Pending, error: &ErrorResponse<'_>) -> Result<Step, RequesterError> {
         let request = pending.request.code();
         let violation = |violation| RequesterError::Violation { request, violation };
-        // DSP0274 1.3 "L1/L2": every ERROR but this one begins them anew, on both sides, BUSY included.
+        let whole = matches!(pending.transfer, Transfer::Whole);
+        // DSP0274 1.3 "L1/L2": every ERROR but these begins them anew, on both sides, BUSY included.
         if request == Code::GET_MEASUREMENTS
-            && error.code != ErrorCode::RESPONSE_NOT_READY
+            && whole
+            && ![ErrorCode::RESPONSE_NOT_READY, ErrorCode::LARGE_RESPONSE].contains(&error.code)
             && let Ok(log) = self.core.measurement_log()
         {
             *log = None;
@@ -332,13 +360,18 @@ impl Requester {
             ErrorCode::BUSY => (self.core.config.busy_delay, Turn::Repeat),
             ErrorCode::RESPONSE_NOT_READY => {
                 let not_ready = error.not_ready().filter(|not_ready| {
-                    not_ready.request == request
+                    whole
+                        && not_ready.request == request
                         && not_ready.exponent <= MAX_DELAY_EXPONENT
                         && not_ready.multiplier > 1
                         && negotiate::may_be_deferred(request)
                 });
                 let not_ready = not_ready.ok_or_else(|| violation(Violation::NotReady))?;
                 (not_ready.delay(), Turn::Fetch(not_ready))
+            }
+            ErrorCode::LARGE_RESPONSE if self.core.may_fetch(&pending.request, &pending.transfer) => {
+                pending.transfer = Transfer::fetch(&self.core, error);
+                return self.resume(pending);
             }
             code => {
                 self.note_refusal(&pending.request, code);

@@ -55,8 +55,7 @@ impl Negotiation {
             ct_exponent: core.config.ct_exponent,
             flags: core.config.flags(),
             data_transfer_size: core.config.data_transfer_size,
-            // Without chunks there is nothing larger than one transfer.
-            max_message_size: core.config.data_transfer_size,
+            max_message_size: core.config.longest_message(),
         }
         .encode(&mut bytes);
         let flow = Flow::Capabilities(Versioned { version, vca: self.vca });
@@ -89,6 +88,11 @@ impl Versioned {
 }
 
 impl Capable {
+    /// What the responder said.
+    pub(super) const fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
     /// ALGORITHMS: everything selected was offered, and everything needed was selected.
     pub(super) fn algorithms(
         mut self,
@@ -106,6 +110,7 @@ impl Capable {
             capabilities: self.capabilities.flags,
             ct_exponent: self.capabilities.ct_exponent,
             data_transfer_size: self.capabilities.data_transfer_size,
+            max_message_size: self.capabilities.max_message_size,
             algorithms,
         };
         core.connection = Some(Connection::new(info, self.vca));

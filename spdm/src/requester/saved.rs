@@ -25,6 +25,7 @@ pub struct SavedSession {
     capabilities: u32,
     ct_exponent: u8,
     data_transfer_size: u32,
+    max_message_size: u32,
     algorithms: SelectedAlgorithms,
     authenticated: bool,
     vca: Vec<u8>,
@@ -73,6 +74,7 @@ impl SavedSession {
             capabilities: info.capabilities.0,
             ct_exponent: info.ct_exponent,
             data_transfer_size: info.data_transfer_size,
+            max_message_size: info.max_message_size,
             algorithms: info.algorithms,
             authenticated: connection.authenticated,
             vca: connection.vca.as_ref().to_vec(),
@@ -100,6 +102,7 @@ impl SavedSession {
             capabilities: ResponderFlags(self.capabilities),
             ct_exponent: self.ct_exponent,
             data_transfer_size: self.data_transfer_size,
+            max_message_size: self.max_message_size,
             algorithms: *algorithms,
         };
         let mut connection = Connection::new(info, vca);

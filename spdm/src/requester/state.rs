@@ -14,7 +14,7 @@ use crate::crypto::{CryptoError, Digest, HashAlgorithm, Provider, hash};
 use crate::slot::SLOT_COUNT;
 use crate::transcript::{Basis, SigningContext, Transcript, Vca, Verifier};
 use crate::trust::PeerKey;
-use crate::wire::{Code, RequesterFlags, ResponderFlags, Version};
+use crate::wire::{Code, Header, RequesterFlags, ResponderFlags, Version};
 
 /// DOE pads messages to whole double words; what lies in the padding is of no interest.
 pub(super) const MAX_PADDING: usize = 3;
@@ -259,6 +259,13 @@ impl<'a> Message<'a> {
         let parsed = parsed.map_err(|error| self.malformed(error))?;
         let exact = self.response.get(..reader.consumed()).unwrap_or_default();
         Ok((parsed, exact))
+    }
+
+    /// Checks version and code, and that the message is no ERROR.
+    pub(super) fn expect(&self, header: Header, version: Version, code: Code) -> Result<(), RequesterError> {
+        let (expected, received) = (version, header.version);
+        self.require(received == expected, Violation::Version { expected, received })?;
+        self.require(header.code == code, Violation::Code(header.code))
     }
 
     pub(super) fn malformed(&self, error: DecodeError) -> RequesterError {

@@ -3,3 +3,4 @@
 
 mod pair;
 mod several;
+mod transfer;

@@ -4,4 +4,5 @@ mod hostile;
 mod interruptions;
 mod peer;
 mod sessions;
+mod transfer;
 mod walk;

@@ -3,25 +3,19 @@
 use std::path::Path;
 
 use mmio::{LayoutError, MemoryError};
-use spdm::crypto::{AsymAlgorithm, RingProvider};
-use spdm::identity::PciName;
-use spdm::responder::{
-    Capability, Measurement, MeasurementSupport, MeasurementValue, Responder, ResponderConfig,
-};
-use spdm::slot::Slots;
-use spdm::wire::Version;
 use tdisp::dsm::{CommandClear, Dsm, DsmConfig, FunctionMatch, KeysAtLock, PortConfig, SameValueWrite};
 use tdisp::ide::{IdeConfig, SecureOrder, StreamControl, StreamIndex};
 
 use super::protocol::Protocol;
+use super::responder::responder;
 use super::unit::{Unit, pci_parts};
 use super::{Device, unit_regions};
-use crate::config::{Config, ConfigError, Curve, Kind, MeasurementKind, SecureOn, SpdmVersion, TeeSource};
+use crate::config::{Config, ConfigError, Kind, SecureOn, TeeSource};
 use crate::doe::Mailbox;
 use crate::function::{Function, TestFunction, TestFunctionConfig};
 use crate::pci::registers::{Command, header};
 use crate::pci::{Identity, Plan};
-use crate::state_dir::{self, StateError};
+use crate::state_dir::StateError;
 
 /// Why there is no device.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +46,7 @@ impl Device {
     /// # Errors
     /// A message that names the field, the file or the resource.
     pub fn new(config: &Config, state_dir: Option<&Path>) -> Result<Self, BuildError> {
-        Self::build(config, state_dir, dsm_config(config, KeysAtLock::InUse))
+        Self::build(config, state_dir, dsm_config(config, KeysAtLock::InUse), false)
     }
 
     /// The same device for requesters that have only the SPDM socket and program no registers: it is as firmware would leave
@@ -72,18 +66,24 @@ impl Device {
                 ide: IdeConfig { secure_order: SecureOrder::WithoutEnable, ..plugged.ide },
                 ..plugged
             },
+            true,
         )?;
         device.play_firmware();
         Ok(device)
     }
 
-    fn build(config: &Config, state_dir: Option<&Path>, dsm: DsmConfig) -> Result<Self, BuildError> {
+    fn build(
+        config: &Config,
+        state_dir: Option<&Path>,
+        dsm: DsmConfig,
+        standalone: bool,
+    ) -> Result<Self, BuildError> {
         let mut units = Vec::new();
         let dsm = Dsm::new(dsm).map_err(|error| ConfigError::value("tdisp", error))?;
         for (number, function) in config.functions.iter().enumerate() {
             units.push(unit(config, number, function, dsm.config().ide.length())?);
         }
-        let responder = responder(config, state_dir)?;
+        let responder = responder(config, state_dir, standalone)?;
         let regions = units.iter().map(unit_regions).collect::<Result<_, _>>()?;
         Ok(Self {
             units,
@@ -183,69 +183,5 @@ fn dsm_config(config: &Config, keys_at_lock: KeysAtLock) -> DsmConfig {
         // One SPDM message has to hold a portion with its headers.
         max_report_portion: u16::try_from(config.spdm.transfer_size.saturating_sub(128)).unwrap_or(u16::MAX),
         ..DsmConfig::default()
-    }
-}
-
-fn responder(config: &Config, state_dir: Option<&Path>) -> Result<Responder, BuildError> {
-    let pci = &config.pci;
-    let name = PciName {
-        vendor: pci.vendor,
-        device: pci.device,
-        class: pci.class,
-        revision: pci.revision,
-        subsystem_vendor: pci.subsystem_vendor,
-        subsystem: pci.subsystem,
-        serial: Some(pci.serial),
-    };
-    let algorithm = match config.spdm.curve {
-        Curve::P256 => AsymAlgorithm::EcdsaP256,
-        Curve::P384 => AsymAlgorithm::EcdsaP384,
-    };
-    let material = state_dir::identity(state_dir, &name, algorithm)?;
-    let defaults = ResponderConfig::default();
-    let capabilities = Capability {
-        // A responder that advertises measurements has some.
-        measurements: if config.spdm.measurements.is_empty() {
-            MeasurementSupport::None
-        } else {
-            MeasurementSupport::Signed
-        },
-        ..defaults.capabilities
-    };
-    let settings = ResponderConfig {
-        capabilities,
-        versions: config.spdm.versions.iter().map(version).collect(),
-        data_transfer_size: config.spdm.transfer_size,
-        max_message_size: config.spdm.transfer_size,
-        measurements: config.spdm.measurements.iter().map(measurement).collect(),
-        heartbeat_period: config.spdm.heartbeat_seconds,
-        session_limit: config.spdm.sessions.into(),
-        ..defaults
-    };
-    Responder::new(settings, Slots::single(material.slot()), Box::new(RingProvider::default()))
-        .map_err(|error| ConfigError::value("spdm", error).into())
-}
-
-fn version(configured: &SpdmVersion) -> Version {
-    match configured {
-        SpdmVersion::V1_0 => Version::V1_0,
-        SpdmVersion::V1_1 => Version::V1_1,
-        SpdmVersion::V1_2 => Version::V1_2,
-        SpdmVersion::V1_3 => Version::V1_3,
-    }
-}
-
-fn measurement(configured: &crate::config::Measurement) -> Measurement {
-    Measurement {
-        index: configured.index,
-        // DSP0274 1.3 "DMTFSpecMeasurementValueType".
-        kind: match configured.kind {
-            MeasurementKind::ImmutableRom => 0,
-            MeasurementKind::MutableFirmware => 1,
-            MeasurementKind::HardwareConfiguration => 2,
-            MeasurementKind::FirmwareConfiguration => 3,
-        },
-        tcb: true,
-        value: MeasurementValue::Raw(configured.value.clone().into_bytes()),
     }
 }

@@ -3,6 +3,7 @@
 
 mod build;
 mod protocol;
+mod responder;
 mod unit;
 
 use core::time::Duration;

@@ -8,9 +8,11 @@ use crate::codec::{DecodeError, EncodeError, Put, Reader};
 pub const CHAIN_HEADER_SIZE: usize = 4;
 
 /// What a chain vouches for (DSP0274 1.3 "Certificate models", `CertModel`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum CertificateModel {
     /// The leaf is the hardware's own and does not change.
+    #[default]
     Device,
     /// The leaf is issued by the hardware for what runs on it, firmware for example.
     Alias,

@@ -93,7 +93,8 @@ struct World {
 
 impl World {
     fn new(stage: Stage) -> Self {
-        let config: Config = toml::from_str("[spdm]\ncurve = \"p256\"\nheartbeat_seconds = 5\n").unwrap();
+        let config: Config =
+            toml::from_str("[spdm]\nheartbeat_seconds = 5\n[[spdm.slot]]\nkey = \"ecdsa-p256\"\n").unwrap();
         let config = config.for_sockets(1).unwrap();
         // An identity that is there already spares making one for every input.
         let state = tempfile::tempdir().unwrap();

@@ -74,7 +74,7 @@ fn config_toml() -> Vec<Vec<u8>> {
     let config = tdispd::config::Config::default().for_sockets(2).unwrap();
     vec![
         config.to_toml().unwrap().into_bytes(),
-        b"[spdm]\ncurve = \"p256\"\nsessions = 1\nversions = [\"1.3\"]\n[[function]]\nmsix = false\n".to_vec(),
+        b"[spdm]\nsessions = 1\nversions = [\"1.3\"]\n[[spdm.slot]]\nkey = \"ecdsa-p256\"\n[[function]]\nmsix = false\n".to_vec(),
         b"[pci]\nclass = 0xffffff\n[ide]\nselective_streams = 16\naddress_blocks = 15\nsecure_on = \"last-go\"\n".to_vec(),
         b"[tdisp]\naddress_width = 64\nlenient_command = true\n[doe]\nmalformed = \"error\"\n".to_vec(),
         b"[[spdm.measurement]]\nindex = 239\nkind = \"hardware-configuration\"\nvalue = \"x\"\n".to_vec(),

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::doe::Malformed;
-use crate::spdm_socket::Silence;
+
+mod spdm;
+
+pub use spdm::{Measurement, MeasurementKind, ProviderKind, Psk, Slot, Spdm, Value};
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -71,111 +74,6 @@ impl Default for Pci {
 pub struct Doe {
     /// What an object whose length does not match gets: `silent` or `error`.
     pub malformed: Malformed,
-}
-
-/// Key type of the certificate chain and of the signatures made with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum Curve {
-    /// ECDSA on NIST P-256 with SHA-256.
-    #[serde(rename = "p256")]
-    P256,
-    /// ECDSA on NIST P-384 with SHA-384.
-    #[default]
-    #[serde(rename = "p384")]
-    P384,
-}
-
-/// A version of SPDM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SpdmVersion {
-    /// DSP0274 1.0, which has no sessions.
-    #[serde(rename = "1.0")]
-    V1_0,
-    /// DSP0274 1.1.
-    #[serde(rename = "1.1")]
-    V1_1,
-    /// DSP0274 1.2.
-    #[serde(rename = "1.2")]
-    V1_2,
-    /// DSP0274 1.3.
-    #[serde(rename = "1.3")]
-    V1_3,
-}
-
-/// `[spdm]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Spdm {
-    /// Offered versions: any of "1.0" (which has no sessions), "1.1", "1.2", "1.3".
-    pub versions: Vec<SpdmVersion>,
-    /// Key of slot 0; it decides the signature algorithm and the hash.
-    pub curve: Curve,
-    /// Heartbeat period in seconds; 0 offers none.
-    pub heartbeat_seconds: u8,
-    /// Sessions at the same time, 1–64.
-    pub sessions: u16,
-    /// Bytes of the largest SPDM message in one piece, 1024–65,535.
-    pub transfer_size: u32,
-    /// What an object that gets no answer looks like on `--spdm-socket`: an `empty` frame, or `nothing`.
-    pub silence: Silence,
-    /// What GET_MEASUREMENTS tells.
-    #[serde(rename = "measurement")]
-    pub measurements: Vec<Measurement>,
-}
-
-impl Default for Spdm {
-    fn default() -> Self {
-        Self {
-            versions: vec![SpdmVersion::V1_2, SpdmVersion::V1_3],
-            curve: Curve::default(),
-            heartbeat_seconds: 0,
-            sessions: 4,
-            transfer_size: 4608,
-            silence: Silence::default(),
-            measurements: vec![
-                Measurement::new(1, MeasurementKind::ImmutableRom, "tdispd boot code"),
-                Measurement::new(
-                    2,
-                    MeasurementKind::MutableFirmware,
-                    concat!("tdispd ", env!("CARGO_PKG_VERSION")),
-                ),
-                Measurement::new(3, MeasurementKind::HardwareConfiguration, "tdispd hardware"),
-                Measurement::new(4, MeasurementKind::FirmwareConfiguration, "tdispd configuration"),
-            ],
-        }
-    }
-}
-
-/// DMTF measurement value type (DSP0274 1.3 "DMTFSpecMeasurementValueType").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MeasurementKind {
-    /// Immutable ROM.
-    ImmutableRom,
-    /// Mutable firmware.
-    MutableFirmware,
-    /// Hardware configuration.
-    HardwareConfiguration,
-    /// Firmware configuration.
-    FirmwareConfiguration,
-}
-
-/// `[[spdm.measurement]]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Measurement {
-    /// Measurement index, 1–239.
-    pub index: u8,
-    /// What is measured.
-    pub kind: MeasurementKind,
-    /// The text that is measured: its digest is reported, and the text itself when raw values are asked for.
-    pub value: String,
-}
-
-impl Measurement {
-    fn new(index: u8, kind: MeasurementKind, value: &str) -> Self {
-        Self { index, kind, value: value.into() }
-    }
 }
 
 /// When a selective stream reads as secure.
@@ -331,8 +229,9 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.into(), source })?;
-        let config: Self = toml::from_str(&text)
+        let mut config: Self = toml::from_str(&text)
             .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?;
+        config.spdm.locate(path.parent().unwrap_or(Path::new("")));
         config.check()?;
         Ok(config)
     }
@@ -374,43 +273,24 @@ impl Config {
 
     /// Limits that the types do not express.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let within = |field: &str, value: u64, low: u64, high: u64| {
-            if (low..=high).contains(&value) {
-                return Ok(());
-            }
-            Err(ConfigError::value(field, format!("{value} is outside {low}–{high}")))
-        };
         within("pci.class", self.pci.class.into(), 0, 0xFF_FFFF)?;
         // TOML integers are signed: a larger serial could be used but not printed.
         within("pci.serial", self.pci.serial, 0, i64::MAX as u64)?;
-        within("spdm.sessions", self.spdm.sessions.into(), 1, 64)?;
-        within("spdm.transfer_size", self.spdm.transfer_size.into(), 1024, 65_535)?;
         within("ide.selective_streams", self.ide.selective_streams.into(), 1, 16)?;
         within("ide.address_blocks", self.ide.address_blocks.into(), 0, 15)?;
         within("tdisp.address_width", self.tdisp.address_width.into(), 32, 64)?;
         if self.functions.len() > 8 {
             return Err(ConfigError::value("function", "a device has at most 8 functions"));
         }
-        if self.spdm.versions.is_empty() {
-            return Err(ConfigError::value(
-                "spdm.versions",
-                "at least one of \"1.0\", \"1.1\", \"1.2\", \"1.3\"",
-            ));
-        }
-        let mut seen = std::collections::BTreeSet::new();
-        for (place, measurement) in self.spdm.measurements.iter().enumerate() {
-            let field = |name: &str| format!("spdm.measurement[{place}].{name}");
-            within(&field("index"), measurement.index.into(), 1, 239)?;
-            within(&field("value"), measurement.value.len() as u64, 1, 512)?;
-            if !seen.insert(measurement.index) {
-                return Err(ConfigError::value(
-                    field("index"),
-                    format!("{} is there twice", measurement.index),
-                ));
-            }
-        }
-        Ok(())
+        self.spdm.check()
     }
+}
+
+fn within(field: &str, value: u64, low: u64, high: u64) -> Result<(), ConfigError> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::value(field, format!("{value} is outside {low}–{high}")))
 }
 
 #[cfg(test)]
@@ -449,7 +329,28 @@ mod tests {
                 &["spdm.measurement[0].index"],
             ),
             ("[[spdm.measurement]]\nindex = 1\nvalue = \"x\"", &["line 1", "kind"]),
-            ("[spdm]\nversions = [\"1.3\", \"1.4\"]", &["line 2", "1.4", "`1.2`, `1.3`"]),
+            ("[spdm]\nversions = [\"1.3\", \"1.9\"]", &["line 2", "1.9", "\"1.2\", \"1.3\""]),
+            ("[spdm]\nhashes = [\"sha1\"]", &["line 2", "sha1", "sha384"]),
+            ("[spdm]\nversions = []", &["spdm.versions"]),
+            ("[[spdm.slot]]\nnumber = 8", &["spdm.slot[0].number", "0–7"]),
+            ("[[spdm.slot]]\n[[spdm.slot]]\n", &["spdm.slot[1].number", "0 is there twice"]),
+            ("[[spdm.slot]]\nchain = \"a.pem\"", &["spdm.slot[0].private_key", "together"]),
+            (
+                "[[spdm.slot]]\nchain = \"a\"\nprivate_key = \"b\"\nkey = \"ed25519\"",
+                &["spdm.slot[0].key", "only where no chain is given"],
+            ),
+            (
+                "[[spdm.measurement]]\nindex = 1\nkind = \"immutable-rom\"\nhex = \"0\"",
+                &["spdm.measurement[0].value", "exactly one"],
+            ),
+            (
+                "[[spdm.measurement]]\nindex = 1\nkind = \"immutable-rom\"\nhex = \"00\"\nvalue = \"x\"",
+                &["spdm.measurement[0].value", "exactly one"],
+            ),
+            (
+                "[[spdm.measurement]]\nindex = 253\nkind = \"immutable-rom\"\nhex = \"00\"",
+                &["spdm.measurement[0].index", "1–239"],
+            ),
             ("nonsense", &["line 1"]),
         ] {
             let error = load(text).unwrap_err().to_string();
@@ -460,6 +361,32 @@ mod tests {
         assert!(
             Config::load(Path::new("/nowhere/t.toml")).unwrap_err().to_string().contains("/nowhere/t.toml")
         );
+    }
+
+    #[test]
+    fn files_are_named_from_where_the_configuration_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("device.toml");
+        let text = "[[spdm.slot]]\nchain = \"c\"\nprivate_key = \"/k\"\n\
+                    [[spdm.measurement]]\nindex = 253\nkind = \"manifest\"\nfile = \"m\"\n\
+                    [[spdm.psk]]\nhint = \"h\"\nfile = \"p\"\n";
+        std::fs::write(&path, text).unwrap();
+        let spdm = Config::load(&path).unwrap().spdm;
+        let here = |name: &str| directory.path().join(name);
+        assert_eq!(spdm.slots[0].chain, Some(here("c")));
+        assert_eq!(spdm.slots[0].private_key.as_deref(), Some(Path::new("/k")));
+        assert_eq!(spdm.measurements[0].source(), Some(Value::File(here("m"))));
+        assert_eq!(spdm.psk[0].file, here("p"));
+    }
+
+    #[test]
+    fn what_is_offered_depends_on_the_profile_unless_it_is_said() {
+        use ::spdm::wire::Version;
+        let spdm = Config::default().spdm;
+        assert_eq!(spdm.versions(true), Version::IMPLEMENTED);
+        assert_eq!(spdm.versions(false).first(), Some(&Version::V1_2));
+        let spdm = load("[spdm]\nversions = [\"1.1\"]").unwrap().spdm;
+        assert_eq!((spdm.versions(true), spdm.versions(false)), (vec![Version::V1_1], vec![Version::V1_1]));
     }
 
     #[test]

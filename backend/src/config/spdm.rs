@@ -1,0 +1,319 @@
+//! `[spdm]`: what the responder offers, which keys and certificates it has, what it measures.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use spdm::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
+use spdm::responder::{Capability, ResponderConfig};
+use spdm::slot::SLOT_COUNT;
+use spdm::wire::{CertificateModel, Version};
+
+use super::ConfigError;
+use crate::spdm_socket::Silence;
+
+/// `[spdm]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Spdm {
+    /// Offered versions of SPDM, any of "1.0" (which has no sessions) to "1.4". If it is not said, those that TDISP can be
+    /// used with, 1.2 and later; without any --socket, all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub versions: Option<Vec<Version>>,
+    /// Offered versions of secured messages (DSP0277), "1.0" to "1.2".
+    pub secured_versions: Vec<Version>,
+    /// Who does the cryptography.
+    pub provider: ProviderKind,
+    /// Hashes, most preferred first; those that the provider cannot do are left out, here and below.
+    pub hashes: Vec<HashAlgorithm>,
+    /// Signature algorithms, most preferred first; offered are those a slot has a key for.
+    pub signatures: Vec<AsymAlgorithm>,
+    /// Key exchanges, most preferred first.
+    pub groups: Vec<DheGroup>,
+    /// AEAD suites of sessions, most preferred first.
+    pub aeads: Vec<Aead>,
+    /// Hashes of measurements: the first is used. None: measurements are raw bit streams.
+    pub measurement_hashes: Vec<HashAlgorithm>,
+    /// Heartbeat period in seconds; 0 offers none.
+    pub heartbeat_seconds: u8,
+    /// Sessions at the same time, 1–64.
+    pub sessions: u16,
+    /// Bytes of the largest SPDM message in one piece, 1024–65,535.
+    pub transfer_size: u32,
+    /// What an object that gets no answer looks like on `--spdm-socket`: an `empty` frame, or `nothing`.
+    pub silence: Silence,
+    /// What can be switched on and off.
+    pub capabilities: Capability,
+    /// Certificate slots. If there is none in the file, slot 0 with an ECDSA P-384 key.
+    #[serde(rename = "slot")]
+    pub slots: Vec<Slot>,
+    /// Pre-shared keys.
+    pub psk: Vec<Psk>,
+    /// What GET_MEASUREMENTS tells.
+    #[serde(rename = "measurement")]
+    pub measurements: Vec<Measurement>,
+}
+
+impl Default for Spdm {
+    fn default() -> Self {
+        let responder = ResponderConfig::default();
+        Self {
+            versions: None,
+            secured_versions: responder.secured_versions,
+            provider: ProviderKind::default(),
+            hashes: responder.hashes,
+            signatures: responder.asym,
+            groups: responder.groups,
+            aeads: responder.aeads,
+            measurement_hashes: responder.measurement_hashes,
+            heartbeat_seconds: 0,
+            sessions: 4,
+            transfer_size: 4608,
+            silence: Silence::default(),
+            capabilities: responder.capabilities,
+            slots: vec![Slot::default()],
+            psk: Vec::new(),
+            measurements: vec![
+                Measurement::text(1, MeasurementKind::ImmutableRom, "tdispd boot code"),
+                Measurement::text(
+                    2,
+                    MeasurementKind::MutableFirmware,
+                    concat!("tdispd ", env!("CARGO_PKG_VERSION")),
+                ),
+                Measurement::text(3, MeasurementKind::HardwareConfiguration, "tdispd hardware"),
+                Measurement::text(4, MeasurementKind::FirmwareConfiguration, "tdispd configuration"),
+            ],
+        }
+    }
+}
+
+/// A cryptographic library.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProviderKind {
+    /// `ring`.
+    #[default]
+    Ring,
+    /// AWS-LC: P-521, every curve with every hash, post-quantum. Needs a build with `--features aws-lc`.
+    AwsLc,
+}
+
+/// `[[spdm.slot]]`: a certificate chain and the key of its leaf, made by tdispd or read from files.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Slot {
+    /// Slot number, 0–7.
+    pub number: u8,
+    /// Algorithm of the key to make, with a chain for this device, at the first start with a state directory; ECDSA P-384
+    /// if nothing else is said. Not together with `chain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<AsymAlgorithm>,
+    /// File with the certificates, root first, as PEM or DER. Relative paths start where the configuration file is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chain: Option<PathBuf>,
+    /// File with the private key of the last certificate, as PEM or DER.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private_key: Option<PathBuf>,
+    /// What the certificates say of the device.
+    pub model: CertificateModel,
+}
+
+impl Slot {
+    /// Key type of a slot whose chain is made here.
+    pub fn algorithm(&self) -> AsymAlgorithm {
+        self.key.unwrap_or(AsymAlgorithm::EcdsaP384)
+    }
+}
+
+/// `[[spdm.psk]]`: a key that a requester shares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Psk {
+    /// `PSKHint` that selects it; text, a zero byte at its end included if there is one.
+    pub hint: String,
+    /// File with the key, all of its bytes.
+    pub file: PathBuf,
+}
+
+/// DMTF measurement value type (DSP0274 1.3 "DMTFSpecMeasurementValueType").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MeasurementKind {
+    /// Immutable ROM.
+    ImmutableRom,
+    /// Mutable firmware.
+    MutableFirmware,
+    /// Hardware configuration.
+    HardwareConfiguration,
+    /// Firmware configuration.
+    FirmwareConfiguration,
+    /// Freeform measurement manifest; may have index 253.
+    Manifest,
+    /// Device mode, always a raw bit stream; may have index 254.
+    DeviceMode,
+    /// Version of mutable firmware, always a raw bit stream.
+    FirmwareVersion,
+    /// Security version number of mutable firmware, always a raw bit stream.
+    SecurityVersion,
+    /// Hash-extended measurement (1.3).
+    HashExtended,
+    /// Informational, always a raw bit stream (1.3).
+    Informational,
+    /// Structured measurement manifest (1.3).
+    StructuredManifest,
+}
+
+/// `[[spdm.measurement]]`: exactly one of `value`, `hex`, `digest` and `file`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measurement {
+    /// Measurement index, 1–239, 253 for the manifest, 254 for the device mode.
+    pub index: u8,
+    /// What is measured.
+    pub kind: MeasurementKind,
+    /// The text that is measured: its digest is reported, and the text itself when raw values are asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// The same as bytes in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hex: Option<String>,
+    /// A digest under the first measurement hash, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// A file whose digest is reported, read once at the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// Part of the trusted computing base: counts for that summary hash.
+    #[serde(default = "yes")]
+    pub tcb: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// What a measurement reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// A bit stream.
+    Bytes(Vec<u8>),
+    /// A digest.
+    Digest(Vec<u8>),
+    /// The digest of a file.
+    File(PathBuf),
+}
+
+/// Bytes of the longest literal measurement.
+const MAX_VALUE: usize = 1024;
+
+impl Measurement {
+    fn text(index: u8, kind: MeasurementKind, value: &str) -> Self {
+        Self { index, kind, value: Some(value.into()), hex: None, digest: None, file: None, tcb: true }
+    }
+
+    /// What it reports; `None` unless exactly one of the four fields is there and can be read.
+    pub fn source(&self) -> Option<Value> {
+        match (&self.value, &self.hex, &self.digest, &self.file) {
+            (Some(text), None, None, None) => Some(Value::Bytes(text.clone().into_bytes())),
+            (None, Some(hex), None, None) => bytes(hex).map(Value::Bytes),
+            (None, None, Some(digest), None) => bytes(digest).map(Value::Digest),
+            (None, None, None, Some(file)) => Some(Value::File(file.clone())),
+            _ => None,
+        }
+    }
+}
+
+/// Bytes from pairs of hexadecimal digits.
+fn bytes(hex: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u32> = hex.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
+    let (pairs, rest) = digits.as_chunks::<2>();
+    let byte = |[high, low]: &[u32; 2]| u8::try_from(high << 4 | low).ok();
+    if rest.is_empty() { pairs.iter().map(byte).collect() } else { None }
+}
+
+impl Spdm {
+    /// The versions offered by a device that is `standalone` or plugged into a VMM.
+    pub fn versions(&self, standalone: bool) -> Vec<Version> {
+        let first = if standalone { Version::V1_0 } else { Version::V1_2 };
+        let usual = || Version::IMPLEMENTED.into_iter().filter(|version| *version >= first).collect();
+        self.versions.clone().unwrap_or_else(usual)
+    }
+
+    /// Files are named from where the configuration file is.
+    pub(super) fn locate(&mut self, directory: &Path) {
+        let slots = self.slots.iter_mut().flat_map(|slot| [&mut slot.chain, &mut slot.private_key]);
+        let measured = self.measurements.iter_mut().map(|measurement| &mut measurement.file);
+        let keys = self.psk.iter_mut().map(|psk| &mut psk.file);
+        for file in slots.chain(measured).flatten().chain(keys) {
+            *file = directory.join(&*file);
+        }
+    }
+
+    /// Limits that the types do not express.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        super::within("spdm.sessions", self.sessions.into(), 1, 64)?;
+        super::within("spdm.transfer_size", self.transfer_size.into(), 1024, 65_535)?;
+        if self.versions.as_ref().is_some_and(Vec::is_empty) {
+            return Err(ConfigError::value("spdm.versions", "at least one of \"1.0\" to \"1.4\""));
+        }
+        self.check_slots()?;
+        let mut hints = BTreeSet::new();
+        for (place, psk) in self.psk.iter().enumerate() {
+            let field = format!("spdm.psk[{place}].hint");
+            super::within(&field, psk.hint.len() as u64, 0, 128)?;
+            if !hints.insert(&psk.hint) {
+                return Err(ConfigError::value(field, format!("{:?} is there twice", psk.hint)));
+            }
+        }
+        let mut seen = BTreeSet::new();
+        for (place, measurement) in self.measurements.iter().enumerate() {
+            let field = |name: &str| format!("spdm.measurement[{place}].{name}");
+            check_measurement(measurement, &field)?;
+            if !seen.insert(measurement.index) {
+                return Err(ConfigError::value(
+                    field("index"),
+                    format!("{} is there twice", measurement.index),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_slots(&self) -> Result<(), ConfigError> {
+        let mut seen = BTreeSet::new();
+        for (place, slot) in self.slots.iter().enumerate() {
+            let field = |name: &str| format!("spdm.slot[{place}].{name}");
+            super::within(&field("number"), slot.number.into(), 0, SLOT_COUNT as u64 - 1)?;
+            if !seen.insert(slot.number) {
+                return Err(ConfigError::value(field("number"), format!("{} is there twice", slot.number)));
+            }
+            let (name, problem) = match (&slot.chain, &slot.private_key, slot.key) {
+                (Some(_), Some(_), None) | (None, None, _) => continue,
+                (Some(_), None, _) => ("private_key", "chain and private_key go together"),
+                (None, Some(_), _) => ("chain", "chain and private_key go together"),
+                (Some(_), Some(_), Some(_)) => ("key", "a key is made only where no chain is given"),
+            };
+            return Err(ConfigError::value(field(name), problem));
+        }
+        Ok(())
+    }
+}
+
+fn check_measurement(measurement: &Measurement, field: &dyn Fn(&str) -> String) -> Result<(), ConfigError> {
+    let special = match measurement.kind {
+        MeasurementKind::Manifest | MeasurementKind::StructuredManifest => measurement.index == 0xFD,
+        MeasurementKind::DeviceMode => measurement.index == 0xFE,
+        _ => false,
+    };
+    if !special {
+        super::within(&field("index"), measurement.index.into(), 1, 239)?;
+    }
+    match measurement.source() {
+        Some(Value::Bytes(bytes)) => super::within(&field("value"), bytes.len() as u64, 1, MAX_VALUE as u64),
+        Some(Value::Digest(_) | Value::File(_)) => Ok(()),
+        None => Err(ConfigError::value(
+            field("value"),
+            "exactly one of value (text), hex (bytes), digest (bytes in hexadecimal) and file",
+        )),
+    }
+}

@@ -63,6 +63,11 @@ impl Chains {
         Ok(Self { slots, built, key_digests })
     }
 
+    /// Whether there is nothing to be known by.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.built.is_empty() && !self.has_public_key()
+    }
+
     /// Whether slot 0 holds a chain, as it has to where certificates are used.
     pub(crate) fn has_certificates(&self) -> bool {
         self.slots.get(0).is_some()

@@ -1,4 +1,4 @@
-//! From the shared secret of KEY_EXCHANGE to keys (DSP0274 1.3 "Key schedule").
+//! From what both ends share to keys (DSP0274 1.3 "Key schedule").
 
 use crate::crypto::{Aead, CryptoError, Digest, HashAlgorithm, IV_SIZE, Provider, Secret};
 use crate::wire::Version;
@@ -12,6 +12,24 @@ pub struct KeySchedule<'p> {
     provider: &'p dyn Provider,
     version: Version,
     hash: HashAlgorithm,
+}
+
+/// What both ends of a session share before it has keys.
+#[derive(Clone, Copy)]
+pub enum Shared<'a> {
+    /// What KEY_EXCHANGE agreed on.
+    Exchanged(&'a Secret),
+    /// The pre-shared key of PSK_EXCHANGE, of any length.
+    Psk(&'a [u8]),
+}
+
+impl core::fmt::Debug for Shared<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Exchanged(_) => "Exchanged",
+            Self::Psk(_) => "Psk",
+        })
+    }
 }
 
 /// Secrets of the handshake phase.
@@ -84,11 +102,21 @@ impl<'p> KeySchedule<'p> {
         self.provider.hkdf_expand(self.hash, secret.as_ref(), &info, length)
     }
 
-    /// Handshake secrets from the shared secret and the transcript hash TH1.
-    pub fn handshake(&self, shared: &Secret, th1: &Digest) -> Result<HandshakeSecrets, CryptoError> {
+    /// Handshake secrets from what is shared and the transcript hash TH1. `Salt_0` is zeros, and from 1.3 on ones for
+    /// a pre-shared key, so that a key can serve for one of the two purposes only.
+    pub fn handshake(&self, shared: Shared<'_>, th1: &Digest) -> Result<HandshakeSecrets, CryptoError> {
         let size = self.hash.size();
-        let salt = Secret::zeros(size);
-        let handshake = self.provider.hmac(self.hash, salt.as_ref(), shared.as_ref())?;
+        let mut salt = Secret::zeros(size);
+        let secret = match shared {
+            Shared::Exchanged(secret) => secret.as_ref(),
+            Shared::Psk(secret) => {
+                if self.version >= Version::V1_3 {
+                    salt.as_mut().fill(0xFF);
+                }
+                secret
+            }
+        };
+        let handshake = self.provider.hmac(self.hash, salt.as_ref(), secret)?;
         let request = self.expand(&handshake, "req hs data", th1.as_ref(), size)?;
         let response = self.expand(&handshake, "rsp hs data", th1.as_ref(), size)?;
         let request_finished = self.expand(&request, "finished", &[], size)?;
@@ -185,7 +213,7 @@ mod tests {
             };
             let (th1, th2) = (Digest::new(&[0x11; 32]), Digest::new(&[0x22; 32]));
             let shared = Secret::new(&[0x5A; 32]).unwrap();
-            let handshake = schedule.handshake(&shared, &th1).unwrap();
+            let handshake = schedule.handshake(Shared::Exchanged(&shared), &th1).unwrap();
             let secret = mac(&[0; 32], &[0x5A; 32]);
             assert_eq!(handshake.handshake.as_ref(), secret);
             let request = expand(&secret, 32, "req hs data", &[0x11; 32]);
@@ -200,6 +228,14 @@ mod tests {
             assert_eq!(application.export_master.as_ref(), expand(&master, 32, "exp master", &[0x22; 32]));
             let update = schedule.update(&application.request).unwrap();
             assert_eq!(update.as_ref(), expand(application.request.as_ref(), 32, "traffic upd", &[]));
+            // A pre-shared key, here longer than any hash: the salt alone tells it from what was exchanged.
+            let salt = if version >= Version::V1_3 { [0xFF; 32] } else { [0; 32] };
+            let psk = schedule.handshake(Shared::Psk(&[0x5A; 100]), &th1).unwrap();
+            assert_eq!(psk.handshake.as_ref(), mac(&salt, &[0x5A; 100]));
+            let response = expand(psk.handshake.as_ref(), 32, "rsp hs data", &[0x11; 32]);
+            assert_eq!(psk.response.as_ref(), response);
+            assert_eq!(psk.response_finished.as_ref(), expand(&response, 32, "finished", &[]));
+
             let traffic = schedule.traffic_key(&update, Aead::Aes128Gcm).unwrap();
             assert_eq!(traffic.key.as_ref(), expand(update.as_ref(), 16, "key", &[]));
             assert_eq!(traffic.iv.as_slice(), expand(update.as_ref(), 12, "iv", &[]));

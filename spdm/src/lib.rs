@@ -11,6 +11,7 @@ pub mod crypto;
 pub mod doe;
 pub mod identity;
 pub mod key_schedule;
+pub mod psk;
 pub mod requester;
 pub mod responder;
 pub mod secured;

@@ -2,7 +2,7 @@
 
 use crate::SessionId;
 use crate::crypto::{Aead, CryptoError, Digest, HashAlgorithm, Provider, Secret};
-use crate::key_schedule::{HandshakeSecrets, KeySchedule};
+use crate::key_schedule::{HandshakeSecrets, KeySchedule, Shared};
 use crate::secured::{Protection, RecordError, RecordKey};
 use crate::wire::Version;
 
@@ -108,11 +108,11 @@ impl SessionParameters {
 }
 
 impl Session {
-    /// A session in its handshake phase, from the shared secret of KEY_EXCHANGE and the transcript hash TH1.
+    /// A session in its handshake phase, from what both ends share and the transcript hash TH1.
     pub fn new(
         provider: &dyn Provider,
         parameters: SessionParameters,
-        shared: &Secret,
+        shared: Shared<'_>,
         th1: &Digest,
     ) -> Result<Self, CryptoError> {
         let secrets = parameters.schedule(provider).handshake(shared, th1)?;
@@ -303,7 +303,9 @@ mod tests {
                 sequence_limit: u64::MAX,
             };
             let shared = Secret::new(&[9; 32]).unwrap();
-            let mut session = Session::new(&provider, parameters, &shared, &Digest::new(&[1; 32])).unwrap();
+            let mut session =
+                Session::new(&provider, parameters, Shared::Exchanged(&shared), &Digest::new(&[1; 32]))
+                    .unwrap();
             if established {
                 session.establish(&provider, &Digest::new(&[2; 32])).unwrap();
             }

@@ -83,7 +83,12 @@ impl Basis<'_> {
         self.begin(&[vca])
     }
 
-    /// TH of a session: begins with VCA and the hash of the responder's certificate chain.
+    /// TH of a session from a pre-shared key: begins with VCA.
+    pub fn psk_th(&self) -> Result<Transcript, CryptoError> {
+        self.begin(&[self.vca.as_ref()])
+    }
+
+    /// TH of a session from KEY_EXCHANGE: begins with VCA and the hash of the responder's certificate chain.
     pub fn th(&self, chain_hash: &Digest) -> Result<Transcript, CryptoError> {
         self.begin(&[self.vca.as_ref(), chain_hash.as_ref()])
     }

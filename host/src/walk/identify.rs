@@ -46,7 +46,10 @@ impl Walk {
         self.step(Layer::Spdm, "VERSION, CAPABILITIES, ALGORITHMS", "SPDM 1.2 or 1.3", |walk| {
             let info = walk.spdm()?.connect().map_err(failed)?;
             let mut text = format!("SPDM {}", info.version);
-            text.push_str(&format!(", {:?}, {:?}", info.algorithms.signature, info.algorithms.hash));
+            if let Some(signature) = info.algorithms.signature {
+                text.push_str(&format!(", {signature:?}"));
+            }
+            text.push_str(&format!(", {:?}", info.algorithms.hash));
             if let (Some(group), Some(aead)) = (info.algorithms.group, info.algorithms.aead) {
                 text.push_str(&format!(", ECDHE {group:?}, {aead:?}"));
             }

@@ -78,7 +78,7 @@ impl PendingChallenge {
     pub(super) fn authenticate(self, core: &mut Core, message: &Message<'_>) -> Result<Next, RequesterError> {
         let connection = core.connected()?;
         let (hash_size, signature_size) =
-            (connection.hash().size(), connection.info.algorithms.signature.signature_size());
+            (connection.hash().size(), connection.signature()?.signature_size());
         let (response, exact) = message
             .parse(|reader| ChallengeAuth::parse(reader, hash_size, self.summary_size, signature_size))?;
         let peer = connection.peer(self.slot)?;
@@ -156,7 +156,7 @@ impl PendingMeasurements {
     pub(super) fn report(self, core: &mut Core, message: &Message<'_>) -> Result<Next, RequesterError> {
         let connection = core.connected()?;
         let signature_size = match self.query.signed_by {
-            Some(_) => connection.info.algorithms.signature.signature_size(),
+            Some(_) => connection.signature()?.signature_size(),
             None => 0,
         };
         let (response, exact) = message.parse(|reader| Measurements::parse(reader, signature_size))?;

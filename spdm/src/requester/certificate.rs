@@ -125,7 +125,7 @@ impl Fetch {
             time: core.config.time,
             version: connection.info.version,
             hash: connection.hash(),
-            algorithm: connection.info.algorithms.signature,
+            algorithm: connection.signature()?,
             purpose: Purpose::Responder,
         };
         let announced = connection.digests.as_ref().and_then(|digests| digests.of(self.slot));

@@ -38,6 +38,15 @@ pub enum Command {
         /// Whether a firmware update of the responder ends the session (`SessionPolicy` bit 0).
         end_on_update: bool,
     },
+    /// PSK_EXCHANGE, and PSK_FINISH where the responder has a context.
+    StartPskSession {
+        /// Hint of a key in [`RequesterConfig::psks`](super::RequesterConfig::psks); empty for the first.
+        hint: Vec<u8>,
+        /// Which measurements the responder is to summarise.
+        summary: SummaryType,
+        /// Whether a firmware update of the responder ends the session (`SessionPolicy` bit 0).
+        end_on_update: bool,
+    },
     /// HEARTBEAT.
     Heartbeat,
     /// KEY_UPDATE and its verification with the new key.
@@ -107,7 +116,7 @@ pub enum Reply {
     Challenged(Challenged),
     /// Of [`Command::Measurements`].
     Measurements(MeasurementReport),
-    /// Of [`Command::StartSession`].
+    /// Of [`Command::StartSession`] and [`Command::StartPskSession`].
     SessionStarted(SessionInfo),
     /// Of [`Command::Heartbeat`].
     Alive,
@@ -141,8 +150,8 @@ pub struct ConnectionInfo {
 pub struct SelectedAlgorithms {
     /// Hash of transcripts, digests and the key schedule.
     pub hash: HashAlgorithm,
-    /// Signature algorithm of the responder.
-    pub signature: AsymAlgorithm,
+    /// Signature algorithm of the responder; `None` only if it has neither certificates nor a public key.
+    pub signature: Option<AsymAlgorithm>,
     /// Hash that measurements were made with; `None` for raw bit streams only.
     pub measurement_hash: Option<HashAlgorithm>,
     /// Key exchange group.

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm, Provider};
+use crate::psk::{self, PreSharedKey};
 use crate::trust::TrustPolicy;
 use crate::wire::{MIN_DATA_TRANSFER_SIZE, RequesterFlags, Version};
 
@@ -22,6 +23,9 @@ pub struct RequesterConfig {
     pub groups: Vec<DheGroup>,
     /// AEAD suites to offer.
     pub aeads: Vec<Aead>,
+    /// Keys shared with the responder beforehand, each with a hint of its own; the first alone may be without. Sessions
+    /// from such a key are offered if there is one.
+    pub psks: Vec<PreSharedKey>,
     /// Whether to offer heartbeats.
     pub heartbeat: bool,
     /// Whether to offer key updates.
@@ -57,6 +61,7 @@ impl Default for RequesterConfig {
             signatures: vec![AsymAlgorithm::EcdsaP384, AsymAlgorithm::EcdsaP256],
             groups: vec![DheGroup::P384, DheGroup::P256],
             aeads: vec![Aead::Aes256Gcm, Aead::Aes128Gcm],
+            psks: Vec::new(),
             heartbeat: true,
             key_update: true,
             handshake_in_the_clear: false,
@@ -85,6 +90,9 @@ pub enum RequesterConfigError {
     /// The cryptographic provider does not have what is offered.
     #[error("the cryptographic provider cannot do every {0} that is offered")]
     Unavailable(&'static str),
+    /// A pre-shared key is empty, or cannot be told from another.
+    #[error("pre-shared keys need a hint each and must not be empty")]
+    PreSharedKeys,
     /// DSP0274 wants room for at least 42 bytes.
     #[error("a data transfer size of {0} is below 42")]
     DataTransferSize(u32),
@@ -123,6 +131,9 @@ impl RequesterConfig {
         if let Some((what, _)) = available.iter().find(|(_, available)| !*available) {
             return Err(Unavailable(what));
         }
+        if !psk::usable(&self.psks) {
+            return Err(RequesterConfigError::PreSharedKeys);
+        }
         if self.data_transfer_size < MIN_DATA_TRANSFER_SIZE {
             return Err(DataTransferSize(self.data_transfer_size));
         }
@@ -143,6 +154,9 @@ impl RequesterConfig {
             | RequesterFlags::MAC
             | RequesterFlags::KEY_EX
             | RequesterFlags::LARGE_RESP;
+        if !self.psks.is_empty() {
+            flags |= RequesterFlags::PSK;
+        }
         if self.heartbeat {
             flags |= RequesterFlags::HBEAT;
         }

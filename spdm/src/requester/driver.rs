@@ -85,6 +85,9 @@ commands! {
     /// [`Command::StartSession`].
     start_session(slot: u8, summary: SummaryType, end_on_update: bool) -> SessionInfo,
         Command::StartSession { slot, summary, end_on_update }, Reply::SessionStarted(info) => info;
+    /// [`Command::StartPskSession`].
+    start_psk_session(hint: &[u8], summary: SummaryType, end_on_update: bool) -> SessionInfo,
+        Command::StartPskSession { hint: hint.to_vec(), summary, end_on_update }, Reply::SessionStarted(info) => info;
     /// [`Command::Heartbeat`].
     heartbeat() -> (), Command::Heartbeat, Reply::Alive => ();
     /// [`Command::UpdateKeys`].

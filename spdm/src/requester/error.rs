@@ -89,6 +89,9 @@ pub enum Misuse {
     /// The command needs the certificate chain of this slot.
     #[error("the certificate chain of slot {0} has not been fetched")]
     NoCertificate(u8),
+    /// No pre-shared key in the configuration has this hint.
+    #[error("no pre-shared key has this hint")]
+    NoKey,
     /// A slot number above 7, or a measurement index of 0 or 255.
     #[error("{0} is out of range")]
     OutOfRange(&'static str),
@@ -179,6 +182,9 @@ pub enum Violation {
     /// UpdateAllKeys was acknowledged under the key it replaces.
     #[error("the old key was used")]
     OldKey,
+    /// A context where CAPABILITIES announced none, or none where it announced one.
+    #[error("the responder's context is not what its capabilities announce")]
+    PskContext,
     /// The responder's ephemeral key is no point on the curve.
     #[error("the exchange data is no valid public key")]
     ExchangeData,

@@ -1,23 +1,24 @@
 //! KEY_EXCHANGE and FINISH: from a connection to a session.
 
 use super::attest::{check_opaque, found, summary_size};
-use super::command::{Reply, SessionInfo};
+use super::command::{ConnectionInfo, Reply, SessionInfo};
 use super::error::{Misuse, RequesterError, Violation};
 use super::negotiate::both;
 use super::sessions::ActiveSession;
 use super::state::{Core, Flow, Message, Next, Request};
 use crate::crypto::{Aead, DheGroup, KeyAgreement};
+use crate::key_schedule::Shared;
 use crate::secured::Protection;
 use crate::session::{Role, Session, SessionParameters};
 use crate::transcript::{SigningContext, Transcript};
 use crate::wire::{
     Finish, FinishRsp, KeyExchange, KeyExchangeRsp, KeyExchangeSizes, MutualAuth, POLICY_TERMINATE_ON_UPDATE,
-    RequesterFlags, ResponderFlags, SelectedSecuredVersion, SummaryType, SupportedSecuredVersions,
+    RequesterFlags, ResponderFlags, SelectedSecuredVersion, SummaryType, SupportedSecuredVersions, Version,
     VersionNumber,
 };
 
 /// DSP0277 1.1 "AEAD limits": without an agreement on fewer, every sequence number but the last may be used.
-const SEQUENCE_LIMIT: u64 = u64::MAX;
+pub(super) const SEQUENCE_LIMIT: u64 = u64::MAX;
 
 /// KEY_EXCHANGE on its way.
 pub(super) struct PendingKeyExchange {
@@ -52,17 +53,13 @@ impl PendingKeyExchange {
         let sizes = KeyExchangeSizes {
             exchange: group.response_size(),
             summary: summary_size(core, summary)?,
-            signature: connection.info.algorithms.signature.signature_size(),
+            signature: connection.signature()?.signature_size(),
             // In the clear, the responder proves its secret in FINISH_RSP instead.
             verify_data: if in_the_clear(core)? { 0 } else { hash_size },
         };
         let agreement = core.provider.start_exchange(group)?;
         let id = session_id_half(core)?;
-        let versions: Vec<_> =
-            core.config.secured_versions.iter().map(|version| VersionNumber::new(*version)).collect();
-        let mut opaque = Vec::new();
         let version = connection.info.version;
-        SupportedSecuredVersions(&versions).encode(version, &mut opaque)?;
         let mut bytes = Vec::new();
         KeyExchange {
             version,
@@ -72,7 +69,7 @@ impl PendingKeyExchange {
             policy: if end_on_update { POLICY_TERMINATE_ON_UPDATE } else { 0 },
             random: core.random()?,
             exchange: agreement.public(),
-            opaque: &opaque,
+            opaque: &offered_versions(core)?,
         }
         .encode(&mut bytes)?;
         let flow = Flow::KeyExchange(Self { slot, id, sizes, aead, agreement });
@@ -88,19 +85,8 @@ impl PendingKeyExchange {
             response.mutual_auth == MutualAuth::None,
             Violation::NotAnnounced("mutual authentication"),
         )?;
-        let heartbeat =
-            both(core.config.flags(), RequesterFlags::HBEAT, info.capabilities, ResponderFlags::HBEAT);
-        message
-            .require(heartbeat || response.heartbeat_period == 0, Violation::NotAnnounced("a heartbeat"))?;
-        check_opaque(message, response.version, response.opaque)?;
-        let selected = SelectedSecuredVersion::find(response.version, response.opaque)
-            .map_err(|error| message.malformed(error))?;
-        let offered = |selected: &SelectedSecuredVersion| {
-            core.config.secured_versions.iter().any(|version| selected.0 == VersionNumber::new(*version))
-        };
-        let selected = selected.filter(offered);
-        let selected =
-            selected.ok_or_else(|| message.violation(Violation::Selection("secured message version")))?;
+        heartbeat_allowed(core, message, response.heartbeat_period)?;
+        let secured_version = selected_version(core, message, response.version, response.opaque)?;
 
         let peer = connection.peer(self.slot)?;
         let provider = &*core.provider;
@@ -114,18 +100,13 @@ impl PendingKeyExchange {
         message.require(genuine, Violation::Signature)?;
         transcript.append(response.signature);
 
-        let protection = if info.capabilities.has(ResponderFlags::ENCRYPT) {
-            Protection::EncryptAndMac
-        } else {
-            Protection::MacOnly
-        };
         let parameters = SessionParameters {
             id: u32::from(self.id) | u32::from(response.session_id) << 16,
             role: Role::Requester,
             version: info.version.0,
             hash,
             aead: self.aead,
-            protection,
+            protection: protection(info),
             sequence_limit: SEQUENCE_LIMIT,
         };
         let shared = self
@@ -133,7 +114,7 @@ impl PendingKeyExchange {
             .agree(response.exchange)
             .map_err(|_| message.violation(Violation::ExchangeData))?;
         let th1 = transcript.digest();
-        let session = Session::new(provider, parameters, &shared, &th1)?;
+        let session = Session::new(provider, parameters, Shared::Exchanged(&shared), &th1)?;
         if self.sizes.verify_data != 0 {
             check_verify_data(core, message, &session, &transcript, response.verify_data)?;
             transcript.append(response.verify_data);
@@ -142,7 +123,7 @@ impl PendingKeyExchange {
         let session_info = SessionInfo {
             id: parameters.id,
             heartbeat_period: response.heartbeat_period,
-            secured_version: selected.version(),
+            secured_version,
             summary: found(response.summary),
         };
         let next = PendingFinish::start(core, &session, transcript)?;
@@ -193,8 +174,55 @@ fn in_the_clear(core: &Core) -> Result<bool, Misuse> {
     Ok(both(ours, requester, theirs, responder))
 }
 
+/// A heartbeat is something both sides have to announce.
+pub(super) fn heartbeat_allowed(
+    core: &Core,
+    message: &Message<'_>,
+    period: u8,
+) -> Result<(), RequesterError> {
+    let theirs = core.connected()?.info.capabilities;
+    let allowed = both(core.config.flags(), RequesterFlags::HBEAT, theirs, ResponderFlags::HBEAT);
+    message.require(allowed || period == 0, Violation::NotAnnounced("a heartbeat"))
+}
+
+/// Opaque data of the request: the versions of secured messages that we have.
+pub(super) fn offered_versions(core: &Core) -> Result<Vec<u8>, RequesterError> {
+    let versions: Vec<_> =
+        core.config.secured_versions.iter().map(|version| VersionNumber::new(*version)).collect();
+    let mut opaque = Vec::new();
+    SupportedSecuredVersions(&versions).encode(core.connected()?.info.version, &mut opaque)?;
+    Ok(opaque)
+}
+
+/// The one of them that the response's opaque data selects.
+pub(super) fn selected_version(
+    core: &Core,
+    message: &Message<'_>,
+    version: Version,
+    opaque: &[u8],
+) -> Result<Version, RequesterError> {
+    check_opaque(message, version, opaque)?;
+    let selected = SelectedSecuredVersion::find(version, opaque).map_err(|error| message.malformed(error))?;
+    let offered = |selected: &SelectedSecuredVersion| {
+        core.config.secured_versions.iter().any(|version| selected.0 == VersionNumber::new(*version))
+    };
+    let selected = selected.filter(offered);
+    let selected =
+        selected.ok_or_else(|| message.violation(Violation::Selection("secured message version")))?;
+    Ok(selected.version())
+}
+
+/// What records protect: we always can encrypt.
+pub(super) const fn protection(info: &ConnectionInfo) -> Protection {
+    if info.capabilities.has(ResponderFlags::ENCRYPT) {
+        Protection::EncryptAndMac
+    } else {
+        Protection::MacOnly
+    }
+}
+
 /// The responder's proof that it has our secret.
-fn check_verify_data(
+pub(super) fn check_verify_data(
     core: &Core,
     message: &Message<'_>,
     session: &Session,
@@ -219,7 +247,7 @@ fn capable(core: &Core) -> Result<(DheGroup, Aead), Misuse> {
 }
 
 /// Our half of the session id: never 0 so that the whole is not either, and of no other session.
-fn session_id_half(core: &Core) -> Result<u16, RequesterError> {
+pub(super) fn session_id_half(core: &Core) -> Result<u16, RequesterError> {
     loop {
         let half = u16::from_le_bytes(core.random()?).max(1);
         if !core.sessions.uses_half(half) {

@@ -33,6 +33,7 @@ mod error;
 mod handshake;
 mod negotiate;
 mod operate;
+mod psk;
 mod saved;
 mod sessions;
 mod state;
@@ -172,6 +173,9 @@ impl Requester {
             Command::Measurements(query) => attest::PendingMeasurements::start(core, query),
             Command::StartSession { slot, summary, end_on_update } => {
                 handshake::PendingKeyExchange::start(core, slot, summary, end_on_update)
+            }
+            Command::StartPskSession { hint, summary, end_on_update } => {
+                psk::PendingPskExchange::start(core, &hint, summary, end_on_update)
             }
             Command::Heartbeat => operate::heartbeat(core),
             Command::UpdateKeys(keys) => operate::PendingKeyUpdate::start(core, keys),
@@ -335,6 +339,8 @@ impl Requester {
             Flow::Measurements(flow) => flow.report(core, &message),
             Flow::KeyExchange(flow) => flow.exchanged(core, &message),
             Flow::Finish(flow) => flow.finished(core, &message),
+            Flow::PskExchange(flow) => flow.exchanged(core, &message),
+            Flow::PskFinish(flow) => flow.finished(core, &message),
             Flow::Heartbeat => operate::alive(&message),
             Flow::KeyUpdate(flow) => flow.acknowledged(core, &message),
             Flow::EndSession => operate::ended(core, &message),

@@ -150,9 +150,12 @@ fn select(
 ) -> Result<SelectedAlgorithms, &'static str> {
     let flags = capabilities.flags;
     let hash = HashAlgorithm::from_bit(selected.base_hash & offered.base_hash).ok_or("hash")?;
-    let signature =
-        AsymAlgorithm::from_base_bit(selected.base_asym & offered.base_asym).ok_or("signature algorithm")?;
-    if !core.provider.supports_signature(signature, hash) {
+    let signature = AsymAlgorithm::from_base_bit(selected.base_asym & offered.base_asym);
+    let identity = flags.any(ResponderFlags::CERT | ResponderFlags::PUB_KEY_ID);
+    if signature.is_none() && (identity || selected.base_asym != 0) {
+        return Err("signature algorithm");
+    }
+    if signature.is_some_and(|signature| !core.provider.supports_signature(signature, hash)) {
         return Err("pair of signature algorithm and hash");
     }
 
@@ -169,10 +172,12 @@ fn select(
         return Err("measurement hash");
     }
 
-    let sessions = flags.has(ResponderFlags::KEY_EX);
+    let key_exchange = flags.has(ResponderFlags::KEY_EX);
+    let psk = flags.any(ResponderFlags::PSK_MASK) && !core.config.psks.is_empty();
+    let sessions = key_exchange || psk;
     let (dhe, aead) = (selected.tables.dhe.unwrap_or(0), selected.tables.aead.unwrap_or(0));
     let group = DheGroup::from_dhe_bit(dhe & offered.tables.dhe.unwrap_or(0));
-    if group.is_none() && (sessions || dhe != 0) {
+    if group.is_none() && (key_exchange || dhe != 0) {
         return Err("key exchange group");
     }
     let cipher = Aead::from_bit(aead & offered.tables.aead.unwrap_or(0));

@@ -8,9 +8,10 @@ use super::error::{Misuse, RequesterError, Violation};
 use super::handshake::{PendingFinish, PendingKeyExchange};
 use super::negotiate::{Capable, Negotiation, Versioned, both};
 use super::operate::{PendingKeyUpdate, PendingVendor};
+use super::psk::{PendingPskExchange, PendingPskFinish};
 use super::sessions::Sessions;
 use crate::codec::{DecodeError, Reader};
-use crate::crypto::{CryptoError, Digest, HashAlgorithm, Provider, hash};
+use crate::crypto::{AsymAlgorithm, CryptoError, Digest, HashAlgorithm, Provider, hash};
 use crate::slot::SLOT_COUNT;
 use crate::transcript::{Basis, SigningContext, Transcript, Vca, Verifier};
 use crate::trust::PeerKey;
@@ -58,6 +59,11 @@ impl Connection {
         self.info.algorithms.hash
     }
 
+    /// Signature algorithm of a responder that signs.
+    pub(super) fn signature(&self) -> Result<AsymAlgorithm, Misuse> {
+        self.info.algorithms.signature.ok_or(Misuse::NotCapable("signatures"))
+    }
+
     /// The slot's key, if its chain has been verified.
     pub(super) fn peer(&self, slot: u8) -> Result<&PeerKey, Misuse> {
         let peer = self.peers.get(usize::from(slot)).ok_or(Misuse::OutOfRange("slot"))?;
@@ -73,11 +79,8 @@ impl Connection {
         transcript: &Transcript,
         signature: &[u8],
     ) -> bool {
-        let verifier = Verifier {
-            algorithm: self.info.algorithms.signature,
-            hash: self.hash(),
-            public_key: &peer.public_key,
-        };
+        let Some(algorithm) = self.info.algorithms.signature else { return false };
+        let verifier = Verifier { algorithm, hash: self.hash(), public_key: &peer.public_key };
         verifier.verify(provider, context, transcript, signature).is_ok()
     }
 
@@ -175,6 +178,8 @@ impl Core {
             Code::GET_MEASUREMENTS,
             Code::KEY_EXCHANGE,
             Code::FINISH,
+            Code::PSK_EXCHANGE,
+            Code::PSK_FINISH,
             Code::KEY_UPDATE,
             Code::HEARTBEAT,
             Code::END_SESSION,
@@ -225,6 +230,8 @@ pub(super) enum Flow {
     Measurements(PendingMeasurements),
     KeyExchange(PendingKeyExchange),
     Finish(PendingFinish),
+    PskExchange(PendingPskExchange),
+    PskFinish(PendingPskFinish),
     Heartbeat,
     KeyUpdate(PendingKeyUpdate),
     EndSession,

@@ -1,7 +1,7 @@
 //! NEGOTIATE_ALGORITHMS: the responder selects, by its own order of preference
 //! (DSP0274 1.3 "NEGOTIATE_ALGORITHMS request and ALGORITHMS response messages").
 
-use crate::crypto::{AsymAlgorithm, HashAlgorithm};
+use crate::crypto::{AsymAlgorithm, DheGroup, HashAlgorithm};
 use crate::secured::Protection;
 use crate::wire::{
     AlgorithmTables, Algorithms, ErrorCode, KEY_SCHEDULE_SPDM, MEASUREMENT_HASH_RAW_ONLY,
@@ -45,9 +45,17 @@ impl Core {
 
     /// No common algorithm for something that both sides advertise is an invalid request.
     fn select(&self, peer: &Peer, body: &NegotiateAlgorithms) -> Result<Suite, Reject> {
-        let (asym, hash) = self.select_signature(body).ok_or(Reject::INVALID)?;
-        let session = if self.flags.has(ResponderFlags::KEY_EX) && peer.flags.has(RequesterFlags::KEY_EX) {
-            Some(self.select_session(peer, &body.tables).ok_or(Reject::INVALID)?)
+        let (asym, hash) = if self.chains.is_empty() {
+            let common = |hash: &&HashAlgorithm| body.base_hash & hash.bit() != 0;
+            (None, *self.config.hashes.iter().find(common).ok_or(Reject::INVALID)?)
+        } else {
+            let (asym, hash) = self.select_signature(body).ok_or(Reject::INVALID)?;
+            (Some(asym), hash)
+        };
+        let key_exchange = self.flags.has(ResponderFlags::KEY_EX) && peer.flags.has(RequesterFlags::KEY_EX);
+        let psk = self.flags.any(ResponderFlags::PSK_MASK) && peer.flags.has(RequesterFlags::PSK);
+        let session = if key_exchange || psk {
+            Some(self.select_session(peer, &body.tables, key_exchange).ok_or(Reject::INVALID)?)
         } else {
             None
         };
@@ -61,7 +69,7 @@ impl Core {
             None
         };
         let general_opaque = body.version < Version::V1_2 || body.other_params & OPAQUE_FORMAT_GENERAL != 0;
-        // KEY_EXCHANGE agrees on the version of secured messages in opaque data.
+        // A session's handshake agrees on the version of secured messages in opaque data.
         if session.is_some() && !general_opaque {
             return Err(Reject::INVALID);
         }
@@ -80,14 +88,22 @@ impl Core {
             .find(|&(asym, hash)| body.base_hash & hash.bit() != 0 && self.chains.can_sign(asym, hash))
     }
 
-    fn select_session(&self, peer: &Peer, tables: &AlgorithmTables) -> Option<SessionSuite> {
-        let (groups, aeads) = (tables.dhe?, tables.aead?);
+    /// A pre-shared key alone needs no group.
+    fn select_session(
+        &self,
+        peer: &Peer,
+        tables: &AlgorithmTables,
+        key_exchange: bool,
+    ) -> Option<SessionSuite> {
+        let (groups, aeads) = (tables.dhe.unwrap_or(0), tables.aead?);
+        let mut common = self.config.groups.iter().filter(|group| groups & group.dhe_bit() != 0);
+        let group = if key_exchange { Some(*common.next()?) } else { None };
         if tables.key_schedule? & KEY_SCHEDULE_SPDM == 0 {
             return None;
         }
         let encrypt = self.flags.has(ResponderFlags::ENCRYPT) && peer.flags.has(RequesterFlags::ENCRYPT);
         Some(SessionSuite {
-            group: *self.config.groups.iter().find(|group| groups & group.dhe_bit() != 0)?,
+            group,
             aead: *self.config.aeads.iter().find(|aead| aeads & aead.bit() != 0)?,
             protection: if encrypt { Protection::EncryptAndMac } else { Protection::MacOnly },
         })
@@ -111,12 +127,14 @@ impl Core {
                 Some(MeasurementForm::RawOnly) => MEASUREMENT_HASH_RAW_ONLY,
                 Some(MeasurementForm::Hashed(hash)) => hash.measurement_bit(),
             },
-            base_asym: suite.asym.base_bit(),
+            base_asym: suite.asym.map_or(0, AsymAlgorithm::base_bit),
             base_hash: suite.hash.bit(),
             pqc_asym: 0,
             mel_specification: 0,
             tables: AlgorithmTables {
-                dhe: tables.dhe.map(|_| session.map_or(0, |session| session.group.dhe_bit())),
+                dhe: tables
+                    .dhe
+                    .map(|_| session.and_then(|session| session.group).map_or(0, DheGroup::dhe_bit)),
                 aead: tables.aead.map(|_| session.map_or(0, |session| session.aead.bit())),
                 // Nothing to select: the requester is never authenticated.
                 requester_asym: tables.requester_asym.map(|_| 0),

@@ -10,7 +10,7 @@ impl Core {
     pub(super) fn get_digests(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
         let (body, message) = request.parse(GetDigests::parse)?;
         let negotiated = self.connection.negotiated()?;
-        let (asym, hash) = (negotiated.suite.asym, negotiated.suite.hash);
+        let (asym, hash) = (negotiated.suite.asym()?, negotiated.suite.hash);
         let (supported_slots, provisioned_slots) = (self.chains.supported(asym), self.chains.mask(asym));
         Digests { version: body.version, supported_slots, provisioned_slots, digests: &[], keys: Vec::new() }
             .encode(out);
@@ -32,7 +32,7 @@ impl Core {
         let room = longest.saturating_sub(Certificate::overhead(body.large));
         let (_, chain) = self
             .chains
-            .get(body.slot, negotiated.suite.asym, negotiated.suite.hash)
+            .get(body.slot, negotiated.suite.asym()?, negotiated.suite.hash)
             .ok_or(Reject::INVALID)?;
         let size = u32::try_from(chain.bytes.len()).unwrap_or(u32::MAX);
         if !body.large && size > u16::MAX.into() {

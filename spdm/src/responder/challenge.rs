@@ -13,7 +13,8 @@ impl Core {
         let provider = self.provider.as_ref();
         let negotiated = self.connection.negotiated()?;
         let suite = negotiated.suite;
-        let (key, digest) = self.chains.identity(body.slot, suite.asym, suite.hash).ok_or(Reject::INVALID)?;
+        let (key, digest) =
+            self.chains.identity(body.slot, suite.asym()?, suite.hash).ok_or(Reject::INVALID)?;
         if body.summary != SummaryType::None && suite.measurements.is_none() {
             return Err(Reject::INVALID);
         }
@@ -24,7 +25,7 @@ impl Core {
             version: body.version,
             // 0xF stands for the public key from 1.1 on; 1.0 has neither that nor more than 8 slots.
             attributes: body.slot & 0xF,
-            slot_mask: self.chains.mask(suite.asym),
+            slot_mask: self.chains.mask(suite.asym()?),
             chain_hash: digest.as_ref(),
             nonce,
             summary: summary.as_ref().map(AsRef::as_ref).unwrap_or_default(),

@@ -2,6 +2,7 @@
 
 use crate::chains::{Chains, ChainsError};
 use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
+use crate::psk::{self, PreSharedKey};
 use crate::wire::{MIN_DATA_TRANSFER_SIZE, ResponderFlags, Version};
 
 /// Configuration of a responder. `Default` is a device that a TEE security manager accepts.
@@ -28,6 +29,9 @@ pub struct ResponderConfig {
     pub groups: Vec<DheGroup>,
     /// AEAD suites, most preferred first.
     pub aeads: Vec<Aead>,
+    /// Pre-shared keys that PSK_EXCHANGE may name, each by a hint of its own; one that names none gets the first, which
+    /// alone may be without a hint.
+    pub psks: Vec<PreSharedKey>,
     /// Hash algorithms of measurements, most preferred first; empty for raw bit streams only.
     pub measurement_hashes: Vec<HashAlgorithm>,
     /// Measurements, ascending by index.
@@ -50,8 +54,10 @@ pub struct Capability {
     pub measurements: MeasurementSupport,
     /// `MEAS_FRESH_CAP`.
     pub fresh_measurements: bool,
-    /// KEY_EXCHANGE and all that needs a session.
+    /// KEY_EXCHANGE.
     pub key_exchange: bool,
+    /// PSK_EXCHANGE.
+    pub psk: PskSupport,
     /// Records are encrypted; if not they are only authenticated.
     pub encrypt: bool,
     /// HEARTBEAT.
@@ -78,6 +84,18 @@ pub enum MeasurementSupport {
     Unsigned,
     /// Measurements, signed on request.
     Signed,
+}
+
+/// `PSK_CAP`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PskSupport {
+    /// No sessions from pre-shared keys.
+    None,
+    /// The session is established by PSK_EXCHANGE; nothing of ours goes into its keys.
+    WithoutContext,
+    /// A nonce of ours goes into the keys, and PSK_FINISH proves that the requester has them.
+    WithContext,
 }
 
 /// One measurement.
@@ -118,7 +136,7 @@ pub enum ConfigError {
     /// No algorithm of this kind is left that the provider, the slots and the configuration have in common.
     #[error("no usable {0}")]
     NoAlgorithm(&'static str),
-    /// Slot 0 is empty, and there is no public key either.
+    /// Slot 0 is empty, there is no public key either, and something is to be signed.
     #[error("slot 0 holds no certificate chain, and there is no public key without one")]
     NoCertificate,
     /// A certificate chain does not fit SPDM's 65,535 bytes.
@@ -133,6 +151,7 @@ impl Default for Capability {
             measurements: MeasurementSupport::Signed,
             fresh_measurements: true,
             key_exchange: true,
+            psk: PskSupport::None,
             encrypt: true,
             heartbeat: true,
             key_update: true,
@@ -157,6 +176,7 @@ impl Default for ResponderConfig {
             asym: vec![AsymAlgorithm::EcdsaP384, AsymAlgorithm::EcdsaP256],
             groups: vec![DheGroup::P384, DheGroup::P256],
             aeads: vec![Aead::Aes256Gcm, Aead::Aes128Gcm],
+            psks: Vec::new(),
             measurement_hashes: vec![HashAlgorithm::Sha384, HashAlgorithm::Sha256, HashAlgorithm::Sha512],
             measurements: Vec::new(),
             heartbeat_period: 0,
@@ -167,9 +187,20 @@ impl Default for ResponderConfig {
 }
 
 impl Capability {
-    /// The flags to advertise. Who is known by a public key has no certificates (DSP0274 1.3 "CAPABILITIES").
+    /// Whether something has to be signed.
+    pub(super) const fn signs(&self) -> bool {
+        self.challenge || self.key_exchange || matches!(self.measurements, MeasurementSupport::Signed)
+    }
+
+    /// The flags to advertise. Who is known by a public key has no certificates (DSP0274 1.3 "CAPABILITIES"), and who
+    /// is known by a pre-shared key alone has neither.
     pub(super) fn flags(&self, chains: &Chains) -> ResponderFlags {
-        let sessions = self.key_exchange;
+        let sessions = self.key_exchange || self.psk != PskSupport::None;
+        let psk = match self.psk {
+            PskSupport::None => 0,
+            PskSupport::WithoutContext => ResponderFlags::PSK_WITHOUT_CONTEXT,
+            PskSupport::WithContext => ResponderFlags::PSK_WITH_CONTEXT,
+        };
         let measurements = match self.measurements {
             MeasurementSupport::None => 0,
             MeasurementSupport::Unsigned => ResponderFlags::MEAS_NO_SIG,
@@ -178,19 +209,20 @@ impl Capability {
         let switches = [
             (self.challenge, ResponderFlags::CHAL),
             (self.fresh_measurements, ResponderFlags::MEAS_FRESH),
-            (sessions, ResponderFlags::KEY_EX | ResponderFlags::MAC),
+            (self.key_exchange, ResponderFlags::KEY_EX),
+            (sessions, ResponderFlags::MAC),
             (sessions && self.encrypt, ResponderFlags::ENCRYPT),
             (sessions && self.heartbeat, ResponderFlags::HBEAT),
             (sessions && self.key_update, ResponderFlags::KEY_UPD),
-            (sessions && self.handshake_in_the_clear, ResponderFlags::HANDSHAKE_IN_THE_CLEAR),
-            (self.alias_certificates, ResponderFlags::ALIAS_CERT),
+            (self.key_exchange && self.handshake_in_the_clear, ResponderFlags::HANDSHAKE_IN_THE_CLEAR),
+            (chains.has_certificates(), ResponderFlags::CERT),
+            (chains.has_public_key(), ResponderFlags::PUB_KEY_ID),
+            (chains.has_certificates() && self.alias_certificates, ResponderFlags::ALIAS_CERT),
             (self.chunks, ResponderFlags::CHUNK),
             (self.large_responses, ResponderFlags::LARGE_RESP),
         ];
         let switched = switches.iter().filter(|(on, _)| *on).fold(0, |flags, (_, bits)| flags | bits);
-        let identity =
-            if chains.has_certificates() { ResponderFlags::CERT } else { ResponderFlags::PUB_KEY_ID };
-        ResponderFlags(identity | measurements | switched)
+        ResponderFlags(measurements | psk | switched)
     }
 }
 
@@ -208,6 +240,7 @@ impl ResponderConfig {
     pub(super) fn check_identity(&self, chains: &Chains) -> Result<(), ConfigError> {
         match (chains.has_certificates(), chains.has_public_key()) {
             (true, false) => Ok(()),
+            (false, false) if chains.is_empty() && !self.capabilities.signs() => Ok(()),
             (false, false) => Err(ConfigError::NoCertificate),
             (true, true) => {
                 Err(ConfigError::OutOfRange { field: "public_key", expected: "absent beside certificates" })
@@ -254,6 +287,9 @@ impl ResponderConfig {
         if self.capabilities.fresh_measurements && self.capabilities.measurements == MeasurementSupport::None
         {
             return bad("fresh_measurements", "off without measurements");
+        }
+        if (self.capabilities.psk != PskSupport::None && self.psks.is_empty()) || !psk::usable(&self.psks) {
+            return bad("psks", "keys with a hint each, one at least if PSK_EXCHANGE is to work");
         }
         Ok(())
     }

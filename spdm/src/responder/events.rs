@@ -7,7 +7,7 @@ use crate::SessionId;
 /// Something a device has to know, or to keep beyond its next start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// FINISH succeeded.
+    /// A session's handshake succeeded: FINISH, PSK_FINISH, or PSK_EXCHANGE where that is all.
     SessionEstablished {
         /// The session.
         id: SessionId,
@@ -32,7 +32,7 @@ pub enum EndReason {
     Restarted,
     /// The device was reset.
     Reset,
-    /// A record could not be opened, or FINISH was wrong.
+    /// A record could not be opened, or FINISH or PSK_FINISH was wrong.
     Unauthentic,
     /// A key has protected as many records as it may, or could not be used.
     Exhausted,

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use crate::SessionId;
 use crate::crypto::CryptoError;
+use crate::key_schedule::Shared;
 use crate::session::{Role, Session, SessionParameters};
 use crate::transcript::{SigningContext, sign};
 use crate::wire::{
@@ -13,7 +14,7 @@ use crate::wire::{
 
 use super::Core;
 use super::reject::{Handled, Next, Reject};
-use super::sessions::Entry;
+use super::sessions::{Entry, Stage};
 use super::state::{Negotiated, Request};
 
 impl Core {
@@ -21,30 +22,26 @@ impl Core {
         let negotiated = self.connection.negotiated()?;
         let suite = negotiated.suite;
         let session_suite = suite.session.ok_or(Reject::UNEXPECTED)?;
-        let (body, message) =
-            request.parse(|reader| KeyExchange::parse(reader, session_suite.group.request_size()))?;
+        let group = session_suite.group.ok_or(Reject::UNEXPECTED)?;
+        let (body, message) = request.parse(|reader| KeyExchange::parse(reader, group.request_size()))?;
         if wants_events(body.version, body.policy) {
             return Err(Reject::INVALID);
         }
-        let (key, digest) = self.chains.identity(body.slot, suite.asym, suite.hash).ok_or(Reject::INVALID)?;
+        let (key, digest) =
+            self.chains.identity(body.slot, suite.asym()?, suite.hash).ok_or(Reject::INVALID)?;
         if body.summary != SummaryType::None && suite.measurements.is_none() {
             return Err(Reject::INVALID);
         }
-        let mut opaque = Vec::with_capacity(SelectedSecuredVersion::MAX_SIZE);
-        if !body.opaque.is_empty() {
-            let theirs = SupportedSecuredVersions::find(body.version, body.opaque)?;
-            let selected = select_version(&self.config.secured_versions, theirs)?;
-            SelectedSecuredVersion(VersionNumber::new(selected)).encode(body.version, &mut opaque)?;
-        }
+        let opaque = select_secured_version(&self.config.secured_versions, body.version, body.opaque)?;
         if self.sessions.is_full() {
             return Err(Reject::error(ErrorCode::SESSION_LIMIT_EXCEEDED));
         }
 
         let provider = self.provider.as_ref();
         let summary = self.measured.summary(provider, suite.hash, body.summary)?;
-        let mut exchange = Vec::with_capacity(session_suite.group.response_size());
+        let mut exchange = Vec::with_capacity(group.response_size());
         let shared = provider
-            .answer_exchange(session_suite.group, body.exchange, &mut exchange)
+            .answer_exchange(group, body.exchange, &mut exchange)
             .map_err(|error| if error == CryptoError::Malformed { Reject::INVALID } else { error.into() })?;
         let mut random = [0; NONCE_SIZE];
         provider.random(&mut random)?;
@@ -83,7 +80,7 @@ impl Core {
             protection: session_suite.protection,
             sequence_limit: self.config.sequence_limit,
         };
-        let session = Session::new(provider, parameters, &shared, &th1)?;
+        let session = Session::new(provider, parameters, Shared::Exchanged(&shared), &th1)?;
         if !handshake_in_the_clear(self.flags, negotiated) {
             let verify_data = session.verify_data(provider, Role::Responder, &th1)?;
             out.extend_from_slice(verify_data.as_ref());
@@ -91,13 +88,29 @@ impl Core {
         }
         self.fits(out)?;
         let heartbeat = Duration::from_secs(heartbeat_period.into());
-        self.sessions.insert(Entry::new(session, transcript, heartbeat));
+        self.sessions.insert(Entry::new(session, Stage::Handshake { transcript }, heartbeat));
         Ok(Next::Stay)
     }
 }
 
+/// Opaque data of the response: which version of secured messages is chosen, of `ours` and of those that a request's
+/// opaque data offers. A request without any gets none.
+pub(super) fn select_secured_version(
+    ours: &[Version],
+    version: Version,
+    offered: &[u8],
+) -> Result<Vec<u8>, Reject> {
+    let mut opaque = Vec::with_capacity(SelectedSecuredVersion::MAX_SIZE);
+    if !offered.is_empty() {
+        let theirs = SupportedSecuredVersions::find(version, offered)?;
+        let selected = select_version(ours, theirs)?;
+        SelectedSecuredVersion(VersionNumber::new(selected)).encode(version, &mut opaque)?;
+    }
+    Ok(opaque)
+}
+
 /// `SessionPolicy` bit 1, from 1.3 on, subscribes to all events; this responder has none.
-fn wants_events(version: Version, policy: u8) -> bool {
+pub(super) fn wants_events(version: Version, policy: u8) -> bool {
     version >= Version::V1_3 && policy & POLICY_ALL_EVENTS != 0
 }
 
@@ -109,7 +122,7 @@ fn select_version(ours: &[Version], theirs: Option<SupportedSecuredVersions<'_>>
 }
 
 /// HEARTBEAT is in use if both sides have it.
-fn heartbeat(flags: ResponderFlags, negotiated: &Negotiated) -> bool {
+pub(super) fn heartbeat(flags: ResponderFlags, negotiated: &Negotiated) -> bool {
     flags.has(ResponderFlags::HBEAT) && negotiated.peer.flags.has(RequesterFlags::HBEAT)
 }
 

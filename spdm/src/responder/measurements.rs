@@ -27,7 +27,7 @@ impl Core {
         let Some(index) = request.session else { return Ok(&mut self.connection.negotiated()?.l1l2) };
         match self.sessions.get_mut(index).map(|entry| &mut entry.stage) {
             Some(Stage::Application { l1l2, .. }) => Ok(l1l2),
-            Some(Stage::Handshake { .. }) | None => Err(Reject::UNEXPECTED),
+            Some(Stage::Handshake { .. } | Stage::PskHandshake { .. }) | None => Err(Reject::UNEXPECTED),
         }
     }
 
@@ -46,7 +46,8 @@ impl Core {
             Some(_) if !self.flags.has(ResponderFlags::MEAS_SIG) => return Err(Reject::INVALID),
             Some(wanted) => {
                 let number = slot_of_field(wanted.slot);
-                let (key, _) = self.chains.identity(number, suite.asym, suite.hash).ok_or(Reject::INVALID)?;
+                let (key, _) =
+                    self.chains.identity(number, suite.asym()?, suite.hash).ok_or(Reject::INVALID)?;
                 Some((wanted.slot, key))
             }
         };

@@ -13,6 +13,7 @@ mod finish;
 mod key_exchange;
 mod measured;
 mod measurements;
+mod psk;
 mod reject;
 mod rules;
 mod session_control;
@@ -106,11 +107,12 @@ impl Responder {
         config.check_identity(&chains)?;
         let flags = config.capabilities.flags(&chains);
         config.asym.retain(|&asym| config.hashes.iter().any(|&hash| chains.can_sign(asym, hash)));
-        let session = flags.has(ResponderFlags::KEY_EX);
+        let key_exchange = flags.has(ResponderFlags::KEY_EX);
         for (missing, what) in [
-            (config.asym.is_empty(), "signature algorithm"),
-            (session && config.groups.is_empty(), "key exchange group"),
-            (session && config.aeads.is_empty(), "AEAD suite"),
+            (config.hashes.is_empty(), "hash"),
+            (!chains.is_empty() && config.asym.is_empty(), "signature algorithm"),
+            (key_exchange && config.groups.is_empty(), "key exchange group"),
+            (flags.has(ResponderFlags::MAC) && config.aeads.is_empty(), "AEAD suite"),
         ] {
             if missing {
                 return Err(ConfigError::NoAlgorithm(what));
@@ -343,6 +345,8 @@ impl Core {
             Code::GET_MEASUREMENTS => self.get_measurements(request, out),
             Code::KEY_EXCHANGE => self.key_exchange(request, out),
             Code::FINISH => self.finish(request, out),
+            Code::PSK_EXCHANGE => self.psk_exchange(request, out),
+            Code::PSK_FINISH => self.psk_finish(request, out),
             Code::HEARTBEAT => self.heartbeat(request, out),
             Code::KEY_UPDATE => self.key_update(request, out),
             Code::END_SESSION => self.end_session(request, out),

@@ -1,7 +1,7 @@
 //! What is checked before any handler runs: which requests were advertised, in which version, where they belong, and
 //! which transcripts they begin anew.
 
-use crate::wire::{Code, ErrorCode, ResponderFlags, Version};
+use crate::wire::{Code, ErrorCode, RequesterFlags, ResponderFlags, Version};
 
 use super::Core;
 use super::reject::Reject;
@@ -19,7 +19,10 @@ impl Core {
             Code::GET_DIGESTS | Code::GET_CERTIFICATE => ResponderFlags::CERT,
             Code::CHALLENGE => ResponderFlags::CHAL,
             Code::GET_MEASUREMENTS => ResponderFlags::MEAS_MASK,
-            Code::KEY_EXCHANGE | Code::FINISH | Code::END_SESSION => ResponderFlags::KEY_EX,
+            Code::KEY_EXCHANGE | Code::FINISH => ResponderFlags::KEY_EX,
+            Code::PSK_EXCHANGE => ResponderFlags::PSK_MASK,
+            Code::PSK_FINISH => ResponderFlags::PSK_WITH_CONTEXT,
+            Code::END_SESSION => ResponderFlags::KEY_EX | ResponderFlags::PSK_MASK,
             Code::HEARTBEAT => ResponderFlags::HBEAT,
             Code::KEY_UPDATE => ResponderFlags::KEY_UPD,
             Code::CHUNK_SEND | Code::CHUNK_GET => ResponderFlags::CHUNK,
@@ -32,15 +35,16 @@ impl Core {
         let requester = match code {
             Code::KEY_EXCHANGE
             | Code::FINISH
-            | Code::END_SESSION
             | Code::HEARTBEAT
             | Code::KEY_UPDATE
             | Code::CHUNK_SEND
             | Code::CHUNK_GET => responder,
+            Code::PSK_EXCHANGE | Code::PSK_FINISH => RequesterFlags::PSK,
+            Code::END_SESSION => RequesterFlags::KEY_EX | RequesterFlags::PSK,
             _ => 0,
         };
         match self.connection.peer() {
-            Some(peer) if !peer.flags.has(requester) => Err(Reject::unsupported(code)),
+            Some(peer) if requester != 0 && !peer.flags.any(requester) => Err(Reject::unsupported(code)),
             Some(_) | None => Ok(()),
         }
     }
@@ -61,12 +65,11 @@ impl Core {
             Some(index) => Some(&self.sessions.get(index).ok_or(Reject::UNEXPECTED)?.stage),
         };
         match (request.header.code, stage) {
-            // FINISH looks for itself: it depends on where the handshake takes place.
-            (Code::FINISH, _) => Ok(()),
+            // These look for themselves: it depends on where the handshake takes place, and on its kind.
+            (Code::FINISH | Code::PSK_FINISH, _) => Ok(()),
             (Code::HEARTBEAT | Code::KEY_UPDATE | Code::END_SESSION, None) => Err(Reject::SESSION_REQUIRED),
-            (Code::CHALLENGE | Code::KEY_EXCHANGE, Some(_)) | (_, Some(Stage::Handshake { .. })) => {
-                Err(Reject::UNEXPECTED)
-            }
+            (Code::CHALLENGE | Code::KEY_EXCHANGE | Code::PSK_EXCHANGE, Some(_))
+            | (_, Some(Stage::Handshake { .. } | Stage::PskHandshake { .. })) => Err(Reject::UNEXPECTED),
             (_, None | Some(Stage::Application { .. })) => Ok(()),
         }
     }
@@ -93,6 +96,8 @@ impl Core {
             Code::KEY_EXCHANGE
             | Code::GET_MEASUREMENTS
             | Code::FINISH
+            | Code::PSK_EXCHANGE
+            | Code::PSK_FINISH
             | Code::KEY_UPDATE
             | Code::HEARTBEAT
             | Code::END_SESSION

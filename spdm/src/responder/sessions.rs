@@ -14,6 +14,8 @@ use super::events::{EndReason, Events};
 pub(super) enum Stage {
     /// Waits for FINISH; TH so far.
     Handshake { transcript: Transcript },
+    /// Waits for PSK_FINISH; TH so far.
+    PskHandshake { transcript: Transcript },
     /// In use.
     Application {
         /// L1/L2 of measurements in this session; `None` if nothing has come behind its beginning.
@@ -34,8 +36,8 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) const fn new(session: Session, transcript: Transcript, heartbeat: Duration) -> Self {
-        Self { session, stage: Stage::Handshake { transcript }, heartbeat, deadline: None }
+    pub(super) const fn new(session: Session, stage: Stage, heartbeat: Duration) -> Self {
+        Self { session, stage, heartbeat, deadline: None }
     }
 
     /// Traffic was seen: the session lives for another two periods (DSP0274 1.3 "HEARTBEAT").
@@ -100,8 +102,10 @@ impl Sessions {
         }
     }
 
-    pub(super) fn insert(&mut self, entry: Entry) {
+    /// Adds a session; returns its index.
+    pub(super) fn insert(&mut self, entry: Entry) -> usize {
         self.entries.push(entry);
+        self.entries.len() - 1
     }
 
     /// The session's handshake is done.

@@ -83,7 +83,8 @@ pub(super) struct Peer {
 /// Algorithms of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SessionSuite {
-    pub(super) group: DheGroup,
+    /// `None` where only PSK_EXCHANGE begins sessions.
+    pub(super) group: Option<DheGroup>,
     pub(super) aead: Aead,
     pub(super) protection: Protection,
 }
@@ -99,11 +100,19 @@ pub(super) enum MeasurementForm {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Suite {
     pub(super) hash: HashAlgorithm,
-    pub(super) asym: AsymAlgorithm,
+    /// `None` for a responder that signs nothing.
+    pub(super) asym: Option<AsymAlgorithm>,
     pub(super) session: Option<SessionSuite>,
     pub(super) measurements: Option<MeasurementForm>,
     /// Opaque data may be sent in the general form. Before 1.2 that is not negotiated.
     pub(super) general_opaque: bool,
+}
+
+impl Suite {
+    /// The signature algorithm; a responder without one does not advertise what needs it.
+    pub(super) fn asym(&self) -> Result<AsymAlgorithm, Reject> {
+        self.asym.ok_or(Reject::UNEXPECTED)
+    }
 }
 
 /// Everything behind ALGORITHMS.

@@ -69,6 +69,11 @@ impl RequesterFlags {
         self.0 & bits == bits
     }
 
+    /// Whether any of `bits` is set.
+    pub const fn any(self, bits: u32) -> bool {
+        self.0 & bits != 0
+    }
+
     /// The flags that `version` defines. A requester of 1.0 has none.
     pub const fn of(self, version: Version) -> Self {
         match version.0 {
@@ -95,7 +100,9 @@ impl ResponderFlags {
         MAC = 1 << 7, "Authenticates in sessions.";
         MUT_AUTH = 1 << 8, "Can authenticate the requester.";
         KEY_EX = 1 << 9, "KEY_EXCHANGE.";
-        PSK_MASK = 3 << 10, "Two-bit PSK field: 1 without, 2 with context.";
+        PSK_WITHOUT_CONTEXT = 1 << 10, "PSK_EXCHANGE without a context of the responder's.";
+        PSK_WITH_CONTEXT = 2 << 10, "PSK_EXCHANGE with a context, and PSK_FINISH.";
+        PSK_MASK = 3 << 10, "Two-bit PSK field.";
         ENCAP = 1 << 12, "Encapsulated requests.";
         HBEAT = 1 << 13, "HEARTBEAT.";
         KEY_UPD = 1 << 14, "KEY_UPDATE.";

@@ -10,7 +10,7 @@ pub const POLICY_TERMINATE_ON_UPDATE: u8 = 1;
 pub const POLICY_ALL_EVENTS: u8 = 2;
 
 /// Bits of `SessionPolicy` that are not reserved.
-const fn policy_bits(version: Version) -> u8 {
+pub(super) const fn policy_bits(version: Version) -> u8 {
     match version.0 {
         ..=0x11 => 0,
         0x12.. => 0xFF,

@@ -21,6 +21,7 @@ mod measurement_log;
 mod measurements;
 mod opaque;
 mod provision;
+mod psk;
 #[cfg(test)]
 pub(crate) mod samples;
 mod vendor;
@@ -43,6 +44,7 @@ pub use measurement_log::*;
 pub use measurements::*;
 pub use opaque::*;
 pub use provision::*;
+pub use psk::*;
 pub use vendor::*;
 pub use version::*;
 

@@ -9,6 +9,7 @@ use crate::crypto::{
     Aead, AsymAlgorithm, DheGroup, Digest, HashAlgorithm, Provider, RingProvider, RingSigner, hash,
 };
 use crate::identity::{Material, PciName, generate};
+use crate::key_schedule::Shared;
 use crate::requester::{Driver, Requester, RequesterConfig, Response, Transport};
 use crate::secured::Protection;
 use crate::session::{Role, Session, SessionParameters};
@@ -424,7 +425,8 @@ impl Peer {
             },
             sequence_limit: u64::MAX,
         };
-        let session = Session::new(&self.provider, parameters, &shared, &th.digest()).unwrap();
+        let session =
+            Session::new(&self.provider, parameters, Shared::Exchanged(&shared), &th.digest()).unwrap();
         let verify_data = session.verify_data(&self.provider, Role::Responder, &th.digest()).unwrap();
         th.append(verify_data.as_ref());
         out.extend_from_slice(verify_data.as_ref());

@@ -208,7 +208,7 @@ fn defaults_meet_at_the_strongest() {
     let info = device.drive(&mut requester).connect().unwrap();
     assert_eq!(info.version, Version::V1_3);
     assert_eq!(info.algorithms.hash, HashAlgorithm::Sha384);
-    assert_eq!(info.algorithms.signature, AsymAlgorithm::EcdsaP384);
+    assert_eq!(info.algorithms.signature, Some(AsymAlgorithm::EcdsaP384));
     assert_eq!(info.algorithms.group, Some(DheGroup::P384));
     assert_eq!(info.algorithms.aead, Some(Aead::Aes256Gcm));
 }
@@ -220,7 +220,7 @@ fn a_key_of_another_strength_is_negotiated_around() {
     let mut driver = device.drive(&mut requester);
     let info = driver.connect().unwrap();
     assert_eq!(info.algorithms.hash, HashAlgorithm::Sha256);
-    assert_eq!(info.algorithms.signature, AsymAlgorithm::EcdsaP256);
+    assert_eq!(info.algorithms.signature, Some(AsymAlgorithm::EcdsaP256));
     driver.certificate(0).unwrap();
     driver.start_session(0, SummaryType::None, false).unwrap();
 }

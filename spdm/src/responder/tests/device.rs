@@ -8,6 +8,7 @@ use crate::crypto::{
     Aead, AsymAlgorithm, DheGroup, Digest, HashAlgorithm, Provider, RingProvider, Signer, hash,
 };
 use crate::identity::{Material, PciName, generate};
+use crate::key_schedule::Shared;
 use crate::responder::*;
 use crate::secured::Protection;
 use crate::session::{Role, Session, SessionParameters};
@@ -308,7 +309,7 @@ impl Device {
             protection: if encrypt { Protection::EncryptAndMac } else { Protection::MacOnly },
             sequence_limit: u64::MAX,
         };
-        let session = Session::new(&provider, parameters, &shared, &th1).unwrap();
+        let session = Session::new(&provider, parameters, Shared::Exchanged(&shared), &th1).unwrap();
         if !clear {
             session.check_verify_data(&provider, Role::Responder, &th1, parsed.verify_data).unwrap();
             transcript.append(parsed.verify_data);

@@ -284,7 +284,7 @@ impl Client {
             protection: Protection::EncryptAndMac,
             sequence_limit: u64::MAX,
         };
-        let session = Session::new(&provider, parameters, &shared, &th1).unwrap();
+        let session = Session::new(&provider, parameters, Shared::Exchanged(&shared), &th1).unwrap();
         transcript.append(parsed.verify_data);
         let mut finish = vec![self.case.version.0, 0xE5, 0, 0];
         transcript.append(&finish);

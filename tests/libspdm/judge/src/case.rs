@@ -79,6 +79,7 @@ impl Case {
             heartbeat_period: 10,
             secured_version: self.secured,
             data_transfer_size: 0,
+            max_message_size: 0,
         }
     }
 }

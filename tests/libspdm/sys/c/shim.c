@@ -34,6 +34,7 @@ typedef struct {
     uint8_t heartbeat_period; /* responder */
     uint8_t secured_version;  /* 0x11; 0 for the default list */
     uint32_t data_transfer_size; /* 0: the largest */
+    uint32_t max_message_size;   /* 0: data_transfer_size; more needs chunks */
 } ref_config;
 
 /* Requester: carries `request` to the responder, puts the answer into `response`. 0 if there is none. */
@@ -187,10 +188,11 @@ static ref_peer *create(const ref_config *config, ref_exchange exchange, void *u
     }
     uint32_t transfer = config->data_transfer_size != 0 ? config->data_transfer_size : MESSAGE_SIZE;
     uint32_t buffer = transfer + LIBSPDM_PCI_DOE_TRANSPORT_HEADER_SIZE + LIBSPDM_PCI_DOE_TRANSPORT_TAIL_SIZE;
+    uint32_t message = config->max_message_size != 0 ? config->max_message_size : transfer;
     void *self = peer;
     set(peer, LIBSPDM_DATA_APP_CONTEXT_DATA, &self, sizeof(self));
     libspdm_register_device_io_func(peer->spdm, exchange != NULL ? requester_send : responder_send, receive);
-    libspdm_register_transport_layer_func(peer->spdm, transfer,
+    libspdm_register_transport_layer_func(peer->spdm, message,
                                           LIBSPDM_PCI_DOE_TRANSPORT_HEADER_SIZE,
                                           LIBSPDM_PCI_DOE_TRANSPORT_TAIL_SIZE,
                                           libspdm_transport_pci_doe_encode_message,

@@ -26,6 +26,7 @@ pub struct Config {
     pub heartbeat_period: u8,
     pub secured_version: u8,
     pub data_transfer_size: u32,
+    pub max_message_size: u32,
 }
 
 /// One requester or responder.

@@ -143,9 +143,15 @@ impl Client {
             (
                 "VENDOR",
                 encoded(|out| {
-                    VendorDefined { version, large: false, standard_id: 3, vendor_id: &[1, 0], payload: b"abcd" }
-                        .encode_request(out)
-                        .unwrap()
+                    VendorDefined {
+                        version,
+                        large: false,
+                        standard_id: 3,
+                        vendor_id: &[1, 0],
+                        payload: b"abcd",
+                    }
+                    .encode_request(out)
+                    .unwrap()
                 }),
             ),
             ("RESPOND_IF_READY", vec![version.0, 0xFF, 0x84, 0]),

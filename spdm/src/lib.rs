@@ -8,6 +8,7 @@
 mod chains;
 pub mod codec;
 pub mod crypto;
+mod der;
 pub mod doe;
 pub mod identity;
 pub mod key_schedule;

@@ -106,7 +106,7 @@ impl Judge<'_> {
         if root_digest.as_ref() != view.root_hash {
             return Err(Disapproval::RootDigest);
         }
-        if certificates.algorithm != self.algorithm {
+        if !certificates.algorithm.serves(self.algorithm) {
             return Err(Disapproval::KeyAlgorithm);
         }
         let trust = self.trust(&certificates.root)?.ok_or(Disapproval::Untrusted)?;

@@ -200,6 +200,18 @@ impl AsymAlgorithm {
         }
     }
 
+    /// Whether a key whose certificate says this algorithm may be used with `other`: a plain RSA key is good for
+    /// both paddings, and counts as RSASSA-PKCS1-v1_5.
+    pub fn serves(self, other: Self) -> bool {
+        self == other
+            || matches!(
+                (self, other),
+                (Self::RsaSsa2048, Self::RsaPss2048)
+                    | (Self::RsaSsa3072, Self::RsaPss3072)
+                    | (Self::RsaSsa4096, Self::RsaPss4096)
+            )
+    }
+
     /// Whether it is negotiated in `PqcAsymAlgo`, which exists from SPDM 1.4 on.
     pub const fn is_post_quantum(self) -> bool {
         self.pqc_bit() != 0

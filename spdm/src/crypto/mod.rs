@@ -4,13 +4,21 @@
 //! recorded secrets.
 
 mod algorithms;
+pub(crate) mod ecdsa;
 mod names;
+mod private_key;
+pub(crate) mod public_key;
 mod ring;
 mod secret;
+mod sha3;
+#[cfg(test)]
+mod tests;
 
 pub use self::ring::{RingProvider, RingSigner};
 pub use algorithms::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
 pub use names::UnknownName;
+pub use private_key::PrivateKey;
+pub use public_key::{encode_public_key, parse_public_key};
 pub use secret::{Digest, MAX_HASH_SIZE, Secret};
 
 /// Bytes of an AEAD tag, for every suite this crate knows.
@@ -160,6 +168,9 @@ pub trait Provider: Send {
     /// Prepares an AEAD key.
     fn aead_key(&self, aead: Aead, key: &[u8]) -> Result<Box<dyn AeadKey>, CryptoError>;
 }
+
+/// The provider that can do most in this build.
+pub type DefaultProvider = RingProvider;
 
 /// Hash of one piece of data.
 pub fn hash(provider: &dyn Provider, hash: HashAlgorithm, data: &[u8]) -> Result<Digest, CryptoError> {

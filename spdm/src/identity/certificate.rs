@@ -3,17 +3,16 @@
 use x509_parser::certificate::{BasicExtension, X509Certificate};
 use x509_parser::error::X509Error;
 use x509_parser::extensions::{GeneralName, KeyUsage, ParsedExtension};
+use x509_parser::oid_registry::Oid;
 use x509_parser::oid_registry::asn1_rs::oid;
-use x509_parser::oid_registry::{
-    OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA, Oid,
-};
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
 
-use crate::crypto::AsymAlgorithm;
+use crate::crypto::{AsymAlgorithm, CryptoError, DefaultProvider, parse_public_key};
 
-use super::der::{algorithm_identifiers_agree, explicit_utf8};
+use super::signature;
+use crate::der::{algorithm_identifiers_agree, explicit_utf8, signed_parts};
 
 /// Longest chain that is looked at; bounds the signatures a hostile peer can make us verify.
 pub const MAX_CERTIFICATES: usize = 10;
@@ -53,9 +52,9 @@ pub struct VerifiedCertificates {
     pub certificates: Vec<Vec<u8>>,
     /// DER of the self-signed certificate everything hangs from: the first of the chain, or the policy's.
     pub root: Vec<u8>,
-    /// Algorithm of the leaf's key.
+    /// Algorithm of the leaf's key; [`AsymAlgorithm::serves`] says what it is good for.
     pub algorithm: AsymAlgorithm,
-    /// The leaf's public key: an uncompressed SEC1 point (0x04, X, Y).
+    /// The leaf's public key, as [`Provider::verify`](crate::crypto::Provider::verify) takes it.
     pub public_key: Vec<u8>,
     /// Text of the PCIe subject alternative name ([`super::PciName`]) of the leaf, unparsed.
     pub pci_name: Option<String>,
@@ -101,7 +100,7 @@ pub enum ChainError {
         /// The certificate that carries the signature.
         index: usize,
     },
-    /// A signature algorithm that is not implemented, or that is broken (SHA-1, MD5).
+    /// A signature algorithm that is not implemented, that is broken (SHA-1, MD5), or not the issuer key's.
     #[error("certificate {index} is signed with an unsupported algorithm")]
     SignatureAlgorithm {
         /// The certificate that carries the signature.
@@ -137,7 +136,7 @@ pub enum ChainError {
         /// Which certificate.
         index: usize,
     },
-    /// The leaf's key is of no supported algorithm or not a well-formed point.
+    /// The leaf's key is of no supported algorithm or malformed.
     #[error("the leaf certificate's public key is unsupported")]
     PublicKey,
 }
@@ -184,12 +183,13 @@ pub fn verify_certificates(der: &[u8], policy: &Policy<'_>) -> Result<VerifiedCe
 
     let leaf_index = chain.len() - 1;
     check_leaf(leaf_index, leaf, policy)?;
-    let (algorithm, public_key) = leaf_key(leaf)?;
+    let (algorithm, public_key) =
+        parse_public_key(leaf.public_key().raw).map_err(|_| ChainError::PublicKey)?;
     Ok(VerifiedCertificates {
         certificates: chain.iter().map(|certificate| certificate.as_raw().to_vec()).collect(),
         root: root.to_vec(),
         algorithm,
-        public_key,
+        public_key: public_key.to_vec(),
         pci_name: pci_name(leaf_index, leaf)?,
     })
 }
@@ -285,19 +285,17 @@ fn check_issued(
 fn check_signature(
     index: usize,
     certificate: &X509Certificate<'_>,
-    key: &SubjectPublicKeyInfo<'_>,
+    issuer: &SubjectPublicKeyInfo<'_>,
 ) -> Result<(), ChainError> {
-    let algorithm = &certificate.signature_algorithm.algorithm;
-    if *algorithm == OID_PKCS1_SHA1WITHRSA || *algorithm == OID_SHA1_WITH_RSA {
-        return Err(ChainError::SignatureAlgorithm { index });
+    let unsupported = ChainError::SignatureAlgorithm { index };
+    let Ok(key) = parse_public_key(issuer.raw) else { return Err(unsupported) };
+    let Some((algorithm, signed)) = signed_parts(certificate.as_raw()) else { return Err(unsupported) };
+    let signature = certificate.signature_value.data.as_ref();
+    match signature::verify(&DefaultProvider::default(), key, algorithm, signed, signature) {
+        Ok(()) => Ok(()),
+        Err(CryptoError::Unavailable) => Err(unsupported),
+        Err(_) => Err(ChainError::Signature { index }),
     }
-    certificate.verify_signature(Some(key)).map_err(|error| {
-        if error == X509Error::SignatureUnsupportedAlgorithm {
-            ChainError::SignatureAlgorithm { index }
-        } else {
-            ChainError::Signature { index }
-        }
-    })
 }
 
 fn check_leaf(index: usize, leaf: &X509Certificate<'_>, policy: &Policy<'_>) -> Result<(), ChainError> {
@@ -337,22 +335,6 @@ fn one<T>(
     extension
         .map(|found| found.map(|extension| extension.value))
         .map_err(|_| ChainError::Malformed { index, reason: "an extension is invalid" })
-}
-
-fn leaf_key(leaf: &X509Certificate<'_>) -> Result<(AsymAlgorithm, Vec<u8>), ChainError> {
-    let info = leaf.public_key();
-    let curve = info.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
-    // Size of an uncompressed SEC1 point, in bytes.
-    let (algorithm, size) = match curve {
-        _ if info.algorithm.algorithm != OID_KEY_TYPE_EC_PUBLIC_KEY => None,
-        Some(curve) if curve == OID_EC_P256 => Some((AsymAlgorithm::EcdsaP256, 65)),
-        Some(curve) if curve == OID_NIST_EC_P384 => Some((AsymAlgorithm::EcdsaP384, 97)),
-        _ => None,
-    }
-    .ok_or(ChainError::PublicKey)?;
-    let point = &info.subject_public_key;
-    let well_formed = point.unused_bits == 0 && point.data.first() == Some(&4) && point.data.len() == size;
-    if well_formed { Ok((algorithm, point.data.to_vec())) } else { Err(ChainError::PublicKey) }
 }
 
 fn pci_name(index: usize, leaf: &X509Certificate<'_>) -> Result<Option<String>, ChainError> {

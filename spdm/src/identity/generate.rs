@@ -2,13 +2,12 @@
 
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, OtherNameValue, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
-    SanType, date_time_ymd,
+    IsCa, Issuer, KeyUsagePurpose, OtherNameValue, SanType, date_time_ymd,
 };
-use zeroize::Zeroizing;
 
 use crate::crypto::AsymAlgorithm;
 
+use super::issue::IssuingKey;
 use super::{Material, MaterialError, PciName, oid};
 
 /// The value of the SPDM extension: one entry that names id-DMTF-hardware-identity, without a definition
@@ -23,41 +22,31 @@ const HARDWARE_IDENTITY_LIST: [u8; 16] =
 /// is valid from 1970 and does not expire, because a device has no clock to renew it by.
 ///
 /// # Errors
-/// [`MaterialError::Generate`] when the key generator or the encoder fails.
+/// [`MaterialError::Unavailable`] where this build makes no keys of the algorithm, [`MaterialError::Generate`] when the
+/// key generator or the encoder fails.
 pub fn generate(name: &PciName, algorithm: AsymAlgorithm) -> Result<Material, MaterialError> {
-    let root_key = new_key(algorithm)?;
+    let root_key = IssuingKey::generate(algorithm)?;
     let root = authority("tdispd root CA", 1)?;
     let root_certificate = root.self_signed(&root_key).map_err(failed)?;
     let root_issuer = Issuer::from_params(&root, &root_key);
 
-    let intermediate_key = new_key(algorithm)?;
+    let intermediate_key = IssuingKey::generate(algorithm)?;
     let intermediate = authority("tdispd device CA", 0)?;
     let intermediate_certificate = intermediate.signed_by(&intermediate_key, &root_issuer).map_err(failed)?;
     let intermediate_issuer = Issuer::from_params(&intermediate, &intermediate_key);
 
-    let leaf_key = new_key(algorithm)?;
+    let leaf_key = IssuingKey::generate(algorithm)?;
     let leaf_certificate = leaf(name)?.signed_by(&leaf_key, &intermediate_issuer).map_err(failed)?;
 
     let certificates = [root_certificate, intermediate_certificate, leaf_certificate]
         .iter()
         .map(|certificate| certificate.der().to_vec())
         .collect();
-    Material::new(certificates, Zeroizing::new(leaf_key.serialize_der()))
+    Material::new(certificates, leaf_key.pkcs8(), Some(algorithm))
 }
 
 fn failed(error: impl core::fmt::Display) -> MaterialError {
     MaterialError::Generate(error.to_string())
-}
-
-pub(super) fn new_key(algorithm: AsymAlgorithm) -> Result<KeyPair, MaterialError> {
-    let signing = if algorithm == AsymAlgorithm::EcdsaP256 {
-        &PKCS_ECDSA_P256_SHA256
-    } else if algorithm == AsymAlgorithm::EcdsaP384 {
-        &PKCS_ECDSA_P384_SHA384
-    } else {
-        return Err(MaterialError::Unavailable(algorithm));
-    };
-    KeyPair::generate_for(signing).map_err(failed)
 }
 
 fn common(subject: &str) -> Result<CertificateParams, MaterialError> {

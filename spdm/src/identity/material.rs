@@ -1,11 +1,12 @@
 //! A chain together with the private key of its leaf, in memory and as PEM text.
 
 use core::fmt;
-use std::sync::Arc;
-
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
-use crate::crypto::{AsymAlgorithm, RingSigner, Signer};
+use crate::crypto::{AsymAlgorithm, CryptoError, PrivateKey};
+use crate::der::{SEQUENCE, element};
 use crate::slot::Slot;
 
 use super::{ChainError, Policy, verify_certificates};
@@ -15,7 +16,7 @@ use super::{ChainError, Policy, verify_certificates};
 #[derive(Clone)]
 pub struct Material {
     slot: Slot,
-    pkcs8: Zeroizing<Vec<u8>>,
+    key: PrivateKey,
     pci_name: Option<String>,
 }
 
@@ -25,8 +26,8 @@ pub enum MaterialError {
     /// Making new keys or certificates failed.
     #[error("cannot generate certificates: {0}")]
     Generate(String),
-    /// No keys or certificates of this algorithm can be made.
-    #[error("cannot generate {0:?} certificates")]
+    /// Nothing in this build makes or uses private keys of this algorithm.
+    #[error("this build has no private keys for {0}")]
     Unavailable(AsymAlgorithm),
     /// The text is not PEM.
     #[error("{what} is not PEM: {reason}")]
@@ -37,14 +38,14 @@ pub enum MaterialError {
         reason: String,
     },
     /// A PEM block of another kind than expected.
-    #[error("{what} contains a PEM block {found:?}, expected {expected:?}")]
+    #[error("{what} contains a PEM block {found:?}, expected {}", expected.join(" or "))]
     Block {
         /// Which text.
         what: &'static str,
         /// The block's label.
         found: String,
-        /// The label that belongs there.
-        expected: &'static str,
+        /// The labels that belong there.
+        expected: &'static [&'static str],
     },
     /// Not exactly one private key.
     #[error("expected one private key, found {0}")]
@@ -52,8 +53,8 @@ pub enum MaterialError {
     /// The chain fails the checks a requester would make.
     #[error("the certificate chain is not usable: {0}")]
     Chain(#[from] ChainError),
-    /// The key is no PKCS#8 key of the leaf's algorithm.
-    #[error("the private key is not a PKCS#8 key of the leaf certificate's algorithm")]
+    /// The key is no key of the leaf's algorithm, or that is not the algorithm asked for.
+    #[error("the private key is not a PKCS#8, PKCS#1 or SEC1 key of the leaf certificate's algorithm")]
     Key,
     /// The key is fine but not the leaf's.
     #[error("the private key does not belong to the leaf certificate")]
@@ -61,38 +62,85 @@ pub enum MaterialError {
 }
 
 const CERTIFICATE: &str = "CERTIFICATE";
-const PRIVATE_KEY: &str = "PRIVATE KEY";
+/// PKCS#8, which is also what is written, then SEC1 and PKCS#1.
+const PRIVATE_KEYS: &[&str] = &["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"];
+/// A curve's name, which some tools put before the key that says it, too.
+const EC_PARAMETERS: &str = "EC PARAMETERS";
 
 impl Material {
-    /// Joins DER `certificates` (root first, leaf last) with the leaf's PKCS#8 private key.
+    /// Joins DER `certificates` (root first, leaf last) with the leaf's private key in DER: PKCS#8, PKCS#1 or SEC1.
+    /// `algorithm` says what to use an RSA key with; without it, the key's own algorithm is used, which for plain RSA
+    /// keys is RSASSA-PKCS1-v1_5.
     ///
     /// # Errors
     /// [`MaterialError`] unless the chain is complete and valid in every way except time, and the key is the
-    /// leaf's.
-    pub fn new(certificates: Vec<Vec<u8>>, pkcs8: Zeroizing<Vec<u8>>) -> Result<Self, MaterialError> {
+    /// leaf's and can be used with the algorithm.
+    pub fn new(
+        certificates: Vec<Vec<u8>>,
+        key: &[u8],
+        algorithm: Option<AsymAlgorithm>,
+    ) -> Result<Self, MaterialError> {
         let policy = Policy { leaf_constraints_required: true, ..Policy::default() };
         let verified = verify_certificates(&certificates.concat(), &policy)?;
-        let algorithm = verified.algorithm;
-        let key = RingSigner::from_pkcs8(algorithm, &pkcs8).map_err(|_| MaterialError::Key)?;
-        if key.public_key() != verified.public_key {
+        let algorithm = algorithm.unwrap_or(verified.algorithm);
+        if !verified.algorithm.serves(algorithm) {
+            return Err(MaterialError::Key);
+        }
+        let key = PrivateKey::from_der(key, Some(&verified.public_key)).map_err(|_| MaterialError::Key)?;
+        let signer = key.signer(algorithm).map_err(|error| {
+            if error == CryptoError::Unavailable {
+                MaterialError::Unavailable(algorithm)
+            } else {
+                MaterialError::Key
+            }
+        })?;
+        if signer.public_key() != verified.public_key {
             return Err(MaterialError::KeyMismatch);
         }
-        let slot = Slot::new(verified.certificates, Arc::new(key));
-        Ok(Self { slot, pkcs8, pci_name: verified.pci_name })
+        let slot = Slot::new(verified.certificates, signer);
+        Ok(Self { slot, key, pci_name: verified.pci_name })
     }
 
-    /// Reads what [`Self::chain_pem`] and [`Self::key_pem`] wrote, or a chain and a PKCS#8 key from elsewhere.
+    /// Reads a chain and a key from files, each PEM text or DER. Certificates may come root first, as SPDM has them,
+    /// or leaf first, as TLS has them. `algorithm` as in [`Self::new`].
     ///
     /// # Errors
-    /// As [`Self::new`], and [`MaterialError`] for text that is not PEM of the right kind.
-    pub fn from_pem(chain: &str, key: &str) -> Result<Self, MaterialError> {
-        let certificates = blocks("the certificate chain", chain, CERTIFICATE)?;
-        let mut keys = blocks("the private key", key, PRIVATE_KEY)?.into_iter().map(Zeroizing::new);
+    /// As [`Self::new`], and [`MaterialError`] for what is neither DER nor PEM of the right kind.
+    pub fn load(chain: &[u8], key: &[u8], algorithm: Option<AsymAlgorithm>) -> Result<Self, MaterialError> {
+        let mut certificates = if chain.first() == Some(&SEQUENCE) {
+            let mut certificates = Vec::new();
+            let mut rest = chain;
+            while !rest.is_empty() {
+                // What is not an element goes on to the verifier, which says what is wrong with it.
+                let (certificate, after) =
+                    element(rest).map_or((rest, &[][..]), |(one, rest)| (one.raw, rest));
+                certificates.push(certificate.to_vec());
+                rest = after;
+            }
+            certificates
+        } else {
+            blocks("the certificate chain", chain, &[CERTIFICATE])?
+        };
+        if certificates.first().is_some_and(|first| is_leaf(first)) {
+            certificates.reverse();
+        }
+        if key.first() == Some(&SEQUENCE) {
+            return Self::new(certificates, key, algorithm);
+        }
+        let mut keys = blocks("the private key", key, PRIVATE_KEYS)?.into_iter().map(Zeroizing::new);
         match (keys.next(), keys.len()) {
-            (Some(key), 0) => Self::new(certificates, key),
+            (Some(key), 0) => Self::new(certificates, &key, algorithm),
             (None, _) => Err(MaterialError::KeyCount(0)),
             (Some(_), more) => Err(MaterialError::KeyCount(1 + more)),
         }
+    }
+
+    /// Reads what [`Self::chain_pem`] and [`Self::key_pem`] wrote, or a chain and a key from elsewhere.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn from_pem(chain: &str, key: &str) -> Result<Self, MaterialError> {
+        Self::load(chain.as_bytes(), key.as_bytes(), None)
     }
 
     /// The certificates as PEM text, root first.
@@ -106,7 +154,7 @@ impl Material {
     /// The private key as PEM text. Whoever stores it keeps others from reading it.
     #[must_use]
     pub fn key_pem(&self) -> Zeroizing<String> {
-        Zeroizing::new(pem::encode(&pem::Pem::new(PRIVATE_KEY, self.pkcs8.as_slice())))
+        Zeroizing::new(pem::encode(&pem::Pem::new("PRIVATE KEY", self.pkcs8())))
     }
 
     /// What a responder needs of it.
@@ -124,7 +172,7 @@ impl Material {
     /// The leaf's private key, PKCS#8.
     #[must_use]
     pub fn pkcs8(&self) -> &[u8] {
-        &self.pkcs8
+        self.key.pkcs8()
     }
 
     /// The key's algorithm.
@@ -149,13 +197,25 @@ impl fmt::Debug for Material {
     }
 }
 
-fn blocks(what: &'static str, text: &str, expected: &'static str) -> Result<Vec<Vec<u8>>, MaterialError> {
+/// Whether this certificate cannot stand at the front of a chain: it is neither self-signed nor an authority.
+fn is_leaf(certificate: &[u8]) -> bool {
+    X509Certificate::from_der(certificate).is_ok_and(|(_, certificate)| {
+        certificate.issuer().as_raw() != certificate.subject().as_raw() && !certificate.is_ca()
+    })
+}
+
+fn blocks(
+    what: &'static str,
+    text: &[u8],
+    expected: &'static [&'static str],
+) -> Result<Vec<Vec<u8>>, MaterialError> {
     let blocks =
         pem::parse_many(text).map_err(|error| MaterialError::Pem { what, reason: error.to_string() })?;
     blocks
         .into_iter()
+        .filter(|block| block.tag() != EC_PARAMETERS)
         .map(|block| {
-            if block.tag() == expected {
+            if expected.contains(&block.tag()) {
                 Ok(block.into_contents())
             } else {
                 Err(MaterialError::Block { what, found: block.tag().to_owned(), expected })

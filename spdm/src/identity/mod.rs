@@ -2,10 +2,13 @@
 //! checks a requester makes on a chain it received.
 
 mod certificate;
-mod der;
 mod generate;
+mod issue;
+#[cfg(test)]
+mod load_tests;
 mod material;
 mod name;
+mod signature;
 #[cfg(test)]
 mod tests;
 

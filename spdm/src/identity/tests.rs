@@ -3,7 +3,8 @@
 use rcgen::{BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, Issuer};
 use rcgen::{KeyUsagePurpose, date_time_ymd};
 
-use super::generate::{authority, leaf, new_key};
+use super::generate::{authority, leaf};
+use super::issue::IssuingKey;
 use super::*;
 use crate::crypto::AsymAlgorithm;
 
@@ -29,7 +30,7 @@ fn chain(
     let mut intermediate = authority("intermediate", 0).unwrap();
     let mut end = leaf(&NAME).unwrap();
     change(&mut root, &mut intermediate, &mut end);
-    let keys = [(); 3].map(|()| new_key(AsymAlgorithm::EcdsaP256).unwrap());
+    let keys = [(); 3].map(|()| IssuingKey::generate(AsymAlgorithm::EcdsaP256).unwrap());
     let [root_key, intermediate_key, leaf_key] = &keys;
     let root_issuer = Issuer::from_params(&root, root_key);
     let intermediate_issuer = Issuer::from_params(&intermediate, intermediate_key);

@@ -54,6 +54,16 @@ pub const REQUESTER_FLAGS: u32 = 1 << 1 | 1 << 2 | 1 << 6 | 1 << 7 | 1 << 9 | 1 
 pub const RESPONDER_FLAGS: u32 = REQUESTER_FLAGS | 2 << 3 | 1 << 5;
 
 impl Case {
+    /// Whether the version has sessions.
+    pub fn has_sessions(&self) -> bool {
+        self.version > Version::V1_0
+    }
+
+    /// Whether the version says if measurements changed.
+    pub fn tells_changes(&self) -> bool {
+        self.version >= Version::V1_2
+    }
+
     /// The same for libspdm.
     pub fn reference(&self, responder: bool) -> sys::Config {
         let mut flags = if responder { RESPONDER_FLAGS } else { REQUESTER_FLAGS };
@@ -104,10 +114,21 @@ const SECURED_AND_MEASURED: [(u8, Option<HashAlgorithm>); 7] = [
     (0x12, Some(HashAlgorithm::Sha512)),
 ];
 
-/// Every combination both sides can do.
+/// Every combination both sides can do. 1.0 has neither key exchange nor records, so that only one of each is left.
 pub fn cases() -> Vec<Case> {
+    let mut cases = all_cases();
+    cases.retain(|case| {
+        case.has_sessions()
+            || case.group == DheGroup::P256
+                && case.aead == Aead::Aes128Gcm
+                && (case.encrypt, case.clear, case.secured) == (true, false, 0)
+    });
+    cases
+}
+
+fn all_cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for version in [Version::V1_2, Version::V1_3] {
+    for version in [Version::V1_2, Version::V1_3, Version::V1_1, Version::V1_0] {
         for (asym, hash) in [
             (AsymAlgorithm::EcdsaP256, HashAlgorithm::Sha256),
             (AsymAlgorithm::EcdsaP384, HashAlgorithm::Sha384),

@@ -4,6 +4,7 @@
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{null, null_mut};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use libspdm_sys as sys;
@@ -177,6 +178,28 @@ impl Reference {
         (id, heartbeat, digest)
     }
 
+    /// PSK_EXCHANGE with this hint, and PSK_FINISH if it takes that: id, heartbeat period and measurement summary (64 bytes).
+    pub fn start_psk_session(&mut self, hint: &[u8], summary: u8, policy: u8) -> (u32, u8, [u8; 64]) {
+        let (mut id, mut heartbeat, mut digest) = (0, 0, [0; 64]);
+        // SAFETY: see above.
+        let status = unsafe {
+            sys::libspdm_start_session(
+                self.context,
+                true,
+                hint.as_ptr(),
+                u16::try_from(hint.len()).unwrap(),
+                summary,
+                0,
+                policy,
+                &mut id,
+                &mut heartbeat,
+                digest.as_mut_ptr(),
+            )
+        };
+        self.check("start PSK session", status);
+        (id, heartbeat, digest)
+    }
+
     /// END_SESSION.
     pub fn stop_session(&mut self, session: u32, attributes: u8) {
         // SAFETY: see above.
@@ -256,6 +279,16 @@ impl Drop for Reference {
         // SAFETY: from `Box::into_raw` in `new`; the peer that used it is gone.
         drop(unsafe { Box::from_raw(self.device) });
     }
+}
+
+/// Pre-shared keys of libspdm's samples for one run, which keep a global state: nobody else uses them meanwhile.
+pub fn with_psk<T>(run: impl FnOnce() -> T) -> T {
+    static LOCK: Mutex<()> = Mutex::new(());
+    // A run that panicked leaves nothing behind that the next one does not reset.
+    let _guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: the lock is held, so that nobody uses what it resets.
+    unsafe { sys::ref_reset_psk() };
+    run()
 }
 
 /// libspdm's responder, with its sample keys and measurements, as a transport of our requester.

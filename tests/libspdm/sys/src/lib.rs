@@ -59,6 +59,7 @@ unsafe extern "C" {
     ) -> usize;
 
     pub fn ref_response_state(peer: *mut Peer, state: u32);
+    pub fn ref_reset_psk();
 
     pub fn libspdm_init_connection(spdm: *mut c_void, get_version_only: bool) -> Status;
     pub fn libspdm_get_digest(

@@ -5,6 +5,7 @@ use spdm::SessionId;
 use spdm::codec::Reader;
 use spdm::crypto::{DheGroup, Digest, HashAlgorithm, Provider, RingProvider};
 use spdm::doe::{Object, ObjectType};
+use spdm::key_schedule::Shared;
 use spdm::requester::Transport;
 use spdm::secured::Protection;
 use spdm::session::{Role, Session, SessionParameters};

@@ -24,6 +24,7 @@ struct Built {
 #[derive(Debug)]
 pub(crate) struct Chains {
     slots: Slots,
+    hashes: Vec<HashAlgorithm>,
     built: Vec<Built>,
     /// Hashes of the public key that stands without a certificate.
     key_digests: Vec<(HashAlgorithm, Digest)>,
@@ -38,6 +39,22 @@ pub(crate) enum ChainsError {
     TooLong(u8),
 }
 
+/// The chain of one slot for every hash.
+fn build_all(
+    provider: &dyn Provider,
+    number: u8,
+    slot: &Slot,
+    hashes: &[HashAlgorithm],
+) -> Result<Vec<Built>, ChainsError> {
+    let build = |&algorithm| {
+        let chain = build(provider, slot, algorithm)
+            .map_err(|_| ChainsError::Hash)?
+            .ok_or(ChainsError::TooLong(number))?;
+        Ok(Built { slot: number, hash: algorithm, chain })
+    };
+    hashes.iter().map(build).collect()
+}
+
 impl Chains {
     pub(crate) fn new(
         provider: &dyn Provider,
@@ -46,12 +63,7 @@ impl Chains {
     ) -> Result<Self, ChainsError> {
         let mut built = Vec::new();
         for (number, slot) in slots.iter() {
-            for &algorithm in hashes {
-                let chain = build(provider, slot, algorithm)
-                    .map_err(|_| ChainsError::Hash)?
-                    .ok_or(ChainsError::TooLong(number))?;
-                built.push(Built { slot: number, hash: algorithm, chain });
-            }
+            built.append(&mut build_all(provider, number, slot, hashes)?);
         }
         let mut key_digests = Vec::new();
         for (key, &algorithm) in
@@ -60,7 +72,36 @@ impl Chains {
             let digest = hash(provider, algorithm, &key.info).map_err(|_| ChainsError::Hash)?;
             key_digests.push((algorithm, digest));
         }
-        Ok(Self { slots, built, key_digests })
+        Ok(Self { slots, hashes: hashes.to_vec(), built, key_digests })
+    }
+
+    pub(crate) const fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    /// For changes of keys. A chain is changed with [`Self::replace`].
+    pub(crate) const fn slots_mut(&mut self) -> &mut Slots {
+        &mut self.slots
+    }
+
+    /// Puts another slot in the place of one that exists. Nothing has changed if its chain is too long.
+    pub(crate) fn replace(
+        &mut self,
+        provider: &dyn Provider,
+        number: u8,
+        slot: Slot,
+    ) -> Result<(), ChainsError> {
+        let mut built = if slot.is_provisioned() {
+            build_all(provider, number, &slot, &self.hashes)?
+        } else {
+            Vec::new()
+        };
+        self.built.retain(|old| old.slot != number);
+        self.built.append(&mut built);
+        if let Some(Some(old)) = self.slots.slots.get_mut(usize::from(number)) {
+            *old = slot;
+        }
+        Ok(())
     }
 
     /// Whether there is nothing to be known by.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::crypto::{AsymAlgorithm, Signer};
-use crate::wire::{CertificateModel, KeyUsage};
+use crate::crypto::{AsymAlgorithm, CryptoError, Signer};
+use crate::wire::{CertificateModel, KeyPairCapabilities, KeyUsage};
 
 /// Number of slots SPDM knows.
 pub const SLOT_COUNT: usize = 8;
@@ -24,7 +24,8 @@ pub struct Slot {
     pub key: Arc<dyn Signer>,
     /// What the chain vouches for (DSP0274 1.3 "Certificate models").
     pub model: CertificateModel,
-    /// `KeyPairID` of the key, from 1 on. Slots with the same id have the same key.
+    /// `KeyPairID` of the key, from 1 on. Slots with the same id have the same key. 0 if SET_KEY_PAIR_INFO has taken
+    /// the slot's key pair away: `key` is of no use then.
     pub key_pair: u8,
     /// What the key may be used for, where the connection has several keys.
     pub usage: KeyUsage,
@@ -75,18 +76,81 @@ impl core::fmt::Debug for PublicKey {
     }
 }
 
+/// A key pair of a device that tells about them (DSP0274 1.3 "GET_KEY_PAIR_INFO").
+#[derive(Clone)]
+pub struct KeyPair {
+    /// The key, unless it was erased or is still to be generated.
+    pub key: Option<Arc<dyn Signer>>,
+    /// What SET_KEY_PAIR_INFO can change about it.
+    pub capabilities: KeyPairCapabilities,
+    /// Uses that can be configured.
+    pub usage_capabilities: KeyUsage,
+    /// Uses that are configured.
+    pub usage: KeyUsage,
+    /// Algorithms that a generated key can have.
+    pub algorithms: Vec<AsymAlgorithm>,
+}
+
+impl KeyPair {
+    /// A key pair of which nothing can be changed.
+    #[must_use]
+    pub fn fixed(key: Arc<dyn Signer>, usage: KeyUsage) -> Self {
+        Self {
+            capabilities: KeyPairCapabilities::default(),
+            usage_capabilities: usage,
+            usage,
+            algorithms: vec![key.algorithm()],
+            key: Some(key),
+        }
+    }
+}
+
+impl core::fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("KeyPair")
+            .field("algorithm", &self.key.as_ref().map(|key| key.algorithm()))
+            .field("capabilities", &self.capabilities)
+            .field("usage", &self.usage)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes the keys that SET_KEY_PAIR_INFO asks for, and keeps them beyond the next start if it wants to.
+pub trait KeyGenerator: Send + Sync {
+    /// A new key of `algorithm` for the key pair with this id.
+    ///
+    /// # Errors
+    /// [`CryptoError`] if there can be none; the requester is told that the operation failed.
+    fn generate(&self, key_pair: u8, algorithm: AsymAlgorithm) -> Result<Arc<dyn Signer>, CryptoError>;
+}
+
 /// The eight slots, most of them absent, or a public key without certificate.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Slots {
     /// The slots that exist, by number.
     pub slots: [Option<Slot>; SLOT_COUNT],
     /// The key that stands without a certificate.
     pub public_key: Option<PublicKey>,
+    /// All key pairs, in the order of their ids from 1 on. If there are none here, they are those of the slots, and
+    /// nothing can be changed about them.
+    pub key_pairs: Vec<KeyPair>,
+    /// Makes new keys; without it none can be generated.
+    pub generator: Option<Arc<dyn KeyGenerator>>,
+}
+
+impl core::fmt::Debug for Slots {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Slots")
+            .field("slots", &self.slots)
+            .field("public_key", &self.public_key)
+            .field("key_pairs", &self.key_pairs)
+            .finish_non_exhaustive()
+    }
 }
 
 impl From<[Option<Slot>; SLOT_COUNT]> for Slots {
     fn from(slots: [Option<Slot>; SLOT_COUNT]) -> Self {
-        Self { slots, public_key: None }
+        Self { slots, ..Self::default() }
     }
 }
 
@@ -103,7 +167,12 @@ impl Slots {
 
     /// The slot with this number, if it exists and is provisioned.
     pub fn get(&self, number: u8) -> Option<&Slot> {
-        self.slots.get(usize::from(number))?.as_ref().filter(|slot| slot.is_provisioned())
+        self.at(number).filter(|slot| slot.is_provisioned())
+    }
+
+    /// The slot with this number, if it exists, provisioned or not.
+    pub fn at(&self, number: u8) -> Option<&Slot> {
+        self.slots.get(usize::from(number))?.as_ref()
     }
 
     /// Slots that exist, provisioned or not, with their numbers.
@@ -121,9 +190,14 @@ impl Slots {
         mask(self.iter().filter(|(_, slot)| slot.algorithm() == algorithm))
     }
 
-    /// Slots that exist and whose key has this algorithm, bit per slot.
+    /// Slots that exist and whose key has this algorithm, or that have no key, bit per slot.
     pub fn supported(&self, algorithm: AsymAlgorithm) -> u8 {
-        mask(self.existing().filter(|(_, slot)| slot.algorithm() == algorithm))
+        mask(self.existing().filter(|(_, slot)| slot.key_pair == 0 || slot.algorithm() == algorithm))
+    }
+
+    /// Slots whose key is that of the key pair with this id, bit per slot.
+    pub fn associated(&self, key_pair: u8) -> u8 {
+        mask(self.existing().filter(|(_, slot)| slot.key_pair == key_pair))
     }
 }
 

@@ -88,9 +88,19 @@ impl Basis<'_> {
         self.begin(&[self.vca.as_ref()])
     }
 
+    /// What ENDPOINT_INFO signs: begins with VCA.
+    pub fn endpoint_info(&self) -> Result<Transcript, CryptoError> {
+        self.begin(&[self.vca.as_ref()])
+    }
+
     /// TH of a session from KEY_EXCHANGE: begins with VCA and the hash of the responder's certificate chain.
     pub fn th(&self, chain_hash: &Digest) -> Result<Transcript, CryptoError> {
-        self.begin(&[self.vca.as_ref(), chain_hash.as_ref()])
+        self.th_of_keys(&[], chain_hash)
+    }
+
+    /// TH of a session with a responder that has several keys: the first DIGESTS outside a session is part of it.
+    pub fn th_of_keys(&self, digests: &[u8], chain_hash: &Digest) -> Result<Transcript, CryptoError> {
+        self.begin(&[self.vca.as_ref(), digests, chain_hash.as_ref()])
     }
 }
 
@@ -172,6 +182,8 @@ pub enum SigningContext {
     ChallengeAuth,
     /// MEASUREMENTS.
     Measurements,
+    /// ENDPOINT_INFO of a responder.
+    EndpointInfo,
     /// KEY_EXCHANGE_RSP.
     KeyExchangeRsp,
     /// FINISH of a requester that authenticates itself.
@@ -182,6 +194,7 @@ impl SigningContext {
     const fn words(self) -> &'static str {
         match self {
             Self::ChallengeAuth => "responder-challenge_auth signing",
+            Self::EndpointInfo => "responder-endpoint_info signing",
             Self::Measurements => "responder-measurements signing",
             Self::KeyExchangeRsp => "responder-key_exchange_rsp signing",
             Self::Finish => "requester-finish signing",

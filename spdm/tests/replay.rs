@@ -292,6 +292,12 @@ fn hold_requester(text: &str, version: Version) {
             | Reply::Alive
             | Reply::KeysUpdated
             | Reply::SessionEnded => {}
+            other @ (Reply::CertificateSet
+            | Reply::Csr(_)
+            | Reply::KeyPair(_)
+            | Reply::KeyPairSet
+            | Reply::MeasurementLog(_)
+            | Reply::EndpointInfo(_)) => panic!("{command:?}: {other:?}"),
         }
     }
     recording.finish();

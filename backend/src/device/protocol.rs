@@ -108,6 +108,8 @@ fn session_event(dsm: &mut Dsm, event: &spdm::responder::Event) {
             log::info!("SPDM session {id:#010x} ended: {reason}");
             dsm.session_ended(*id);
         }
+        Event::SlotChanged { slot } => log::info!("SPDM certificate slot {slot} changed"),
+        Event::KeyPairChanged { key_pair } => log::info!("SPDM key pair {key_pair} changed"),
     }
 }
 

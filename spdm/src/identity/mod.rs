@@ -2,6 +2,7 @@
 //! checks a requester makes on a chain it received.
 
 mod certificate;
+mod csr;
 mod generate;
 mod issue;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod tests;
 pub use certificate::{
     ChainError, MAX_CERTIFICATES, Policy, Purpose, VerifiedCertificates, verify_certificates,
 };
+pub(crate) use csr::{CsrWishes, certificate_signing_request};
 pub use generate::generate;
 pub use material::{Material, MaterialError};
 pub use name::{NameError, PciName};

@@ -6,7 +6,9 @@ use super::state::{Core, Flow, Message, Next, Request};
 use crate::identity::Purpose;
 use crate::slot::SLOT_COUNT;
 use crate::trust::{Disapproval, Judge, PeerKey};
-use crate::wire::{Certificate, Digests, GetCertificate, GetDigests, ResponderFlags, Version};
+use crate::wire::{
+    Certificate, CertificateModel, Digests, GetCertificate, GetDigests, ResponderFlags, Version,
+};
 
 /// Longest chain that is fetched in the form with 32-bit lengths, in bytes; the other form limits itself.
 const LONGEST_CHAIN: usize = 1 << 20;
@@ -23,15 +25,24 @@ pub(super) fn get_digests(core: &Core) -> Result<Next, RequesterError> {
 
 /// DIGESTS.
 pub(super) fn digests(core: &mut Core, message: &Message<'_>) -> Result<Next, RequesterError> {
-    let size = core.connected()?.hash().size();
-    let (response, exact) = message.parse(|reader| Digests::parse(reader, size, false))?;
+    let connection = core.connected()?;
+    let (size, several) = (connection.hash().size(), connection.info.algorithms.multiple_keys);
+    let (response, exact) = message.parse(|reader| Digests::parse(reader, size, several))?;
+    // Slot 0 speaks for the device itself.
+    let generic = response.key(0).is_some_and(|key| key.model == Some(CertificateModel::Generic));
+    message.require(!generic, Violation::Selection("model of slot 0"))?;
     let slots = (0_u8..8).filter_map(|slot| Some((slot, response.digest(slot)?.to_vec())));
     let digests = SlotDigests {
         supported: response.supported_slots,
         provisioned: response.provisioned_slots,
         digests: slots.collect(),
+        keys: (0_u8..8).filter_map(|slot| Some((slot, *response.key(slot)?))).collect(),
     };
     log(core, message, exact)?;
+    let connection = core.connected_mut()?;
+    if several && !message.secured && connection.first_digests.is_empty() {
+        connection.first_digests = exact.to_vec();
+    }
     core.connected_mut()?.digests = Some(digests.clone());
     Ok(Next::Done(Reply::Digests(digests)))
 }

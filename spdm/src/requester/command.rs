@@ -6,7 +6,10 @@ use crate::SessionId;
 use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
 use crate::identity::VerifiedCertificates;
 use crate::trust::Trust;
-use crate::wire::{ContentChanged, MeasurementOperation, ResponderFlags, SummaryType, Version};
+use crate::wire::{
+    CertificateModel, ContentChanged, DeviceClass, KeyPairAlgorithms, KeyPairCapabilities, KeyPairOperation,
+    KeyUsage, LogEntry, MeasurementOperation, ResponderFlags, SlotKey, SummaryType, Version,
+};
 
 /// One thing to do. Most take one exchange; some take several.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +68,65 @@ pub enum Command {
         /// Payload.
         payload: Vec<u8>,
     },
+    /// SET_CERTIFICATE. A responder that needs a reset refuses with ResetRequired when it has accepted.
+    SetCertificate {
+        /// Slot 0 to 7.
+        slot: u8,
+        /// Key pair of the chain's leaf, where the connection has several keys.
+        key_pair: u8,
+        /// What the slot is to hold.
+        content: SlotContent,
+    },
+    /// GET_CSR. A responder that needs a reset refuses with ResetRequired when it has accepted.
+    Csr(CsrQuery),
+    /// GET_KEY_PAIR_INFO.
+    KeyPair {
+        /// Key pair, from 1 on.
+        key_pair: u8,
+    },
+    /// SET_KEY_PAIR_INFO.
+    SetKeyPair {
+        /// Key pair, from 1 on.
+        key_pair: u8,
+        /// What to do with it.
+        operation: KeyPairOperation,
+    },
+    /// GET_MEASUREMENT_EXTENSION_LOG in as many portions as it takes.
+    MeasurementLog,
+    /// GET_ENDPOINT_INFO.
+    EndpointInfo {
+        /// Slot whose key is to sign; `None` asks for no signature.
+        signed_by: Option<u8>,
+    },
+}
+
+/// What SET_CERTIFICATE puts into a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SlotContent {
+    /// A certificate chain.
+    Chain {
+        /// DER certificates, from the root to the leaf.
+        certificates: Vec<Vec<u8>>,
+        /// Model of the chain, where the connection has several keys.
+        model: CertificateModel,
+    },
+    /// The slot is erased, from 1.3 on.
+    Nothing,
+}
+
+/// What GET_CSR asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CsrQuery {
+    /// Key pair to certify, where the connection has several keys.
+    pub key_pair: u8,
+    /// Model of the certificate to come, where the connection has several keys.
+    pub model: Option<CertificateModel>,
+    /// `CSRTrackingTag` of an earlier request that was refused with ResetRequired, its data; 0 for a new request.
+    pub tracking_tag: u8,
+    /// An earlier request that waits for a reset is to be forgotten.
+    pub overwrite: bool,
+    /// A PKCS#10 CertificationRequestInfo in DER whose subject and attributes are wanted, or nothing.
+    pub requester_info: Vec<u8>,
 }
 
 /// Which measurements, and how.
@@ -126,6 +188,18 @@ pub enum Reply {
     SessionEnded,
     /// Of [`Command::Vendor`]: the payload.
     Vendor(Vec<u8>),
+    /// Of [`Command::SetCertificate`].
+    CertificateSet,
+    /// Of [`Command::Csr`]: a PKCS#10 CertificationRequest in DER, as the responder says.
+    Csr(Vec<u8>),
+    /// Of [`Command::KeyPair`].
+    KeyPair(KeyPairReport),
+    /// Of [`Command::SetKeyPair`].
+    KeyPairSet,
+    /// Of [`Command::MeasurementLog`].
+    MeasurementLog(MeasurementLogReport),
+    /// Of [`Command::EndpointInfo`].
+    EndpointInfo(EndpointReport),
 }
 
 /// What GET_VERSION, GET_CAPABILITIES and NEGOTIATE_ALGORITHMS agreed on.
@@ -158,6 +232,12 @@ pub struct SelectedAlgorithms {
     pub group: Option<DheGroup>,
     /// AEAD suite.
     pub aead: Option<Aead>,
+    /// The responder's slots have keys of their own.
+    #[serde(default)]
+    pub multiple_keys: bool,
+    /// The measurement extension log can be asked for.
+    #[serde(default)]
+    pub measurement_log: bool,
 }
 
 /// Digests of the provisioned slots. They are hearsay until a chain or a signature confirms them.
@@ -169,6 +249,61 @@ pub struct SlotDigests {
     pub provisioned: u8,
     /// Slot number and digest, ascending.
     pub digests: Vec<(u8, Vec<u8>)>,
+    /// Slot number and what is said of its key, ascending, where the connection has several keys.
+    pub keys: Vec<(u8, SlotKey)>,
+}
+
+/// What a responder says of one key pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPairReport {
+    /// Number of key pairs there are.
+    pub total: u8,
+    /// What SET_KEY_PAIR_INFO can change.
+    pub capabilities: KeyPairCapabilities,
+    /// Uses that can be configured.
+    pub usage_capabilities: KeyUsage,
+    /// Uses that are configured.
+    pub usage: KeyUsage,
+    /// Algorithms that can be configured.
+    pub algorithm_capabilities: KeyPairAlgorithms,
+    /// The algorithm that is configured; none while there is no key.
+    pub algorithm: KeyPairAlgorithms,
+    /// Slots whose key this is, bit per slot.
+    pub slots: u8,
+    /// AlgorithmIdentifier of the public key in DER; empty while there is no key.
+    pub public_key_info: Vec<u8>,
+}
+
+/// The measurement extension log. Nothing vouches for it but the measurements that its entries extend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeasurementLogReport {
+    /// Oldest entry first.
+    pub entries: Vec<MeasurementLogRecord>,
+}
+
+/// One entry of the measurement extension log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeasurementLogRecord {
+    /// Number of the entry.
+    pub number: u32,
+    /// The measurement it belongs to.
+    pub measurement: Measurement,
+}
+
+impl From<LogEntry<'_>> for MeasurementLogRecord {
+    fn from(entry: LogEntry<'_>) -> Self {
+        let LogEntry { number, index, kind, raw, value } = entry;
+        Self { number, measurement: Measurement { index, kind, raw, value: value.to_vec() } }
+    }
+}
+
+/// What a responder says it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointReport {
+    /// Device classes.
+    pub classes: Vec<DeviceClass>,
+    /// Whether a signature vouches for them.
+    pub signed: bool,
 }
 
 /// A certificate chain that holds.

@@ -32,6 +32,8 @@ pub struct RequesterConfig {
     pub key_update: bool,
     /// Whether to offer that FINISH travels unprotected, for responders that want to see it.
     pub handshake_in_the_clear: bool,
+    /// Whether to use several keys of a responder that lets us choose, from 1.3 on.
+    pub multiple_keys: bool,
     /// CTExponent: 2^this microseconds is what our cryptography may take.
     pub ct_exponent: u8,
     /// Whether to offer messages larger than one transfer in chunks, from 1.2 on.
@@ -65,6 +67,7 @@ impl Default for RequesterConfig {
             heartbeat: true,
             key_update: true,
             handshake_in_the_clear: false,
+            multiple_keys: false,
             ct_exponent: 14,
             chunks: true,
             data_transfer_size: 0x1200,

@@ -3,10 +3,11 @@
 use core::time::Duration;
 
 use super::{
-    Challenged, Command, ConnectionInfo, MeasurementQuery, MeasurementReport, Misuse, PeerCertificate, Reply,
-    Requester, RequesterError, SessionInfo, SlotDigests, Step, UpdateKeys,
+    Challenged, Command, ConnectionInfo, CsrQuery, EndpointReport, KeyPairReport, MeasurementLogReport,
+    MeasurementQuery, MeasurementReport, Misuse, PeerCertificate, Reply, Requester, RequesterError,
+    SessionInfo, SlotContent, SlotDigests, Step, UpdateKeys,
 };
-use crate::wire::SummaryType;
+use crate::wire::{KeyPairOperation, SummaryType};
 
 /// How a host carries messages and spends time.
 pub trait Transport {
@@ -99,6 +100,21 @@ commands! {
     vendor(standard_id: u16, vendor_id: &[u8], payload: &[u8]) -> Vec<u8>,
         Command::Vendor { standard_id, vendor_id: vendor_id.to_vec(), payload: payload.to_vec() },
         Reply::Vendor(payload) => payload;
+    /// [`Command::SetCertificate`].
+    set_certificate(slot: u8, key_pair: u8, content: SlotContent) -> (),
+        Command::SetCertificate { slot, key_pair, content }, Reply::CertificateSet => ();
+    /// [`Command::Csr`].
+    csr(query: CsrQuery) -> Vec<u8>, Command::Csr(query), Reply::Csr(csr) => csr;
+    /// [`Command::KeyPair`].
+    key_pair(key_pair: u8) -> KeyPairReport, Command::KeyPair { key_pair }, Reply::KeyPair(report) => report;
+    /// [`Command::SetKeyPair`].
+    set_key_pair(key_pair: u8, operation: KeyPairOperation) -> (),
+        Command::SetKeyPair { key_pair, operation }, Reply::KeyPairSet => ();
+    /// [`Command::MeasurementLog`].
+    measurement_log() -> MeasurementLogReport, Command::MeasurementLog, Reply::MeasurementLog(log) => log;
+    /// [`Command::EndpointInfo`].
+    endpoint_info(signed_by: Option<u8>) -> EndpointReport,
+        Command::EndpointInfo { signed_by }, Reply::EndpointInfo(report) => report;
 }
 
 impl<'r, T: Transport> Driver<'r, T> {

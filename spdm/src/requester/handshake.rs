@@ -91,7 +91,8 @@ impl PendingKeyExchange {
         let peer = connection.peer(self.slot)?;
         let provider = &*core.provider;
         let hash = connection.hash();
-        let mut transcript = connection.basis(provider).th(&peer.digest)?;
+        let mut transcript =
+            connection.basis(provider).th_of_keys(&connection.first_digests, &peer.digest)?;
         transcript.append(message.request);
         let signed = exact.len() - response.signature.len() - response.verify_data.len();
         transcript.append(exact.get(..signed).unwrap_or_default());

@@ -31,8 +31,10 @@ mod config;
 mod driver;
 mod error;
 mod handshake;
+mod inventory;
 mod negotiate;
 mod operate;
+mod provision;
 mod psk;
 mod saved;
 mod sessions;
@@ -185,6 +187,16 @@ impl Requester {
             Command::Vendor { standard_id, vendor_id, payload } => {
                 operate::PendingVendor::start(core, standard_id, vendor_id, &payload)
             }
+            Command::SetCertificate { slot, key_pair, content } => {
+                provision::set_certificate(core, slot, key_pair, &content)
+            }
+            Command::Csr(query) => provision::get_csr(core, &query),
+            Command::KeyPair { key_pair } => provision::get_key_pair_info(core, key_pair),
+            Command::SetKeyPair { key_pair, operation } => {
+                provision::set_key_pair_info(core, key_pair, operation)
+            }
+            Command::MeasurementLog => inventory::FetchLog::start(core),
+            Command::EndpointInfo { signed_by } => inventory::PendingEndpointInfo::start(core, signed_by),
         }?;
         self.proceed(next)
     }
@@ -345,6 +357,12 @@ impl Requester {
             Flow::KeyUpdate(flow) => flow.acknowledged(core, &message),
             Flow::EndSession => operate::ended(core, &message),
             Flow::Vendor(flow) => flow.answered(&message),
+            Flow::SetCertificate { slot } => provision::certificate_set(slot, &message),
+            Flow::Csr => provision::csr(&message),
+            Flow::KeyPair(id) => provision::key_pair_info(id, &message),
+            Flow::SetKeyPair => provision::key_pair_set(&message),
+            Flow::MeasurementLog(flow) => flow.portion(core, &message),
+            Flow::EndpointInfo(flow) => flow.describe(core, &message),
         }?;
         self.proceed(next)
     }

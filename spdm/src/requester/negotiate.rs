@@ -7,8 +7,9 @@ use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
 use crate::transcript::Vca;
 use crate::wire::{
     AlgorithmTables, Algorithms, Capabilities, Code, GetCapabilities, GetVersion, KEY_SCHEDULE_SPDM,
-    MEASUREMENT_HASH_RAW_ONLY, MEASUREMENT_SPECIFICATION_DMTF, MIN_DATA_TRANSFER_SIZE, NegotiateAlgorithms,
-    OPAQUE_FORMAT_GENERAL, RequesterFlags, ResponderFlags, Version, VersionResponse,
+    MEASUREMENT_HASH_RAW_ONLY, MEASUREMENT_SPECIFICATION_DMTF, MEL_SPECIFICATION_DMTF,
+    MIN_DATA_TRANSFER_SIZE, MULTI_KEY_CONNECTION, NegotiateAlgorithms, OPAQUE_FORMAT_GENERAL, RequesterFlags,
+    ResponderFlags, Version, VersionResponse,
 };
 
 /// Longest CTExponent a responder may have: half an hour.
@@ -81,7 +82,7 @@ impl Versioned {
         self.vca.append(message.request);
         self.vca.append(exact);
         let mut bytes = Vec::new();
-        offer(core, self.version).encode(&mut bytes);
+        offer(core, &capabilities).encode(&mut bytes);
         let flow = Flow::Algorithms(Capable { capabilities, vca: self.vca });
         Ok(Next::Send(Request::clear(self.version, bytes, flow)))
     }
@@ -101,7 +102,7 @@ impl Capable {
     ) -> Result<Next, RequesterError> {
         let (selected, exact) = message.parse(Algorithms::parse)?;
         let version = self.capabilities.version;
-        let algorithms = select(&offer(core, version), &selected, &self.capabilities, core)
+        let algorithms = select(&offer(core, &self.capabilities), &selected, &self.capabilities, core)
             .map_err(|what| message.violation(Violation::Selection(what)))?;
         self.vca.append(message.request);
         self.vca.append(exact);
@@ -119,16 +120,24 @@ impl Capable {
 }
 
 /// NEGOTIATE_ALGORITHMS as the configuration has it.
-fn offer(core: &Core, version: Version) -> NegotiateAlgorithms {
+fn offer(core: &Core, capabilities: &Capabilities) -> NegotiateAlgorithms {
     let config = &core.config;
+    let version = capabilities.version;
+    let v1_3 = version >= Version::V1_3;
+    let several = match capabilities.flags.0 & ResponderFlags::MULTI_KEY_MASK {
+        ResponderFlags::MULTI_KEY_ONLY => v1_3,
+        ResponderFlags::MULTI_KEY_NEGOTIATED => v1_3 && config.multiple_keys,
+        _ => false,
+    };
+    let log = v1_3 && capabilities.flags.has(ResponderFlags::MEL);
     NegotiateAlgorithms {
         version,
         measurement_specification: MEASUREMENT_SPECIFICATION_DMTF,
-        other_params: OPAQUE_FORMAT_GENERAL,
+        other_params: OPAQUE_FORMAT_GENERAL | if several { MULTI_KEY_CONNECTION } else { 0 },
         base_asym: config.signatures.iter().fold(0, |mask, signature| mask | signature.base_bit()),
         base_hash: config.hashes.iter().fold(0, |mask, hash| mask | hash.bit()),
         pqc_asym: 0,
-        mel_specification: 0,
+        mel_specification: if log { MEL_SPECIFICATION_DMTF } else { 0 },
         tables: AlgorithmTables {
             dhe: Some(config.groups.iter().fold(0, |mask, group| mask | group.dhe_bit())),
             aead: Some(config.aeads.iter().fold(0, |mask, aead| mask | aead.bit())),
@@ -191,16 +200,26 @@ fn select(
     if selected.tables.requester_asym.unwrap_or(0) != 0 {
         return Err("requester's signature algorithm");
     }
-    // Multiple keys and free-form opaque data were not offered; the general form is needed for sessions only, and
+    // Multiple keys of our own and free-form opaque data were not offered; the general form is needed for sessions only, and
     // before 1.2 it is not negotiated.
     let needed = sessions && offered.version >= Version::V1_2;
     if selected.other_params & !OPAQUE_FORMAT_GENERAL != 0 || (needed && selected.other_params == 0) {
         return Err("opaque data format");
     }
-    if selected.mel_specification != 0 {
+    if selected.mel_specification != offered.mel_specification {
         return Err("measurement extension log specification");
     }
-    Ok(SelectedAlgorithms { hash, signature, measurement_hash, group, aead: cipher })
+    let multiple_keys = offered.other_params & MULTI_KEY_CONNECTION != 0;
+    let measurement_log = selected.mel_specification != 0;
+    Ok(SelectedAlgorithms {
+        hash,
+        signature,
+        measurement_hash,
+        group,
+        aead: cipher,
+        multiple_keys,
+        measurement_log,
+    })
 }
 
 /// DSP0274 1.3 "GET_CAPABILITIES request and CAPABILITIES response messages": combinations that no responder may

@@ -6,6 +6,7 @@ use super::command::{ConnectionInfo, Reply, SlotDigests};
 use super::config::RequesterConfig;
 use super::error::{Misuse, RequesterError, Violation};
 use super::handshake::{PendingFinish, PendingKeyExchange};
+use super::inventory::{FetchLog, PendingEndpointInfo};
 use super::negotiate::{Capable, Negotiation, Versioned, both};
 use super::operate::{PendingKeyUpdate, PendingVendor};
 use super::psk::{PendingPskExchange, PendingPskFinish};
@@ -40,6 +41,8 @@ pub(super) struct Connection {
     pub(super) identity_log: Option<Transcript>,
     /// L1/L2 outside sessions since the last signature.
     pub(super) measurement_log: Option<Transcript>,
+    /// The first DIGESTS outside a session if the responder has several keys, otherwise empty.
+    pub(super) first_digests: Vec<u8>,
 }
 
 impl Connection {
@@ -52,6 +55,7 @@ impl Connection {
             authenticated: false,
             identity_log: None,
             measurement_log: None,
+            first_digests: Vec::new(),
         }
     }
 
@@ -176,6 +180,7 @@ impl Core {
         let Some(connection) = &mut self.connection else { return };
         let leaves_challenge_behind = [
             Code::GET_MEASUREMENTS,
+            Code::GET_MEASUREMENT_EXTENSION_LOG,
             Code::KEY_EXCHANGE,
             Code::FINISH,
             Code::PSK_EXCHANGE,
@@ -236,6 +241,12 @@ pub(super) enum Flow {
     KeyUpdate(PendingKeyUpdate),
     EndSession,
     Vendor(PendingVendor),
+    SetCertificate { slot: u8 },
+    Csr,
+    KeyPair(u8),
+    SetKeyPair,
+    MeasurementLog(FetchLog),
+    EndpointInfo(PendingEndpointInfo),
 }
 
 /// What follows a response.

@@ -5,13 +5,13 @@ use crate::crypto::{AsymAlgorithm, DheGroup, HashAlgorithm};
 use crate::secured::Protection;
 use crate::wire::{
     AlgorithmTables, Algorithms, ErrorCode, KEY_SCHEDULE_SPDM, MEASUREMENT_HASH_RAW_ONLY,
-    MEASUREMENT_SPECIFICATION_DMTF, MULTI_KEY_CONNECTION, NegotiateAlgorithms, OPAQUE_FORMAT_GENERAL,
-    RequesterFlags, ResponderFlags, Version,
+    MEASUREMENT_SPECIFICATION_DMTF, MEL_SPECIFICATION_DMTF, MULTI_KEY_CONNECTION, NegotiateAlgorithms,
+    OPAQUE_FORMAT_GENERAL, RequesterFlags, ResponderFlags, Version,
 };
 
-use super::Core;
 use super::reject::{Handled, Next, Reject};
 use super::state::{Connection, MeasurementForm, Negotiated, Peer, Request, SessionSuite, Suite};
+use super::{Core, MultipleKeys};
 
 impl Core {
     pub(super) fn negotiate_algorithms(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
@@ -39,6 +39,7 @@ impl Core {
             m1m2: None,
             l1l2: None,
             authenticated: false,
+            first_digests: Vec::new(),
         }));
         Ok(Next::Stay)
     }
@@ -73,11 +74,24 @@ impl Core {
         if session.is_some() && !general_opaque {
             return Err(Reject::INVALID);
         }
-        // A slot has one key here, which CAPABILITIES said.
-        if body.version >= Version::V1_3 && body.other_params & MULTI_KEY_CONNECTION != 0 {
-            return Err(Reject::INVALID);
+        let multiple_keys = self.select_keys(body)?;
+        let measurement_log = body.version >= Version::V1_3
+            && self.flags.has(ResponderFlags::MEL)
+            && measurements.is_some()
+            && body.mel_specification & MEL_SPECIFICATION_DMTF != 0;
+        Ok(Suite { hash, asym, session, measurements, general_opaque, multiple_keys, measurement_log })
+    }
+
+    /// Whether slots have keys of their own: as CAPABILITIES said, or as the requester chooses.
+    fn select_keys(&self, body: &NegotiateAlgorithms) -> Result<bool, Reject> {
+        if body.version < Version::V1_3 {
+            return Ok(false);
         }
-        Ok(Suite { hash, asym, session, measurements, general_opaque })
+        let wanted = body.other_params & MULTI_KEY_CONNECTION != 0;
+        match (self.config.capabilities.provisioning.multiple_keys, wanted) {
+            (MultipleKeys::No, true) | (MultipleKeys::Always, false) => Err(Reject::INVALID),
+            (MultipleKeys::No | MultipleKeys::Always | MultipleKeys::Negotiated, _) => Ok(wanted),
+        }
     }
 
     /// Signature and hash go together: some slot must be able to sign with the pair.
@@ -130,7 +144,7 @@ impl Core {
             base_asym: suite.asym.map_or(0, AsymAlgorithm::base_bit),
             base_hash: suite.hash.bit(),
             pqc_asym: 0,
-            mel_specification: 0,
+            mel_specification: if suite.measurement_log { MEL_SPECIFICATION_DMTF } else { 0 },
             tables: AlgorithmTables {
                 dhe: tables
                     .dhe

@@ -1,6 +1,8 @@
 //! GET_DIGESTS and GET_CERTIFICATE (DSP0274 1.4, sections of these names).
 
-use crate::wire::{Certificate, Code, Digests, GetCertificate, GetDigests, ResponderFlags};
+use crate::wire::{
+    Certificate, Code, Digests, ErrorCode, GetCertificate, GetDigests, ResponderFlags, SlotKey,
+};
 
 use super::Core;
 use super::reject::{Handled, Next, Reject};
@@ -9,15 +11,26 @@ use super::state::{Request, continued};
 impl Core {
     pub(super) fn get_digests(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
         let (body, message) = request.parse(GetDigests::parse)?;
+        self.check_installed(None)?;
         let negotiated = self.connection.negotiated()?;
         let (asym, hash) = (negotiated.suite.asym()?, negotiated.suite.hash);
         let (supported_slots, provisioned_slots) = (self.chains.supported(asym), self.chains.mask(asym));
-        Digests { version: body.version, supported_slots, provisioned_slots, digests: &[], keys: Vec::new() }
-            .encode(out);
-        for slot in 0..8 {
-            if let Some((_, chain)) = self.chains.get(slot, asym, hash) {
-                out.extend_from_slice(chain.digest.as_ref());
+        let (mut digests, mut keys) = (Vec::new(), Vec::new());
+        for (slot, chain) in (0..8).filter_map(|slot| self.chains.get(slot, asym, hash)) {
+            digests.extend_from_slice(chain.digest.as_ref());
+            if negotiated.suite.multiple_keys {
+                keys.push(SlotKey { key_pair: slot.key_pair, model: Some(slot.model), usage: slot.usage });
             }
+        }
+        // libspdm's responder, too, has no other word for slots that have all been erased.
+        if digests.is_empty() {
+            return Err(Reject::error(ErrorCode::UNSPECIFIED));
+        }
+        Digests { version: body.version, supported_slots, provisioned_slots, digests: &digests, keys }
+            .encode(out);
+        if negotiated.suite.multiple_keys && request.session.is_none() && negotiated.first_digests.is_empty()
+        {
+            negotiated.first_digests.clone_from(out);
         }
         self.record_authentication(request, message, out)
     }
@@ -27,10 +40,11 @@ impl Core {
         if body.large && !self.flags.has(ResponderFlags::LARGE_RESP) {
             return Err(Reject::unsupported(Code::GET_CERTIFICATE));
         }
+        self.check_installed(Some(body.slot))?;
         let longest = self.longest_response();
         let negotiated = self.connection.negotiated()?;
         let room = longest.saturating_sub(Certificate::overhead(body.large));
-        let (_, chain) = self
+        let (slot, chain) = self
             .chains
             .get(body.slot, negotiated.suite.asym()?, negotiated.suite.hash)
             .ok_or(Reject::INVALID)?;
@@ -47,8 +61,9 @@ impl Core {
         let rest = chain.bytes.get(offset..).unwrap_or_default();
         let (portion, remainder) = rest.split_at(length.min(room).min(rest.len()));
         let remainder = u32::try_from(remainder.len()).unwrap_or(u32::MAX);
+        let model = if negotiated.suite.multiple_keys { slot.model.code() } else { 0 };
         let (version, slot, large) = (body.version, body.slot, body.large);
-        Certificate { version, slot, model: 0, large, portion, remainder }.encode(out)?;
+        Certificate { version, slot, model, large, portion, remainder }.encode(out)?;
         self.record_authentication(request, message, out)
     }
 

@@ -1,7 +1,7 @@
 //! CHALLENGE: proves possession of a slot's key (DSP0274 1.3 "CHALLENGE request and CHALLENGE_AUTH response messages").
 
 use crate::transcript::{SigningContext, sign};
-use crate::wire::{Challenge, ChallengeAuth, NONCE_SIZE, SummaryType};
+use crate::wire::{Challenge, ChallengeAuth, KeyUsage, NONCE_SIZE, SummaryType};
 
 use super::Core;
 use super::reject::{Handled, Next, Reject};
@@ -13,8 +13,7 @@ impl Core {
         let provider = self.provider.as_ref();
         let negotiated = self.connection.negotiated()?;
         let suite = negotiated.suite;
-        let (key, digest) =
-            self.chains.identity(body.slot, suite.asym()?, suite.hash).ok_or(Reject::INVALID)?;
+        let (key, digest) = suite.identity(&self.chains, body.slot, KeyUsage::CHALLENGE)?;
         if body.summary != SummaryType::None && suite.measurements.is_none() {
             return Err(Reject::INVALID);
         }

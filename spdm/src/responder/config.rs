@@ -3,7 +3,9 @@
 use crate::chains::{Chains, ChainsError};
 use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
 use crate::psk::{self, PreSharedKey};
-use crate::wire::{MIN_DATA_TRANSFER_SIZE, ResponderFlags, Version};
+use crate::wire::{DeviceClass, MIN_DATA_TRANSFER_SIZE, ResponderFlags, Version};
+
+use super::provisioning::{EndpointInfoSupport, MeasurementLogItem, Provisioning};
 
 /// Configuration of a responder. `Default` is a device that a TEE security manager accepts.
 #[derive(Clone, Debug)]
@@ -36,6 +38,10 @@ pub struct ResponderConfig {
     pub measurement_hashes: Vec<HashAlgorithm>,
     /// Measurements, ascending by index.
     pub measurements: Vec<Measurement>,
+    /// The measurement extension log, oldest entry first.
+    pub measurement_log: Vec<MeasurementLogItem>,
+    /// What GET_ENDPOINT_INFO says the device is.
+    pub device_classes: Vec<DeviceClass>,
     /// Seconds between heartbeats that a session asks for; 0 for none. A session ends after twice this time.
     pub heartbeat_period: u8,
     /// Sessions at once; 1 to 255.
@@ -72,6 +78,12 @@ pub struct Capability {
     pub chunks: bool,
     /// Forms with 32-bit lengths in SPDM 1.4: GET_CERTIFICATE and vendor-defined messages.
     pub large_responses: bool,
+    /// GET_MEASUREMENT_EXTENSION_LOG, from 1.3 on; needs measurements.
+    pub measurement_log: bool,
+    /// GET_ENDPOINT_INFO, from 1.3 on.
+    pub endpoint_info: EndpointInfoSupport,
+    /// Certificates and keys that a requester can manage.
+    pub provisioning: Provisioning,
 }
 
 /// `MEAS_CAP`.
@@ -159,6 +171,9 @@ impl Default for Capability {
             alias_certificates: false,
             chunks: false,
             large_responses: true,
+            measurement_log: false,
+            endpoint_info: EndpointInfoSupport::None,
+            provisioning: Provisioning::default(),
         }
     }
 }
@@ -179,6 +194,8 @@ impl Default for ResponderConfig {
             psks: Vec::new(),
             measurement_hashes: vec![HashAlgorithm::Sha384, HashAlgorithm::Sha256, HashAlgorithm::Sha512],
             measurements: Vec::new(),
+            measurement_log: Vec::new(),
+            device_classes: Vec::new(),
             heartbeat_period: 0,
             session_limit: 4,
             sequence_limit: u64::MAX,
@@ -220,9 +237,11 @@ impl Capability {
             (chains.has_certificates() && self.alias_certificates, ResponderFlags::ALIAS_CERT),
             (self.chunks, ResponderFlags::CHUNK),
             (self.large_responses, ResponderFlags::LARGE_RESP),
+            (self.measurement_log, ResponderFlags::MEL),
         ];
         let switched = switches.iter().filter(|(on, _)| *on).fold(0, |flags, (_, bits)| flags | bits);
-        ResponderFlags(measurements | psk | switched)
+        let more = self.provisioning.flags() | self.endpoint_info.flags();
+        ResponderFlags(measurements | psk | switched | more)
     }
 }
 
@@ -290,6 +309,13 @@ impl ResponderConfig {
         }
         if (self.capabilities.psk != PskSupport::None && self.psks.is_empty()) || !psk::usable(&self.psks) {
             return bad("psks", "keys with a hint each, one at least if PSK_EXCHANGE is to work");
+        }
+        if self.capabilities.measurement_log && self.capabilities.measurements == MeasurementSupport::None {
+            return bad("measurement_log", "off without measurements");
+        }
+        let alias = self.capabilities.alias_certificates;
+        if let Some((field, expected)) = self.capabilities.provisioning.contradiction(alias) {
+            return bad(field, expected);
         }
         Ok(())
     }

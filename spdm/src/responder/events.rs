@@ -19,6 +19,16 @@ pub enum Event {
         /// Why.
         reason: EndReason,
     },
+    /// A certificate slot was written or erased: [`Responder::slots`](super::Responder::slots) has what it holds now.
+    SlotChanged {
+        /// The slot.
+        slot: u8,
+    },
+    /// A key pair was changed, erased or generated: [`Responder::slots`](super::Responder::slots) has what is left.
+    KeyPairChanged {
+        /// The key pair's id.
+        key_pair: u8,
+    },
 }
 
 /// Why a session ended.
@@ -52,7 +62,7 @@ impl core::fmt::Display for EndReason {
 }
 
 /// Events nobody has seen yet. It stays small even if it is never read: at most two per session that can live at
-/// once.
+/// once, and one per slot and key pair.
 #[derive(Debug, Default)]
 pub(super) struct Events(VecDeque<Event>);
 
@@ -67,6 +77,21 @@ impl Events {
         match unseen {
             Some(position) => drop(self.0.remove(position)),
             None => self.0.push_back(Event::SessionEnded { id, reason }),
+        }
+    }
+
+    pub(super) fn slot_changed(&mut self, slot: u8) {
+        self.once(Event::SlotChanged { slot });
+    }
+
+    pub(super) fn key_pair_changed(&mut self, key_pair: u8) {
+        self.once(Event::KeyPairChanged { key_pair });
+    }
+
+    /// An event that says the same however often it happened.
+    fn once(&mut self, event: Event) {
+        if !self.0.contains(&event) {
+            self.0.push_back(event);
         }
     }
 

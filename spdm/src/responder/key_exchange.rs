@@ -8,8 +8,9 @@ use crate::key_schedule::Shared;
 use crate::session::{Role, Session, SessionParameters};
 use crate::transcript::{SigningContext, sign};
 use crate::wire::{
-    ErrorCode, KeyExchange, KeyExchangeRsp, MutualAuth, NONCE_SIZE, POLICY_ALL_EVENTS, RequesterFlags,
-    ResponderFlags, SelectedSecuredVersion, SummaryType, SupportedSecuredVersions, Version, VersionNumber,
+    ErrorCode, KeyExchange, KeyExchangeRsp, KeyUsage, MutualAuth, NONCE_SIZE, POLICY_ALL_EVENTS,
+    RequesterFlags, ResponderFlags, SelectedSecuredVersion, SummaryType, SupportedSecuredVersions, Version,
+    VersionNumber,
 };
 
 use super::Core;
@@ -27,8 +28,7 @@ impl Core {
         if wants_events(body.version, body.policy) {
             return Err(Reject::INVALID);
         }
-        let (key, digest) =
-            self.chains.identity(body.slot, suite.asym()?, suite.hash).ok_or(Reject::INVALID)?;
+        let (key, digest) = suite.identity(&self.chains, body.slot, KeyUsage::KEY_EX)?;
         if body.summary != SummaryType::None && suite.measurements.is_none() {
             return Err(Reject::INVALID);
         }
@@ -63,7 +63,7 @@ impl Core {
         }
         .encode(out)?;
 
-        let mut transcript = negotiated.basis(provider).th(digest)?;
+        let mut transcript = negotiated.basis(provider).th_of_keys(&negotiated.first_digests, digest)?;
         transcript.append(message);
         transcript.append(out);
         let unsigned = out.len();

@@ -4,7 +4,7 @@
 use crate::slot::slot_of_field;
 use crate::transcript::{SigningContext, Transcript, sign};
 use crate::wire::{
-    ContentChanged, GetMeasurements, MeasurementOperation, Measurements, NONCE_SIZE, ResponderFlags,
+    ContentChanged, GetMeasurements, KeyUsage, MeasurementOperation, Measurements, NONCE_SIZE, ResponderFlags,
 };
 
 use super::Core;
@@ -46,8 +46,7 @@ impl Core {
             Some(_) if !self.flags.has(ResponderFlags::MEAS_SIG) => return Err(Reject::INVALID),
             Some(wanted) => {
                 let number = slot_of_field(wanted.slot);
-                let (key, _) =
-                    self.chains.identity(number, suite.asym()?, suite.hash).ok_or(Reject::INVALID)?;
+                let (key, _) = suite.identity(&self.chains, number, KeyUsage::MEASUREMENT)?;
                 Some((wanted.slot, key))
             }
         };

@@ -8,11 +8,17 @@ mod capabilities;
 mod certificates;
 mod challenge;
 mod config;
+mod csr;
+mod endpoint_info;
 mod events;
 mod finish;
 mod key_exchange;
+mod key_pairs;
 mod measured;
+mod measurement_log;
 mod measurements;
+mod provision;
+mod provisioning;
 mod psk;
 mod reject;
 mod rules;
@@ -27,6 +33,7 @@ mod version;
 
 pub use config::*;
 pub use events::{EndReason, Event};
+pub use provisioning::{EndpointInfoSupport, MeasurementLogItem, MultipleKeys, Provisioning};
 pub use vendor::{VendorAnswer, VendorHandler, VendorRequest};
 
 use core::time::Duration;
@@ -40,7 +47,9 @@ use crate::secured::{self, RecordError};
 use crate::slot::Slots;
 use crate::wire::{Code, ErrorCode, ErrorResponse, Header, ResponderFlags, Version};
 
+use csr::PendingCsr;
 use measured::Measured;
+use provision::Pending;
 use reject::{Handled, Next, Reject};
 use sessions::Sessions;
 use state::{Connection, MeasurementForm, Request};
@@ -74,6 +83,14 @@ struct Core {
     provider: Box<dyn Provider>,
     chains: Chains,
     measured: Measured,
+    /// The measurement extension log as it is transferred.
+    measurement_log: Vec<u8>,
+    /// The answer to GET_ENDPOINT_INFO.
+    device_classes: Vec<u8>,
+    /// What SET_CERTIFICATE does to slots at the next reset.
+    pending: Pending,
+    /// A GET_CSR that waits for a reset.
+    pending_csr: Option<PendingCsr>,
     connection: Connection,
     sessions: Sessions,
     transfers: Transfers,
@@ -103,6 +120,8 @@ impl Responder {
         config.measurement_hashes.retain(|&hash| provider.supports_hash(hash));
         config.groups.retain(|&group| provider.supports_group(group));
         config.aeads.retain(|&aead| provider.supports_aead(aead));
+        let listed = config.capabilities.provisioning.key_pair_info;
+        let slots = if listed { key_pairs::numbered(slots)? } else { slots };
         let chains = Chains::new(provider.as_ref(), slots, &config.hashes)?;
         config.check_identity(&chains)?;
         let flags = config.capabilities.flags(&chains);
@@ -123,6 +142,8 @@ impl Responder {
             .first()
             .map_or(MeasurementForm::RawOnly, |&hash| MeasurementForm::Hashed(hash));
         let measured = Measured::new(provider.as_ref(), &config.measurements, form)?;
+        let measurement_log = measurement_log::encode(&config.measurement_log)?;
+        let device_classes = endpoint_info::encode(&config.device_classes)?;
         let sessions = Sessions::new(config.session_limit);
         let core = Core {
             config,
@@ -130,6 +151,10 @@ impl Responder {
             provider,
             chains,
             measured,
+            measurement_log,
+            device_classes,
+            pending: Pending::default(),
+            pending_csr: None,
             connection: Connection::Start,
             sessions,
             transfers: Transfers::default(),
@@ -210,6 +235,11 @@ impl Responder {
         self.core.sessions.events.pop()
     }
 
+    /// The slots and key pairs as they are now: those it was made with, and what requesters did to them.
+    pub fn slots(&self) -> &Slots {
+        self.core.chains.slots()
+    }
+
     /// When [`Responder::tick`] has to be called next.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.core.sessions.next_deadline()
@@ -223,6 +253,7 @@ impl Responder {
     /// Conventional reset: all sessions and everything negotiated is gone.
     pub fn reset(&mut self) {
         self.core.sessions.end_all(EndReason::Reset);
+        self.core.install();
         self.core.transfers.clear();
         self.core.connection = Connection::Start;
     }
@@ -351,6 +382,12 @@ impl Core {
             Code::KEY_UPDATE => self.key_update(request, out),
             Code::END_SESSION => self.end_session(request, out),
             Code::VENDOR_DEFINED_REQUEST => self.vendor_defined(request, vendor, out),
+            Code::SET_CERTIFICATE => self.set_certificate(request, out),
+            Code::GET_CSR => self.get_csr(request, out),
+            Code::GET_KEY_PAIR_INFO => self.get_key_pair_info(request, out),
+            Code::SET_KEY_PAIR_INFO => self.set_key_pair_info(request, out),
+            Code::GET_MEASUREMENT_EXTENSION_LOG => self.get_measurement_log(request, out),
+            Code::GET_ENDPOINT_INFO => self.get_endpoint_info(request, out),
             _ => Err(Reject::unsupported(code)),
         }
     }

@@ -26,6 +26,12 @@ impl Core {
             Code::HEARTBEAT => ResponderFlags::HBEAT,
             Code::KEY_UPDATE => ResponderFlags::KEY_UPD,
             Code::CHUNK_SEND | Code::CHUNK_GET => ResponderFlags::CHUNK,
+            Code::SET_CERTIFICATE => ResponderFlags::SET_CERT,
+            Code::GET_CSR => ResponderFlags::CSR,
+            Code::GET_KEY_PAIR_INFO => ResponderFlags::GET_KEY_PAIR_INFO,
+            Code::SET_KEY_PAIR_INFO => ResponderFlags::SET_KEY_PAIR_INFO,
+            Code::GET_MEASUREMENT_EXTENSION_LOG => ResponderFlags::MEL,
+            Code::GET_ENDPOINT_INFO => ResponderFlags::EP_INFO_MASK,
             _ => return Err(Reject::unsupported(code)),
         };
         if responder != 0 && !self.flags.any(responder) {
@@ -45,6 +51,7 @@ impl Core {
         };
         match self.connection.peer() {
             Some(peer) if requester != 0 && !peer.flags.any(requester) => Err(Reject::unsupported(code)),
+            Some(peer) if peer.version < since(code) => Err(Reject::unsupported(code)),
             Some(_) | None => Ok(()),
         }
     }
@@ -101,11 +108,24 @@ impl Core {
             | Code::KEY_UPDATE
             | Code::HEARTBEAT
             | Code::END_SESSION
+            | Code::GET_MEASUREMENT_EXTENSION_LOG
                 if !negotiated.authenticated =>
             {
                 negotiated.m1m2 = None;
             }
             _ => {}
         }
+    }
+}
+
+/// The version that brought a request whose capability flag may be set in earlier ones.
+const fn since(code: Code) -> Version {
+    match code {
+        Code::SET_CERTIFICATE | Code::GET_CSR => Version::V1_2,
+        Code::GET_KEY_PAIR_INFO
+        | Code::SET_KEY_PAIR_INFO
+        | Code::GET_MEASUREMENT_EXTENSION_LOG
+        | Code::GET_ENDPOINT_INFO => Version::V1_3,
+        _ => Version::V1_0,
     }
 }

@@ -1,10 +1,11 @@
 //! What a responder remembers of a connection: each phase holds exactly what has been agreed on by then.
 
+use crate::chains::Chains;
 use crate::codec::{DecodeError, Reader};
-use crate::crypto::{Aead, AsymAlgorithm, CryptoError, DheGroup, HashAlgorithm, Provider};
+use crate::crypto::{Aead, AsymAlgorithm, CryptoError, DheGroup, Digest, HashAlgorithm, Provider, Signer};
 use crate::secured::Protection;
 use crate::transcript::{Basis, Transcript, Vca};
-use crate::wire::{Header, RequesterFlags, Version};
+use crate::wire::{Header, KeyUsage, RequesterFlags, Version};
 
 use super::reject::Reject;
 
@@ -106,6 +107,27 @@ pub(super) struct Suite {
     pub(super) measurements: Option<MeasurementForm>,
     /// Opaque data may be sent in the general form. Before 1.2 that is not negotiated.
     pub(super) general_opaque: bool,
+    /// The responder's slots have keys of their own.
+    pub(super) multiple_keys: bool,
+    /// The measurement extension log may be asked for.
+    pub(super) measurement_log: bool,
+}
+
+impl Suite {
+    /// Who signs for a slot or the public key alone, if it may for this purpose, and the hash by which transcripts know
+    /// it. A connection with one key uses it for everything.
+    pub(super) fn identity<'c>(
+        &self,
+        chains: &'c Chains,
+        number: u8,
+        usage: KeyUsage,
+    ) -> Result<(&'c dyn Signer, &'c Digest), Reject> {
+        let allowed = match chains.slots().get(number) {
+            Some(slot) if self.multiple_keys => slot.usage.has(usage),
+            Some(_) | None => true,
+        };
+        chains.identity(number, self.asym()?, self.hash).filter(|_| allowed).ok_or(Reject::INVALID)
+    }
 }
 
 impl Suite {
@@ -127,6 +149,8 @@ pub(super) struct Negotiated {
     pub(super) l1l2: Option<Transcript>,
     /// CHALLENGE was completed.
     pub(super) authenticated: bool,
+    /// The first DIGESTS outside a session if the responder has several keys, otherwise empty.
+    pub(super) first_digests: Vec<u8>,
 }
 
 impl Negotiated {

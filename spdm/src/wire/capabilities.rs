@@ -113,9 +113,13 @@ impl ResponderFlags {
         SET_CERT = 1 << 19, "SET_CERTIFICATE.";
         CSR = 1 << 20, "GET_CSR.";
         CERT_INSTALL_RESET = 1 << 21, "SET_CERTIFICATE may need a reset.";
+        EP_INFO_NO_SIG = 1 << 22, "Endpoint information, unsigned only.";
+        EP_INFO_SIG = 2 << 22, "Endpoint information, signed on request.";
         EP_INFO_MASK = 3 << 22, "Two-bit endpoint information field.";
         MEL = 1 << 24, "Measurement extension log.";
         EVENT = 1 << 25, "Event types.";
+        MULTI_KEY_ONLY = 1 << 26, "Value of the multiple key field: never a single key.";
+        MULTI_KEY_NEGOTIATED = 2 << 26, "Value of the multiple key field: as the requester chooses.";
         MULTI_KEY_MASK = 3 << 26, "Two-bit multiple key field.";
         GET_KEY_PAIR_INFO = 1 << 28, "GET_KEY_PAIR_INFO.";
         SET_KEY_PAIR_INFO = 1 << 29, "SET_KEY_PAIR_INFO.";

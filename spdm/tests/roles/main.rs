@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod pair;
+mod provision;
 mod psk;
 mod several;
 mod transfer;

@@ -16,7 +16,7 @@ use spdm::responder::{
 use spdm::slot::Slots;
 use spdm::wire::{SummaryType, Version};
 
-const NAME: PciName = PciName {
+pub(super) const NAME: PciName = PciName {
     vendor: 0x1b36,
     device: 0x11,
     class: 0x08_8000,

@@ -89,6 +89,9 @@ impl Client {
                 }
                 Event::SessionEnded { .. } => {}
                 Event::SessionEstablished { .. } => panic!("a session of nowhere"),
+                Event::SlotChanged { .. } | Event::KeyPairChanged { .. } => {
+                    panic!("a slot or key pair was changed that cannot be")
+                }
             }
         }
     }

@@ -228,6 +228,7 @@ impl Device {
         let basis = self.basis(&provider);
         let running = match context {
             SigningContext::ChallengeAuth => basis.m1m2(),
+            SigningContext::EndpointInfo => basis.endpoint_info(),
             SigningContext::Measurements => basis.l1l2(),
             SigningContext::KeyExchangeRsp | SigningContext::Finish => basis.th(&self.chain_digest()),
         };

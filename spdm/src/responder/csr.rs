@@ -1,0 +1,95 @@
+//! GET_CSR: a request for a certificate of one of the keys, made at once or at the next reset
+//! (DSP0274 1.3 "GET_CSR request and CSR response messages").
+
+use std::sync::Arc;
+
+use crate::crypto::Signer;
+use crate::identity::{CsrWishes, certificate_signing_request};
+use crate::wire::{CertificateModel, Csr, ErrorCode, GetCsr, Version};
+
+use super::Core;
+use super::reject::{Handled, Next, Reject};
+use super::state::{Request, Suite};
+
+/// A GET_CSR that has to wait for a reset.
+#[derive(Debug)]
+pub(super) struct PendingCsr {
+    /// `CSRTrackingTag` by which the requester asks for the result, from 1.3 on.
+    tag: u8,
+    /// The request, by which it is known before 1.3.
+    message: Vec<u8>,
+    /// The reset has come.
+    pub(super) ready: bool,
+}
+
+/// `CSRTrackingTag` goes from 1 to this.
+const LAST_TAG: u8 = 7;
+
+impl Core {
+    pub(super) fn get_csr(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
+        let (body, message) = request.parse(GetCsr::parse)?;
+        let suite = self.connection.negotiated()?.suite;
+        if !(suite.general_opaque || body.opaque.is_empty()) {
+            return Err(Reject::INVALID);
+        }
+        let key = self.key_to_certify(&suite, &body)?;
+        let wishes = CsrWishes::parse(body.requester_info).ok_or(Reject::INVALID)?;
+        if self.config.capabilities.provisioning.at_reset {
+            self.wait_for_reset(&body, message)?;
+        } else if body.tracking_tag != 0 {
+            return Err(Reject::INVALID);
+        }
+        let certificate = self.chains.slots().iter().find(|(_, slot)| Arc::ptr_eq(&slot.key, &key));
+        let leaf = certificate.and_then(|(_, slot)| slot.certificates.last());
+        let csr = certificate_signing_request(key.as_ref(), suite.hash, wishes, leaf.map(Vec::as_slice))
+            .map_err(|_| Reject::error(ErrorCode::OPERATION_FAILED))?;
+        Csr { version: body.version, csr: &csr }.encode(out)?;
+        self.fits(out)?;
+        self.pending_csr = None;
+        Ok(Next::Stay)
+    }
+
+    /// The key pair asked for, or the key of the connection.
+    fn key_to_certify(&self, suite: &Suite, body: &GetCsr<'_>) -> Result<Arc<dyn Signer>, Reject> {
+        let slots = self.chains.slots();
+        let key = match (suite.multiple_keys, body.key_pair, body.model) {
+            (true, id, Some(model)) => {
+                if model == CertificateModel::Alias {
+                    return Err(Reject::error(ErrorCode::OPERATION_FAILED));
+                }
+                let index = usize::from(id).checked_sub(1).ok_or(Reject::INVALID)?;
+                slots.key_pairs.get(index).ok_or(Reject::INVALID)?.key.clone()
+            }
+            (false, 0, None) => {
+                let asym = suite.asym()?;
+                let slot = slots.existing().find(|(_, slot)| slot.algorithm() == asym);
+                slot.map(|(_, slot)| slot.key.clone())
+            }
+            _ => return Err(Reject::INVALID),
+        };
+        key.ok_or(Reject::error(ErrorCode::OPERATION_FAILED))
+    }
+
+    /// Returns when the request waited long enough. One request waits at a time.
+    fn wait_for_reset(&mut self, body: &GetCsr<'_>, message: &[u8]) -> Result<(), Reject> {
+        const BUSY: Reject = Reject::error(ErrorCode::BUSY);
+        let tags = body.version >= Version::V1_3;
+        let waiting = self.pending_csr.as_ref();
+        let same =
+            waiting.filter(|csr| if tags { csr.tag == body.tracking_tag } else { csr.message == message });
+        match (body.tracking_tag, same, waiting) {
+            (_, Some(csr), _) if csr.ready => return Ok(()),
+            (1.., Some(_), _) => return Err(BUSY),
+            (1.., None, _) => return Err(Reject::UNEXPECTED),
+            (0, None, Some(csr)) if tags && !csr.ready && !body.overwrite => return Err(BUSY),
+            (0, _, _) => {}
+        }
+        let tag = match waiting.map_or(0, |csr| csr.tag) {
+            last @ 1..LAST_TAG => last + 1,
+            _ => 1,
+        };
+        self.pending_csr = Some(PendingCsr { tag, message: message.to_vec(), ready: false });
+        let data = if tags { tag } else { 0 };
+        Err(Reject::Error { code: ErrorCode::RESET_REQUIRED, data })
+    }
+}

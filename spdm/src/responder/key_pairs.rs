@@ -1,0 +1,180 @@
+//! GET_KEY_PAIR_INFO and SET_KEY_PAIR_INFO: the keys behind the slots (DSP0274 1.3, sections of these names).
+
+use crate::crypto::AsymAlgorithm;
+use crate::crypto::public_key::key_identifier;
+use crate::slot::{KeyPair, Slots};
+use crate::wire::{
+    ErrorCode, GetKeyPairInfo, KeyPairAlgorithms, KeyPairCapabilities, KeyPairInfo, KeyPairOperation,
+    KeyPairParameters, ResponderFlags, SetKeyPairInfo, SetKeyPairInfoAck,
+};
+
+use super::reject::{Handled, Next, Reject};
+use super::state::Request;
+use super::{ConfigError, Core};
+
+const FAILED: Reject = Reject::error(ErrorCode::OPERATION_FAILED);
+
+impl Core {
+    pub(super) fn get_key_pair_info(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
+        let (body, _) = request.parse(GetKeyPairInfo::parse)?;
+        let slots = self.chains.slots();
+        let pair = find(slots, body.key_pair).ok_or(Reject::INVALID)?;
+        let mut public_key_info = Vec::new();
+        if let Some(key) = &pair.key {
+            public_key_info = key_identifier(key.algorithm());
+        }
+        let algorithm = |algorithm: &AsymAlgorithm| KeyPairAlgorithms::of(*algorithm);
+        let settable = self.flags.has(ResponderFlags::SET_KEY_PAIR_INFO);
+        KeyPairInfo {
+            version: body.version,
+            total: u8::try_from(slots.key_pairs.len()).unwrap_or(u8::MAX),
+            key_pair: body.key_pair,
+            capabilities: if settable { pair.capabilities } else { KeyPairCapabilities::default() },
+            usage_capabilities: pair.usage_capabilities,
+            usage: pair.usage,
+            algorithm_capabilities: capable(pair),
+            algorithm: pair.key.as_ref().map_or_else(Default::default, |key| algorithm(&key.algorithm())),
+            slots: slots.associated(body.key_pair),
+            public_key_info: &public_key_info,
+        }
+        .encode(out)?;
+        Ok(Next::Stay)
+    }
+
+    /// Nothing has changed unless everything has.
+    pub(super) fn set_key_pair_info(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
+        let (body, _) = request.parse(SetKeyPairInfo::parse)?;
+        let id = body.key_pair;
+        let pair = find(self.chains.slots(), id).ok_or(Reject::INVALID)?;
+        match &body.operation {
+            KeyPairOperation::Change(parameters) => {
+                check(pair, parameters, self.chains.slots().associated(id))?;
+                self.change(id, parameters)?;
+            }
+            KeyPairOperation::Erase => {
+                self.check_idle(id, KeyPairCapabilities::ERASE)?;
+                let pair = find_mut(self.chains.slots_mut(), id).ok_or(Reject::INVALID)?;
+                pair.key = None;
+            }
+            KeyPairOperation::Generate(parameters) => {
+                check(pair, parameters, self.chains.slots().associated(id))?;
+                self.check_idle(id, KeyPairCapabilities::GENERATE)?;
+                self.generate(id, parameters)?;
+                self.change(id, parameters)?;
+            }
+        }
+        self.sessions.events.key_pair_changed(id);
+        SetKeyPairInfoAck { version: body.version }.encode(out);
+        Ok(Next::Stay)
+    }
+
+    /// A key that slots rely on is neither erased nor replaced.
+    fn check_idle(&self, id: u8, capability: KeyPairCapabilities) -> Result<(), Reject> {
+        let slots = self.chains.slots();
+        let pair = find(slots, id).ok_or(Reject::INVALID)?;
+        if !pair.capabilities.has(capability) {
+            return Err(Reject::INVALID);
+        }
+        if slots.associated(id) == 0 { Ok(()) } else { Err(FAILED) }
+    }
+
+    fn generate(&mut self, id: u8, parameters: &KeyPairParameters) -> Result<(), Reject> {
+        let slots = self.chains.slots_mut();
+        let pair = find(slots, id).ok_or(Reject::INVALID)?;
+        let wanted = |algorithm: &&AsymAlgorithm| {
+            parameters.algorithm.count() == 0 || KeyPairAlgorithms::of(**algorithm) == parameters.algorithm
+        };
+        let algorithm = *pair.algorithms.iter().find(wanted).ok_or(Reject::INVALID)?;
+        let generator = slots.generator.clone().ok_or(FAILED)?;
+        let key = generator.generate(id, algorithm).map_err(|_| FAILED)?;
+        find_mut(slots, id).ok_or(Reject::INVALID)?.key = Some(key);
+        Ok(())
+    }
+
+    /// Slots that hold a chain keep their key, and no slot gets a key that is not there.
+    fn change(&mut self, id: u8, parameters: &KeyPairParameters) -> Result<(), Reject> {
+        let slots = self.chains.slots_mut();
+        let pair = find_mut(slots, id).ok_or(Reject::INVALID)?;
+        let (key, before) = (pair.key.clone(), pair.usage);
+        let usage = if parameters.usage.0 == 0 { before } else { parameters.usage };
+        let chosen = |number: u8| parameters.slots >> number & 1 == 1;
+        for (number, slot) in slots.existing() {
+            let moves = chosen(number) != (slot.key_pair == id);
+            if moves && (slot.is_provisioned() || key.is_none()) {
+                return Err(FAILED);
+            }
+        }
+        let existing = slots.existing().fold(0, |mask, (number, _)| mask | 1 << number);
+        if parameters.slots & !existing != 0 {
+            return Err(Reject::INVALID);
+        }
+        if let Some(pair) = find_mut(slots, id) {
+            pair.usage = usage;
+        }
+        for (number, slot) in (0_u8..).zip(&mut slots.slots) {
+            match (slot, &key) {
+                (Some(slot), Some(key)) if chosen(number) => {
+                    slot.key_pair = id;
+                    slot.key = key.clone();
+                    slot.usage = usage;
+                }
+                (Some(slot), _) if slot.key_pair == id => slot.key_pair = 0,
+                (Some(_) | None, _) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn find(slots: &Slots, id: u8) -> Option<&KeyPair> {
+    slots.key_pairs.get(usize::from(id).checked_sub(1)?)
+}
+
+fn find_mut(slots: &mut Slots, id: u8) -> Option<&mut KeyPair> {
+    slots.key_pairs.get_mut(usize::from(id).checked_sub(1)?)
+}
+
+fn capable(pair: &KeyPair) -> KeyPairAlgorithms {
+    pair.algorithms
+        .iter()
+        .fold(KeyPairAlgorithms::default(), |all, &one| all.union(KeyPairAlgorithms::of(one)))
+}
+
+/// What a key pair's capabilities allow; `slots` are those it has. The codes are those of libspdm's responder.
+fn check(pair: &KeyPair, wanted: &KeyPairParameters, slots: u8) -> Result<(), Reject> {
+    use KeyPairCapabilities as C;
+    const UNSUPPORTED: Reject = Reject::unsupported(crate::wire::Code::SET_KEY_PAIR_INFO);
+    let can = |capability| pair.capabilities.has(capability);
+    let same_slots = wanted.slots == 0 || wanted.slots == slots;
+    let usage = wanted.usage.0 == 0 || can(C::USAGE) && pair.usage_capabilities.has(wanted.usage);
+    let algorithm = wanted.algorithm.count() == 0 || can(C::ALGORITHM) && wanted.algorithm.count() == 1;
+    if !(can(C::ASSOCIATE) || same_slots) || !usage || !algorithm {
+        return Err(Reject::INVALID);
+    }
+    if !capable(pair).has(wanted.algorithm) || !can(C::SHARE) && wanted.slots.count_ones() > 1 {
+        return Err(UNSUPPORTED);
+    }
+    Ok(())
+}
+
+/// Gives slots without a list of key pairs one, and checks the list of those that have one.
+pub(super) fn numbered(mut slots: Slots) -> Result<Slots, ConfigError> {
+    let bad = |expected| ConfigError::OutOfRange { field: "key pairs", expected };
+    let last = slots.existing().map(|(_, slot)| slot.key_pair).max().unwrap_or(0);
+    if slots.key_pairs.is_empty() {
+        for id in 1..=last {
+            let slot = slots.existing().find(|(_, slot)| slot.key_pair == id);
+            let (_, slot) = slot.ok_or(bad("numbered from 1 without gaps"))?;
+            let pair = KeyPair::fixed(slot.key.clone(), slot.usage);
+            slots.key_pairs.push(pair);
+        }
+    }
+    if slots.key_pairs.len() > usize::from(u8::MAX) {
+        return Err(bad("at most 255"));
+    }
+    let matches = slots.existing().filter(|(_, slot)| slot.key_pair != 0).all(|(_, slot)| {
+        let key = find(&slots, slot.key_pair).and_then(|pair| pair.key.as_ref());
+        key.is_some_and(|key| key.public_key() == slot.key.public_key())
+    });
+    if matches { Ok(slots) } else { Err(bad("those of the slots")) }
+}

@@ -1,0 +1,136 @@
+//! SET_CERTIFICATE: slots get their chains from the requester, at once or at the next reset
+//! (DSP0274 1.3 "SET_CERTIFICATE request and SET_CERTIFICATE_RSP response messages").
+
+use crate::crypto::hash;
+use crate::identity::{Policy, Purpose, verify_certificates};
+use crate::slot::{SLOT_COUNT, Slot};
+use crate::wire::{
+    CertificateChain, CertificateModel, ErrorCode, SetCertificate, SetCertificateRsp, SlotAction, Version,
+};
+
+use super::Core;
+use super::reject::{Handled, Next, Reject};
+use super::state::{Request, Suite};
+
+/// The chain a slot is to hold, or none to be erased.
+#[derive(Debug)]
+pub(super) struct Content {
+    certificates: Vec<Vec<u8>>,
+    model: CertificateModel,
+}
+
+/// Slots that change at the next reset.
+pub(super) type Pending = [Option<Content>; SLOT_COUNT];
+
+impl Core {
+    pub(super) fn set_certificate(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
+        let (body, _) = request.parse(SetCertificate::parse)?;
+        let suite = self.connection.negotiated()?.suite;
+        let settings = self.config.capabilities.provisioning;
+        let slot = self.chains.slots().at(body.slot).ok_or(Reject::INVALID)?;
+        // DSP0274 recommends a trusted environment for slot 0 and demands one, or a session, for the others.
+        if body.slot != 0 && request.session.is_none() && !settings.trusted_environment {
+            return Err(Reject::UNEXPECTED);
+        }
+        let key_pair = if suite.multiple_keys { slot.key_pair } else { 0 };
+        if body.key_pair != key_pair || suite.multiple_keys && key_pair == 0 {
+            return Err(Reject::INVALID);
+        }
+        let content = match body.action {
+            SlotAction::Erase => Content { certificates: Vec::new(), model: slot.model },
+            SlotAction::Store { model, chain } => {
+                let model = new_model(&suite, body.slot, slot, model)?;
+                Content { certificates: self.check_chain(&suite, body.version, slot, chain)?, model }
+            }
+        };
+        SetCertificateRsp { version: body.version, slot: body.slot }.encode(out);
+        if !settings.at_reset {
+            self.write(body.slot, content)?;
+            return Ok(Next::Stay);
+        }
+        if let Some(pending) = self.pending.get_mut(usize::from(body.slot)) {
+            *pending = Some(content);
+        }
+        Err(Reject::error(ErrorCode::RESET_REQUIRED))
+    }
+
+    /// The certificates of a chain for this slot's key. libspdm's responder, too, answers Unspecified if they do not
+    /// hold; a chain that does not even have room for a root hash is an invalid request.
+    fn check_chain(
+        &self,
+        suite: &Suite,
+        version: Version,
+        slot: &Slot,
+        chain: &[u8],
+    ) -> Result<Vec<Vec<u8>>, Reject> {
+        const UNUSABLE: Reject = Reject::error(ErrorCode::UNSPECIFIED);
+        let view = CertificateChain::parse(chain, suite.hash.size())?;
+        let policy = Policy {
+            leaf_constraints_required: version >= Version::V1_3,
+            purpose: Purpose::Responder,
+            ..Policy::default()
+        };
+        let verified = verify_certificates(view.certificates, &policy).map_err(|error| {
+            log::debug!("the chain for a slot is not usable: {error}");
+            UNUSABLE
+        })?;
+        let root = hash(self.provider.as_ref(), suite.hash, &verified.root)?;
+        let asym = suite.asym()?;
+        let ours = verified.algorithm.serves(asym)
+            && slot.algorithm() == asym
+            && verified.public_key == slot.key.public_key();
+        if root.as_ref() == view.root_hash && ours { Ok(verified.certificates) } else { Err(UNUSABLE) }
+    }
+
+    fn write(&mut self, number: u8, content: Content) -> Result<(), Reject> {
+        let slot = self.chains.slots().at(number).ok_or(Reject::INVALID)?;
+        let slot = Slot { certificates: content.certificates, model: content.model, ..slot.clone() };
+        self.chains
+            .replace(self.provider.as_ref(), number, slot)
+            .map_err(|_| Reject::error(ErrorCode::OPERATION_FAILED))?;
+        self.sessions.events.slot_changed(number);
+        Ok(())
+    }
+
+    /// What had to wait for a reset takes effect.
+    pub(super) fn install(&mut self) {
+        let pending = core::mem::take(&mut self.pending);
+        for (number, content) in (0_u8..).zip(pending) {
+            if let Some(content) = content
+                && self.write(number, content).is_err()
+            {
+                log::warn!("the chain for slot {number} cannot be installed");
+            }
+        }
+        if let Some(csr) = &mut self.pending_csr {
+            csr.ready = true;
+        }
+    }
+
+    /// A slot that waits for a reset is not shown before (`None`: any of them).
+    pub(super) fn check_installed(&self, number: Option<u8>) -> Result<(), Reject> {
+        let waits = |slot: u8| self.pending.get(usize::from(slot)).is_some_and(Option::is_some);
+        let any = match number {
+            Some(number) => waits(number),
+            None => (0..8).any(waits),
+        };
+        if any { Err(Reject::error(ErrorCode::RESET_REQUIRED)) } else { Ok(()) }
+    }
+}
+
+/// The model of a chain to store: as the requester says where there are several keys, otherwise as it was. A slot of the
+/// alias model would have to be issued certificates of its own, which is not done here; slot 0 speaks for the hardware.
+fn new_model(
+    suite: &Suite,
+    number: u8,
+    slot: &Slot,
+    model: Option<CertificateModel>,
+) -> Result<CertificateModel, Reject> {
+    match (suite.multiple_keys, model) {
+        (false, None) => Ok(slot.model),
+        (true, Some(CertificateModel::Generic)) if number == 0 => Err(Reject::INVALID),
+        (true, Some(CertificateModel::Alias)) => Err(Reject::error(ErrorCode::OPERATION_FAILED)),
+        (true, Some(model)) => Ok(model),
+        (false, Some(_)) | (true, None) => Err(Reject::INVALID),
+    }
+}

@@ -3,11 +3,14 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError};
 
 /// A TDISP-capable PCIe device, as a process: plug it into QEMU with `-device vfio-user-pci`.
 #[derive(Debug, Parser)]
 #[command(name = "tdispd", version, after_help = EXAMPLES, max_term_width = 110)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Arguments {
     /// Unix socket on which a function waits for its vfio-user client; repeat it for more functions, the n-th
     /// is function n−1. Created with mode 0600, removed at the end.
@@ -19,14 +22,9 @@ pub struct Arguments {
     #[arg(long, value_name = "[IP:]PORT", value_parser = socket_address)]
     pub spdm_socket: Option<SocketAddr>,
 
-    /// TOML file that describes the device; without it, every socket is a test function with MSI-X.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-
-    /// Directory that keeps certificates and keys, so that the device is the same after a restart. Without it
-    /// they are made anew at each start.
-    #[arg(long, value_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
+    /// What the device is and where it keeps what stays.
+    #[command(flatten)]
+    pub device: DeviceFiles,
 
     /// Print the configuration in effect, defaults included, as a file to start from, and exit.
     #[arg(long)]
@@ -35,6 +33,71 @@ pub struct Arguments {
     /// Log more: -v protocol steps, -vv every access. RUST_LOG overrides it.
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
+
+    /// Instead of running a device.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// The files that make a device what it is.
+#[derive(Debug, Args)]
+pub struct DeviceFiles {
+    /// TOML file that describes the device; without it, every socket is a test function with MSI-X.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Directory that keeps certificates and keys, so that the device is the same after a restart. Without it
+    /// they are made anew at each start.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+impl DeviceFiles {
+    /// The configuration: the file, or the defaults.
+    ///
+    /// # Errors
+    /// What is wrong in the file.
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        self.config.as_deref().map_or_else(|| Ok(Config::default()), Config::load)
+    }
+}
+
+/// What tdispd does beside running a device.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show, export or check certificates.
+    #[command(subcommand)]
+    Certs(CertsCommand),
+}
+
+/// `tdispd certs`
+#[derive(Debug, Subcommand)]
+pub enum CertsCommand {
+    /// Show the certificates of every slot, with the digests that DIGESTS would report. With --state-dir they are made
+    /// there if there are none.
+    Show {
+        /// The device.
+        #[command(flatten)]
+        device: DeviceFiles,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the chain of every slot (PEM and DER) and its root, for a requester to trust; never a private key.
+    Export {
+        /// The device.
+        #[command(flatten)]
+        device: DeviceFiles,
+        /// Where to; it is made if it is not there.
+        directory: PathBuf,
+    },
+    /// Check a chain, and a key with it, as a device does that is told to use them. Exit code 1 if it would not.
+    Check {
+        /// Certificates, root first or leaf first, as PEM or DER.
+        chain: PathBuf,
+        /// Private key of the leaf: PKCS#8, PKCS#1 or SEC1, as PEM or DER.
+        key: Option<PathBuf>,
+    },
 }
 
 const EXAMPLES: &str = "\
@@ -53,12 +116,16 @@ Examples:
     tdispd --spdm-socket 2323 &
     tdispctl --tcp 127.0.0.1:2323 run
 
+  The certificates it shows, and their root for a requester to trust:
+    tdispd certs show --state-dir state
+    tdispd certs export --state-dir state certificates
+
   A configuration file to start from:
     tdispd --print-config > device.toml
 
 Exit codes:
   0  ended by SIGTERM or SIGINT, sockets removed
-  1  the host failed (a socket, memory); the message says where
+  1  the host failed (a socket, memory), or a certificate is not usable; the message says where
   2  the command line or the configuration is wrong";
 
 fn socket_address(text: &str) -> Result<SocketAddr, String> {
@@ -84,6 +151,8 @@ mod tests {
         assert_eq!((parsed.sockets.len(), parsed.verbose), (2, 2));
         assert!(Arguments::try_parse_from(["tdispd"]).is_err());
         assert!(Arguments::try_parse_from(["tdispd", "--print-config"]).is_ok());
+        assert!(Arguments::try_parse_from(["tdispd", "certs", "show", "--json"]).is_ok());
+        assert!(Arguments::try_parse_from(["tdispd", "--socket", "a", "certs", "show"]).is_err());
         let address = |text| {
             Some(Arguments::try_parse_from(["tdispd", "--spdm-socket", text]).ok()?.spdm_socket?.to_string())
         };

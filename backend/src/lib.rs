@@ -3,6 +3,7 @@
 //! The cores `spdm`, `tdisp` and `mmio` know nothing of each other; here they become one device. [`device`] composes
 //! them and is itself free of sockets and clocks; [`vfio_user`] is the way in; [`daemon`] is the loop around both.
 
+pub mod certs;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use tdispd::cli::Arguments;
-use tdispd::config::Config;
+use tdispd::certs::{self, CertsError};
+use tdispd::cli::{Arguments, Command};
 use tdispd::daemon::Daemon;
 use tdispd::device::{BuildError, Device};
 use tdispd::log_limit::Limited;
@@ -52,10 +52,18 @@ fn start_log(level: &str) {
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     let usage = |error: &dyn std::fmt::Display| Failure(error.to_string(), EXIT_USAGE);
     let host = |error: &dyn std::fmt::Display| Failure(error.to_string(), EXIT_HOST);
-    let config = match &arguments.config {
-        Some(path) => Config::load(path).map_err(|error| usage(&error))?,
-        None => Config::default(),
-    };
+    if let Some(Command::Certs(command)) = &arguments.command {
+        let text = certs::run(command).map_err(|error| match error {
+            CertsError::Build(BuildError::Config(_)) => usage(&error),
+            CertsError::Build(_)
+            | CertsError::Write(_)
+            | CertsError::Read { .. }
+            | CertsError::Unusable { .. } => host(&error),
+        })?;
+        print!("{text}");
+        return Ok(());
+    }
+    let config = arguments.device.config().map_err(|error| usage(&error))?;
     // Without sockets it is one function, or those of the file.
     let functions =
         if arguments.sockets.is_empty() { config.functions.len().max(1) } else { arguments.sockets.len() };
@@ -65,7 +73,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         return Ok(());
     }
     let build = if arguments.sockets.is_empty() { Device::standalone } else { Device::new };
-    let device = build(&config, arguments.state_dir.as_deref()).map_err(|error| match error {
+    let device = build(&config, arguments.device.state_dir.as_deref()).map_err(|error| match error {
         BuildError::Config(_) => usage(&error),
         BuildError::State(_) | BuildError::Memory(_) | BuildError::Descriptor(_) => host(&error),
     })?;

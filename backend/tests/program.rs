@@ -78,7 +78,7 @@ fn wrong_usage_ends_with_2_and_says_what_is_wrong() {
     assert_eq!(failure(&[]).0, 2);
     for (text, expected) in [
         ("[pci]\nvendro = 1\n", "line 2"),
-        ("[spdm]\nversions = [\"1.9\"]\n", "unknown variant `1.9`"),
+        ("[spdm]\nversions = [\"1.9\"]\n", "\"1.9\" is none of"),
         ("[[function]]\n[[function]]\n", "--socket"),
         (
             "[[spdm.measurement]]\nindex = 240\nkind = \"immutable-rom\"\nvalue = \"x\"\n",

@@ -336,10 +336,6 @@ mod tests {
             ("[[spdm.slot]]\n[[spdm.slot]]\n", &["spdm.slot[1].number", "0 is there twice"]),
             ("[[spdm.slot]]\nchain = \"a.pem\"", &["spdm.slot[0].private_key", "together"]),
             (
-                "[[spdm.slot]]\nchain = \"a\"\nprivate_key = \"b\"\nkey = \"ed25519\"",
-                &["spdm.slot[0].key", "only where no chain is given"],
-            ),
-            (
                 "[[spdm.measurement]]\nindex = 1\nkind = \"immutable-rom\"\nhex = \"0\"",
                 &["spdm.measurement[0].value", "exactly one"],
             ),

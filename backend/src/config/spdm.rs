@@ -71,7 +71,7 @@ impl Default for Spdm {
             transfer_size: 4608,
             silence: Silence::default(),
             capabilities: responder.capabilities,
-            slots: vec![Slot::default()],
+            slots: Vec::new(),
             psk: Vec::new(),
             measurements: vec![
                 Measurement::text(1, MeasurementKind::ImmutableRom, "tdispd boot code"),
@@ -105,7 +105,7 @@ pub struct Slot {
     /// Slot number, 0–7.
     pub number: u8,
     /// Algorithm of the key to make, with a chain for this device, at the first start with a state directory; ECDSA P-384
-    /// if nothing else is said. Not together with `chain`.
+    /// if nothing else is said. With `chain`, what an RSA key is used for: RSASSA or RSAPSS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<AsymAlgorithm>,
     /// File with the certificates, root first, as PEM or DER. Relative paths start where the configuration file is.
@@ -287,24 +287,23 @@ impl Spdm {
             if !seen.insert(slot.number) {
                 return Err(ConfigError::value(field("number"), format!("{} is there twice", slot.number)));
             }
-            let (name, problem) = match (&slot.chain, &slot.private_key, slot.key) {
-                (Some(_), Some(_), None) | (None, None, _) => continue,
-                (Some(_), None, _) => ("private_key", "chain and private_key go together"),
-                (None, Some(_), _) => ("chain", "chain and private_key go together"),
-                (Some(_), Some(_), Some(_)) => ("key", "a key is made only where no chain is given"),
+            let missing = match (&slot.chain, &slot.private_key) {
+                (Some(_), Some(_)) | (None, None) => continue,
+                (Some(_), None) => "private_key",
+                (None, Some(_)) => "chain",
             };
-            return Err(ConfigError::value(field(name), problem));
+            return Err(ConfigError::value(field(missing), "chain and private_key go together"));
         }
         Ok(())
     }
 }
 
 fn check_measurement(measurement: &Measurement, field: &dyn Fn(&str) -> String) -> Result<(), ConfigError> {
-    let special = match measurement.kind {
-        MeasurementKind::Manifest | MeasurementKind::StructuredManifest => measurement.index == 0xFD,
-        MeasurementKind::DeviceMode => measurement.index == 0xFE,
-        _ => false,
-    };
+    let special = matches!(
+        (measurement.kind, measurement.index),
+        (MeasurementKind::Manifest | MeasurementKind::StructuredManifest, 0xFD)
+            | (MeasurementKind::DeviceMode, 0xFE)
+    );
     if !special {
         super::within(&field("index"), measurement.index.into(), 1, 239)?;
     }

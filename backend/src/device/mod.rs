@@ -14,6 +14,7 @@ use tdisp::wire::TdiState;
 
 pub use build::BuildError;
 use protocol::Protocol;
+pub use responder::slots;
 use unit::Unit;
 
 use crate::doe::Mailbox;

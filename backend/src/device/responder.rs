@@ -3,12 +3,13 @@
 use std::io::Read;
 use std::path::Path;
 
-use spdm::crypto::{HashAlgorithm, Provider, RingProvider};
-use spdm::identity::PciName;
+use spdm::crypto::{AsymAlgorithm, HashAlgorithm, Provider, RingProvider};
+use spdm::identity::{Material, PciName};
 use spdm::responder::{
     Capability, Measurement, MeasurementSupport, MeasurementValue, Responder, ResponderConfig,
 };
-use spdm::slot::Slots;
+use spdm::slot::{Slot, Slots};
+use zeroize::Zeroizing;
 
 use super::build::BuildError;
 use crate::config::{self, Config, ConfigError, MeasurementKind, ProviderKind, Value};
@@ -84,15 +85,46 @@ pub(super) fn pci_name(config: &Config) -> PciName {
     }
 }
 
-fn slots(config: &Config, state_dir: Option<&Path>) -> Result<Slots, BuildError> {
+/// The certificate slots of the device that `config` describes.
+///
+/// # Errors
+/// A file, the state directory, or an algorithm that this build has no keys for.
+pub fn slots(config: &Config, state_dir: Option<&Path>) -> Result<Slots, BuildError> {
     let mut slots = Slots::default();
-    for configured in &config.spdm.slots {
-        let material = state_dir::identity(state_dir, &pci_name(config), configured.algorithm())?;
-        if let Some(place) = slots.slots.get_mut(usize::from(configured.number)) {
-            *place = Some(material.slot());
+    // Without any [[spdm.slot]] there is one.
+    let one = [config::Slot::default()];
+    let configured = if config.spdm.slots.is_empty() { &one[..] } else { &config.spdm.slots };
+    for (place, configured) in configured.iter().enumerate() {
+        let material = match (&configured.chain, &configured.private_key) {
+            (Some(chain), Some(key)) => load(place, chain, key, configured.key)?,
+            _ => {
+                state_dir::identity(state_dir, configured.number, &pci_name(config), configured.algorithm())?
+            }
+        };
+        if let Some(slot) = slots.slots.get_mut(usize::from(configured.number)) {
+            *slot =
+                Some(Slot { model: configured.model, key_pair: configured.number + 1, ..material.slot() });
         }
     }
     Ok(slots)
+}
+
+fn load(
+    place: usize,
+    chain: &Path,
+    key: &Path,
+    algorithm: Option<AsymAlgorithm>,
+) -> Result<Material, ConfigError> {
+    let read = |name: &str, path: &Path| {
+        std::fs::read(path).map(Zeroizing::new).map_err(|error| {
+            ConfigError::value(format!("spdm.slot[{place}].{name}"), format!("{}: {error}", path.display()))
+        })
+    };
+    let (chain_bytes, key_bytes) = (read("chain", chain)?, read("private_key", key)?);
+    Material::load(&chain_bytes, &key_bytes, algorithm).map_err(|error| {
+        let files = format!("{} and {}: {error}", chain.display(), key.display());
+        ConfigError::value(format!("spdm.slot[{place}]"), files)
+    })
 }
 
 fn measurement(

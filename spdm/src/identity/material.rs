@@ -107,23 +107,7 @@ impl Material {
     /// # Errors
     /// As [`Self::new`], and [`MaterialError`] for what is neither DER nor PEM of the right kind.
     pub fn load(chain: &[u8], key: &[u8], algorithm: Option<AsymAlgorithm>) -> Result<Self, MaterialError> {
-        let mut certificates = if chain.first() == Some(&SEQUENCE) {
-            let mut certificates = Vec::new();
-            let mut rest = chain;
-            while !rest.is_empty() {
-                // What is not an element goes on to the verifier, which says what is wrong with it.
-                let (certificate, after) =
-                    element(rest).map_or((rest, &[][..]), |(one, rest)| (one.raw, rest));
-                certificates.push(certificate.to_vec());
-                rest = after;
-            }
-            certificates
-        } else {
-            blocks("the certificate chain", chain, &[CERTIFICATE])?
-        };
-        if certificates.first().is_some_and(|first| is_leaf(first)) {
-            certificates.reverse();
-        }
+        let certificates = read_chain(chain)?;
         if key.first() == Some(&SEQUENCE) {
             return Self::new(certificates, key, algorithm);
         }
@@ -195,6 +179,30 @@ impl fmt::Debug for Material {
             .field("pci_name", &self.pci_name)
             .finish_non_exhaustive()
     }
+}
+
+/// The certificates of a file, PEM text or DER, in DER and root first: files may have the leaf first, as TLS wants it.
+///
+/// # Errors
+/// [`MaterialError`] for what is neither DER nor PEM with certificates only.
+pub fn read_chain(chain: &[u8]) -> Result<Vec<Vec<u8>>, MaterialError> {
+    let mut certificates = if chain.first() == Some(&SEQUENCE) {
+        let mut certificates = Vec::new();
+        let mut rest = chain;
+        while !rest.is_empty() {
+            // What is not an element goes on to the verifier, which says what is wrong with it.
+            let (certificate, after) = element(rest).map_or((rest, &[][..]), |(one, rest)| (one.raw, rest));
+            certificates.push(certificate.to_vec());
+            rest = after;
+        }
+        certificates
+    } else {
+        blocks("the certificate chain", chain, &[CERTIFICATE])?
+    };
+    if certificates.first().is_some_and(|first| is_leaf(first)) {
+        certificates.reverse();
+    }
+    Ok(certificates)
 }
 
 /// Whether this certificate cannot stand at the front of a chain: it is neither self-signed nor an authority.

@@ -18,7 +18,7 @@ pub use certificate::{
 };
 pub(crate) use csr::{CsrWishes, certificate_signing_request};
 pub use generate::generate;
-pub use material::{Material, MaterialError};
+pub use material::{Material, MaterialError, read_chain};
 pub use name::{NameError, PciName};
 
 /// Object identifiers of DSP0274 1.3 "Certificates" (the arc 1.3.6.1.4.1.412.274).

@@ -21,6 +21,15 @@ pub enum CertificateModel {
 }
 
 impl CertificateModel {
+    /// Its name in configuration files and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Alias => "alias",
+            Self::Generic => "generic",
+        }
+    }
+
     /// The code on the wire. 0 there stands for none: an empty slot, or a connection with one key.
     pub const fn code(self) -> u8 {
         match self {

@@ -6,6 +6,7 @@
 //! - [`wire`]: messages, objects and the interface report, parsed and encoded in both directions.
 //! - [`ide`]: the IDE extended capability's register image and the key state behind it.
 //! - [`dsm`]: the states, the checks of LOCK, the events that move a TDI, and the cascades between them.
+//! - [`cxl`]: what a device without a CXL link answers to CXL's IDE_KM and TSP.
 //!
 //! ```
 //! use tdisp::wire::{Request, RequestMessage, Response, ResponseMessage};
@@ -26,6 +27,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod cxl;
 pub mod dsm;
 pub mod ide;
 pub mod wire;

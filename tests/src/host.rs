@@ -143,8 +143,18 @@ impl Host {
 
     /// A vendor-defined message of the PCI-SIG in the session; `Err` where there is no such answer.
     pub fn vendor(&mut self, protocol: u8, message: &[u8]) -> Result<Vec<u8>, DriverError<Error>> {
+        self.vendor_of(VENDOR_ID, protocol, message)
+    }
+
+    /// The same under another vendor id of its registry.
+    pub fn vendor_of(
+        &mut self,
+        vendor: [u8; 2],
+        protocol: u8,
+        message: &[u8],
+    ) -> Result<Vec<u8>, DriverError<Error>> {
         let payload = [&[protocol], message].concat();
-        let answer = self.spdm(|driver| driver.vendor(STANDARD_PCI_SIG, &VENDOR_ID, &payload))?;
+        let answer = self.spdm(|driver| driver.vendor(STANDARD_PCI_SIG, &vendor, &payload))?;
         assert_eq!(answer.first(), Some(&protocol));
         Ok(answer[1..].to_vec())
     }

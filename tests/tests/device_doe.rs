@@ -84,3 +84,18 @@ fn registers_read_the_same_at_every_width() {
     host.config_write(at + 0x08, Width::Dword, 1);
     assert_eq!(host.config_read(at + 0x0C, Width::Dword), 0, "aborted");
 }
+
+#[test]
+fn cxl_is_not_spoken_unless_it_is_asked_for() {
+    const CXL: [u8; 2] = [0x98, 0x1E];
+    for (toml, spoken) in [("", false), ("[cxl]\nrespond = \"always\"\n", true)] {
+        let rig = Rig::with(toml, 1);
+        let mut host = Host::plug(rig.socket(0));
+        host.session();
+        let version = host.vendor_of(CXL, 1, &[0x10, 0x81, 0, 0]);
+        assert_eq!(version.ok(), spoken.then(|| vec![0x10, 0x01, 0, 0, 1, 0x10]));
+        assert_eq!(host.vendor_of(CXL, 0, &[0, 0, 0]).is_ok(), spoken);
+        assert!(host.vendor_of(CXL, 2, &[0, 0, 0]).is_err(), "no such protocol");
+        assert!(host.vendor_of([0x99, 0x1E], 1, &[0x10, 0x81, 0, 0]).is_err(), "no such vendor");
+    }
+}

@@ -28,6 +28,8 @@ use tdispd::device::Device;
 use tdispd::spdm_socket::{Silence, SpdmSocket};
 use tdispd_proto::frame::{Command, Frame, Transport};
 
+const VENDOR_CXL: u16 = 0x1E98;
+
 /// A device on a port of its own; it ends with the stream.
 fn serve() -> (SocketAddr, UnixStream) {
     serve_with("")
@@ -141,24 +143,33 @@ impl Client {
         self.driver().end_session(false).unwrap();
     }
 
-    /// A message of a protocol of the PCI-SIG, and what answers it; `None` where that is an SPDM error or silence.
-    fn vendor(&mut self, protocol: u8, message: &[u8]) -> Option<Vec<u8>> {
+    /// A message of a protocol under a vendor id of the PCI-SIG's registry, and what answers it; `None` where that is an
+    /// SPDM error or silence.
+    fn vendor(&mut self, vendor: u16, protocol: u8, message: &[u8]) -> Option<Vec<u8>> {
         let payload = [&[protocol], message].concat();
-        let answer = self.driver().vendor(3, &VENDOR_PCI_SIG.to_le_bytes(), &payload).ok()?;
+        let answer = self.driver().vendor(3, &vendor.to_le_bytes(), &payload).ok()?;
         assert_eq!(answer[0], protocol);
         Some(answer[1..].to_vec())
+    }
+
+    fn cxl_ide_km(&mut self, message: &[u8]) -> Vec<u8> {
+        self.vendor(VENDOR_CXL, 0, message).unwrap()
+    }
+
+    fn tsp(&mut self, message: &[u8]) -> Vec<u8> {
+        self.vendor(VENDOR_CXL, 1, message).unwrap()
     }
 
     fn ide_km(&mut self, object: &IdeKm<'_>) -> Vec<u8> {
         let mut message = Vec::new();
         object.encode(&mut message);
-        self.vendor(0, &message).unwrap()
+        self.vendor(VENDOR_PCI_SIG, 0, &message).unwrap()
     }
 
     fn tdisp(&mut self, request: Request<'_>) -> ResponseMessageBytes {
         let mut message = Vec::new();
         RequestMessage { interface: FunctionId::new(0xBEEF, None).into(), request }.encode(&mut message);
-        ResponseMessageBytes(self.vendor(1, &message).unwrap())
+        ResponseMessageBytes(self.vendor(VENDOR_PCI_SIG, 1, &message).unwrap())
     }
 
     /// What spdm_requester_emu does with PCI IDE_KM: two keys of six, for port 1 and stream 0, and both stopped again.
@@ -231,6 +242,42 @@ impl Client {
     }
 }
 
+impl Client {
+    /// What spdm_requester_emu does with CXL IDE_KM: two keys for port 0, both stopped again.
+    fn walk_cxl_ide_km(&mut self) {
+        let query = self.cxl_ide_km(&[0, 0, 0]);
+        assert_eq!(query[..8], [1, 0, 0, 0, 0, 0, 0, 0x41]);
+        assert_eq!(query[8..], [0; 36], "no register says that CXL IDE is there");
+        assert_eq!(self.cxl_ide_km(&[7, 0, 0, 0, 0, 0x80, 0])[..7], [8, 0, 0, 0, 0, 0x80, 0]);
+        for key in [0x80, 0x82] {
+            let message = [&[2, 0, 0, 0, 0, key, 0][..], &[0x5A; 44]].concat();
+            assert_eq!(self.cxl_ide_km(&message), [3, 0, 0, 0, 0, key, 0]);
+        }
+        for (object, key) in [(4, 0x80), (4, 0x82), (5, 0x80), (5, 0x82)] {
+            assert_eq!(self.cxl_ide_km(&[object, 0, 0, 0, 0, key, 0]), [6, 0, 0, 0, 0, key, 0]);
+        }
+    }
+
+    /// What it does with CXL TSP.
+    fn walk_tsp(&mut self) {
+        assert_eq!(self.tsp(&[0x10, 0x81, 0, 0]), [0x10, 0x01, 0, 0, 1, 0x10]);
+        let capabilities = self.tsp(&[0x10, 0x82, 0, 0]);
+        assert_eq!((&capabilities[..2], &capabilities[2..]), (&[0x10, 0x02][..], &[0; 50][..]));
+        let mut configuration = vec![0; 352];
+        // Encryption, AES-XTS-256, three kinds of access control, firmware updates.
+        for (at, value) in [(0, 0x10), (1, 0x83), (2, 1), (4, 2), (12, 0x16), (24, 1)] {
+            configuration[at] = value;
+        }
+        assert_eq!(self.tsp(&configuration), [0x10, 0x03, 0, 0]);
+        let read = self.tsp(&[0x10, 0x84, 0, 0]);
+        assert_eq!((read.len(), &read[..2], &read[2..48]), (192, &[0x10, 0x04][..], &[0; 46][..]), "all off");
+        let report = self.tsp(&[0x10, 0x85, 0, 0, 0, 0, 0x40, 0]);
+        assert_eq!(report, [0x10, 0x05, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(self.tsp(&[0x10, 0x86, 0, 0]), [0x10, 0x06, 0, 0]);
+        assert_eq!(self.tsp(&[0x10, 0x84, 0, 0])[36], 1, "locked");
+    }
+}
+
 /// An answer that owns its bytes.
 #[derive(Debug)]
 struct ResponseMessageBytes(Vec<u8>);
@@ -242,7 +289,7 @@ impl ResponseMessageBytes {
 }
 
 #[test]
-fn spdm_requester_emu_locks_after_its_keys_are_stopped() {
+fn spdm_requester_emu_finds_what_it_asks_for() {
     let (address, _stop) = serve();
     let mut client = Client::in_session(address);
     assert_eq!(client.lock(), Err(ErrorCode::INVALID_REQUEST), "no key was ever programmed");
@@ -250,6 +297,8 @@ fn spdm_requester_emu_locks_after_its_keys_are_stopped() {
     for _ in 0..2 {
         client.rehearse_keys();
         client.walk_tdisp();
+        client.walk_cxl_ide_km();
+        client.walk_tsp();
         client.end();
         client.start();
         assert_eq!(client.lock(), Err(ErrorCode::INVALID_REQUEST), "the keys were another session's");
@@ -257,10 +306,15 @@ fn spdm_requester_emu_locks_after_its_keys_are_stopped() {
 }
 
 #[test]
-fn keys_at_lock_can_be_asked_for() {
-    let (address, _stop) = serve_with("[tdisp]\nkeys_at_lock = \"in-use\"\n");
+fn keys_at_lock_and_a_device_without_cxl_can_be_asked_for() {
+    let (address, _stop) = serve_with("[tdisp]\nkeys_at_lock = \"in-use\"\n[cxl]\nrespond = \"never\"\n");
     let mut client = Client::in_session(address);
     client.rehearse_keys();
     assert_eq!(client.lock(), Err(ErrorCode::INVALID_REQUEST));
     client.expect_state(TdiState::CONFIG_UNLOCKED);
+    for (protocol, message) in [(0, &[0, 0, 0][..]), (1, &[0x10, 0x81, 0, 0])] {
+        let payload = [&[protocol], message].concat();
+        let error = client.driver().vendor(3, &VENDOR_CXL.to_le_bytes(), &payload).unwrap_err();
+        assert!(error.to_string().contains("UNSUPPORTED_REQUEST"), "{error}");
+    }
 }

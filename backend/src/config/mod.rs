@@ -27,6 +27,8 @@ pub struct Config {
     pub ide: Ide,
     /// The device security manager.
     pub tdisp: Tdisp,
+    /// CXL's own protocols.
+    pub cxl: Cxl,
     /// The MMIO gate.
     pub mmio: Mmio,
     /// One table per function; the n-th belongs to the n-th `--socket`.
@@ -144,6 +146,27 @@ impl Default for Tdisp {
             keys_at_lock: KeysAtLock::default(),
         }
     }
+}
+
+/// `[cxl]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cxl {
+    /// Who gets answers to CXL IDE_KM and TSP, which then say that there is no CXL link and no memory.
+    pub respond: CxlRespond,
+}
+
+/// When CXL's protocols are answered at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CxlRespond {
+    /// By a device that has only the SPDM socket; one that is plugged in refuses them as unsupported.
+    #[default]
+    Auto,
+    /// By any device.
+    Always,
+    /// By none.
+    Never,
 }
 
 /// Where an access's T attribute comes from.
@@ -347,6 +370,8 @@ mod tests {
                 "[[spdm.measurement]]\nindex = 253\nkind = \"immutable-rom\"\nhex = \"00\"",
                 &["spdm.measurement[0].index", "1–239"],
             ),
+            ("[cxl]\nrespond = \"maybe\"", &["line 2", "maybe", "`always`"]),
+            ("[tdisp]\nkeys_at_lock = \"none\"", &["line 2", "none", "`in-use`", "`rehearsed`"]),
             ("nonsense", &["line 1"]),
         ] {
             let error = load(text).unwrap_err().to_string();

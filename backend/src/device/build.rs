@@ -10,7 +10,7 @@ use super::protocol::Protocol;
 use super::responder::responder;
 use super::unit::{Unit, pci_parts};
 use super::{Device, unit_regions};
-use crate::config::{Config, ConfigError, Kind, SecureOn, TeeSource};
+use crate::config::{Config, ConfigError, CxlRespond, Kind, SecureOn, TeeSource};
 use crate::doe::Mailbox;
 use crate::function::{Function, TestFunction, TestFunctionConfig};
 use crate::pci::registers::{Command, header};
@@ -51,7 +51,7 @@ impl Device {
 
     /// The same device for requesters that have only the SPDM socket and program no registers: it is as firmware would leave
     /// it, its first IDE stream is enabled and the default one, the keys alone make it secure, LOCK takes keys that were only
-    /// rehearsed, there are eight port indices, and any FUNCTION_ID means function 0.
+    /// rehearsed, there are eight port indices, any FUNCTION_ID means function 0, and CXL's protocols are answered.
     ///
     /// # Errors
     /// As [`Device::new`].
@@ -84,12 +84,17 @@ impl Device {
             units.push(unit(config, number, function, dsm.config().ide.length())?);
         }
         let responder = responder(config, state_dir, standalone)?;
+        let cxl = match config.cxl.respond {
+            CxlRespond::Auto => standalone,
+            CxlRespond::Always => true,
+            CxlRespond::Never => false,
+        };
         let regions = units.iter().map(unit_regions).collect::<Result<_, _>>()?;
         Ok(Self {
             units,
             regions,
             mailbox: Mailbox::new(config.doe.malformed),
-            protocol: Protocol::new(responder, dsm),
+            protocol: Protocol::new(responder, dsm, cxl.then(tdisp::cxl::Target::new)),
             response: Vec::new(),
         })
     }

@@ -1,31 +1,37 @@
-//! From a data object to its answer: discovery, SPDM, and what SPDM carries for the DSM.
+//! From a data object to its answer: discovery, SPDM, and what SPDM carries for the DSM and the CXL target.
 
 use core::time::Duration;
 
 use spdm::doe::{DiscoveryRequest, DiscoveryResponse, Object, ObjectType, VENDOR_PCI_SIG};
 use spdm::responder::{Answer, Responder, VendorAnswer, VendorHandler, VendorRequest};
+use tdisp::cxl;
 use tdisp::dsm::{Dsm, FunctionView};
 
 /// Registry of standards bodies (DSP0274 1.3 "Registry or standards body ID"): PCI-SIG, whose vendor id is its own.
 const STANDARD_PCI_SIG: u16 = 3;
 const VENDOR_ID: [u8; 2] = VENDOR_PCI_SIG.to_le_bytes();
-/// PCI-SIG protocol ids (PCIe 6.1 §6.31.3).
+/// The CXL Consortium's vendor id.
+const CXL_VENDOR_ID: [u8; 2] = 0x1E98_u16.to_le_bytes();
+/// Protocol ids of both (PCIe 6.1 §6.31.3; CXL 3.1 "CXL_IDE_KM", "TEE Security Protocol").
 const PROTOCOL_IDE_KM: u8 = 0;
 const PROTOCOL_TDISP: u8 = 1;
+const CXL_PROTOCOL_IDE_KM: u8 = 0;
+const CXL_PROTOCOL_TSP: u8 = 1;
 /// SPDM ERROR codes.
 const ERROR_UNSUPPORTED_REQUEST: u8 = 0x07;
 const VENDOR_DEFINED_REQUEST: u8 = 0xFE;
 
-/// What answers data objects: the responder and the DSM behind it.
+/// What answers data objects: the responder, the DSM behind it, and a CXL target if there is one.
 pub(super) struct Protocol {
     pub(super) responder: Responder,
     pub(super) dsm: Dsm,
+    cxl: Option<cxl::Target>,
     payload: Vec<u8>,
 }
 
 impl Protocol {
-    pub(super) fn new(responder: Responder, dsm: Dsm) -> Self {
-        Self { responder, dsm, payload: Vec::new() }
+    pub(super) fn new(responder: Responder, dsm: Dsm, cxl: Option<cxl::Target>) -> Self {
+        Self { responder, dsm, cxl, payload: Vec::new() }
     }
 
     /// Answers `object` into `response` (a whole data object). False: there is no answer.
@@ -45,7 +51,7 @@ impl Protocol {
             }
         };
         log::debug!("DOE: object {:04x}:{:?}, {} bytes", object.vendor, object.kind, object.payload.len());
-        let mut vendor = Vendor { dsm: &mut self.dsm, functions };
+        let mut vendor = Vendor { dsm: &mut self.dsm, cxl: self.cxl.as_mut(), functions };
         let answer = match (object.vendor, object.kind) {
             (VENDOR_PCI_SIG, ObjectType::DISCOVERY) => match discovery(object.payload) {
                 Some(body) => {
@@ -85,6 +91,9 @@ impl Protocol {
         self.responder.reset();
         while self.responder.poll_event().is_some() {}
         self.dsm.conventional_reset();
+        if let Some(cxl) = &mut self.cxl {
+            cxl.reset();
+        }
     }
 
     /// Ends sessions whose heartbeat stopped.
@@ -95,21 +104,31 @@ impl Protocol {
 
     fn follow_sessions(&mut self) {
         while let Some(event) = self.responder.poll_event() {
-            session_event(&mut self.dsm, &event);
+            session_event(&mut self.dsm, self.cxl.as_mut(), &event);
         }
     }
 }
 
-fn session_event(dsm: &mut Dsm, event: &spdm::responder::Event) {
+fn session_event(dsm: &mut Dsm, cxl: Option<&mut cxl::Target>, event: &spdm::responder::Event) {
     use spdm::responder::Event;
     match event {
         Event::SessionEstablished { id } => log::info!("SPDM session {id:#010x} established"),
         Event::SessionEnded { id, reason } => {
             log::info!("SPDM session {id:#010x} ended: {reason}");
             dsm.session_ended(*id);
+            if let Some(cxl) = cxl {
+                cxl.session_ended(*id);
+                log_note(cxl);
+            }
         }
         Event::SlotChanged { slot } => log::info!("SPDM certificate slot {slot} changed"),
         Event::KeyPairChanged { key_pair } => log::info!("SPDM key pair {key_pair} changed"),
+    }
+}
+
+fn log_note(cxl: &mut cxl::Target) {
+    if let Some(note) = cxl.take_note() {
+        log::info!("CXL TSP: {note}");
     }
 }
 
@@ -129,9 +148,10 @@ fn discovery(payload: &[u8]) -> Option<[u8; 4]> {
     }
 }
 
-/// Vendor-defined requests of the PCI-SIG, on their way to the DSM.
+/// Vendor-defined requests of the PCI-SIG, on their way to the DSM, and of the CXL Consortium.
 struct Vendor<'a> {
     dsm: &'a mut Dsm,
+    cxl: Option<&'a mut cxl::Target>,
     functions: &'a [FunctionView],
 }
 
@@ -139,26 +159,66 @@ impl VendorHandler for Vendor<'_> {
     fn vendor_request(&mut self, request: &VendorRequest<'_>, response: &mut Vec<u8>) -> VendorAnswer {
         let unsupported =
             VendorAnswer::Error { code: ERROR_UNSUPPORTED_REQUEST, data: VENDOR_DEFINED_REQUEST };
-        if request.standard_id != STANDARD_PCI_SIG || request.vendor_id != VENDOR_ID {
+        let Some((protocol, message)) = request.payload.split_first() else { return unsupported };
+        if request.standard_id != STANDARD_PCI_SIG {
             return unsupported;
         }
-        let Some((protocol, message)) = request.payload.split_first() else { return unsupported };
         response.clear();
         response.push(*protocol);
-        let answer = match *protocol {
-            PROTOCOL_IDE_KM => self.dsm.ide_km(request.session, message, response),
+        let answer = if request.vendor_id == VENDOR_ID {
+            self.pci_sig(request.session, *protocol, message, response)
+        } else if request.vendor_id == CXL_VENDOR_ID {
+            self.cxl(request.session, *protocol, message, response)
+        } else {
+            None
+        };
+        match answer {
+            Some(tdisp::Answer::Respond) => VendorAnswer::Respond,
+            Some(tdisp::Answer::Silent) => VendorAnswer::Silent,
+            None => unsupported,
+        }
+    }
+}
+
+impl Vendor<'_> {
+    /// A protocol of the PCI-SIG; `None` if it is not spoken here.
+    fn pci_sig(
+        &mut self,
+        session: Option<u32>,
+        protocol: u8,
+        message: &[u8],
+        response: &mut Vec<u8>,
+    ) -> Option<tdisp::Answer> {
+        match protocol {
+            PROTOCOL_IDE_KM => Some(self.dsm.ide_km(session, message, response)),
             PROTOCOL_TDISP => {
                 let mut random = |bytes: &mut [u8]| {
                     use ring::rand::SecureRandom;
                     ring::rand::SystemRandom::new().fill(bytes).is_ok()
                 };
-                self.dsm.tdisp(request.session, message, self.functions, &mut random, response)
+                Some(self.dsm.tdisp(session, message, self.functions, &mut random, response))
             }
-            _ => return unsupported,
-        };
-        match answer {
-            tdisp::dsm::Answer::Respond => VendorAnswer::Respond,
-            tdisp::dsm::Answer::Silent => VendorAnswer::Silent,
+            _ => None,
+        }
+    }
+
+    /// A protocol of CXL; `None` if it is not spoken here.
+    fn cxl(
+        &mut self,
+        session: Option<u32>,
+        protocol: u8,
+        message: &[u8],
+        response: &mut Vec<u8>,
+    ) -> Option<tdisp::Answer> {
+        let cxl = self.cxl.as_deref_mut()?;
+        match protocol {
+            CXL_PROTOCOL_IDE_KM => Some(cxl.ide_km(session, message, response)),
+            CXL_PROTOCOL_TSP => {
+                let answer = cxl.tsp(session, message, response);
+                log_note(cxl);
+                Some(answer)
+            }
+            _ => None,
         }
     }
 }

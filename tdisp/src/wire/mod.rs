@@ -16,6 +16,7 @@ mod response;
 pub use codes::{ErrorCode, MessageCode, RegistryId, TdiState, VERSION_1_0};
 pub use header::{FunctionId, HEADER_LENGTH, Header, InterfaceId};
 pub use lock::{LockFlags, LockRequest, NONCE_LENGTH, Nonce};
+pub(crate) use reader::Reader;
 pub use reader::{DecodeError, FieldTooLong};
 pub use report::{
     InterfaceInfo, InterfaceReport, MMIO_RANGE_LENGTH, MmioRange, RangeAttributes, ReportTooLong,

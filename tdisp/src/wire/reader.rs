@@ -40,14 +40,14 @@ pub struct FieldTooLong {
 }
 
 /// Cursor over a message body.
-pub(super) struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    pub(super) fn structure<T>(&mut self, field: &'static str) -> Result<&'a T, DecodeError>
+    pub(crate) fn structure<T>(&mut self, field: &'static str) -> Result<&'a T, DecodeError>
     where
         T: FromBytes + KnownLayout + Immutable + Unaligned,
     {
@@ -56,21 +56,21 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    pub(super) fn byte(&mut self, field: &'static str) -> Result<u8, DecodeError> {
+    pub(crate) fn byte(&mut self, field: &'static str) -> Result<u8, DecodeError> {
         self.structure::<u8>(field).copied()
     }
 
-    pub(super) fn bytes(&mut self, length: usize, field: &'static str) -> Result<&'a [u8], DecodeError> {
+    pub(crate) fn bytes(&mut self, length: usize, field: &'static str) -> Result<&'a [u8], DecodeError> {
         let (value, rest) = self.0.split_at_checked(length).ok_or(DecodeError::Truncated(field))?;
         self.0 = rest;
         Ok(value)
     }
 
-    pub(super) fn rest(&mut self) -> &'a [u8] {
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
         core::mem::take(&mut self.0)
     }
 
-    pub(super) fn finish(self) -> Result<(), DecodeError> {
+    pub(crate) fn finish(self) -> Result<(), DecodeError> {
         if self.0.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes(self.0.len())) }
     }
 }

@@ -354,7 +354,7 @@ pub fn ide_km_object(bytes: &[u8]) {
     }
     let mut script = Script::new(bytes);
     let start = script.byte();
-    let keys = if start / 5 % 2 == 0 { KeysAtLock::InUse } else { KeysAtLock::Rehearsed };
+    let keys = if (start / 5).is_multiple_of(2) { KeysAtLock::InUse } else { KeysAtLock::Rehearsed };
     let mut machine = match start % 5 {
         0 => Machine::new(keys),
         1 => Machine::in_state(UNLOCKED, keys),

@@ -29,6 +29,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
     match target {
         "certificate_chain" => certificate_chain(),
         "config_toml" => config_toml(),
+        "cxl_message" => cxl_messages(),
         "device_traffic" => device_traffic(),
         "doe_object" => doe_object(),
         "ide_km_object" => ide_km_object(),
@@ -127,6 +128,39 @@ fn tdisp_messages() -> Vec<Vec<u8>> {
     tdisp_requests(STREAM_ID).into_iter().chain(responses).collect()
 }
 
+/// What spdm_requester_emu sends, once per session.
+fn cxl_messages() -> Vec<Vec<u8>> {
+    let (mut keys, mut tsp) = (Vec::new(), Vec::new());
+    let key_prog = |key: u8| [&[2, 0, 0, 0, 0, key, 0][..], &[0x5A; 44]].concat();
+    let mut objects = vec![vec![0, 0, 0], vec![7, 0, 0, 0, 0, 0x80, 0], key_prog(0x80), key_prog(0x82)];
+    for (object, key) in [(4, 0x80), (4, 0x82), (5, 0x80), (5, 0x82)] {
+        objects.push(vec![object, 0, 0, 0, 0, key, 0]);
+    }
+    let mut configuration = vec![0; 352];
+    for (at, value) in [(0, 0x10), (1, 0x83), (2, 1), (4, 2), (12, 0x16), (24, 1)] {
+        configuration[at] = value;
+    }
+    let requests = [
+        vec![0x10, 0x81, 0, 0],
+        vec![0x10, 0x82, 0, 0],
+        configuration,
+        vec![0x10, 0x84, 0, 0],
+        vec![0x10, 0x85, 0, 0, 0, 0, 0x40, 0],
+        vec![0x10, 0x86, 0, 0],
+        vec![0x10, 0x84, 0, 0],
+    ];
+    for object in objects {
+        keys.push(1);
+        put_sized(&mut keys, &object);
+    }
+    for request in requests {
+        tsp.push(0);
+        put_sized(&mut tsp, &request);
+    }
+    let both = [&keys[..], &tsp, &[2, 6, 4, 4, 0, 0x10, 0x81, 0, 0, 2]].concat();
+    vec![keys, tsp, both]
+}
+
 fn ide_km_object() -> Vec<Vec<u8>> {
     let mut by_message = vec![0];
     for object in key_objects(STREAM_ID) {
@@ -145,6 +179,9 @@ fn ide_km_object() -> Vec<Vec<u8>> {
         by_message,
         by_tdisp,
         plain(0, &[[14, 0, 0], [3, 0, 0], [2, 0, 0], [3, 0, 1], [2, 0, 1], [4, 0, 0], [9, 0, 0]]),
+        // A TDI that was locked after a rehearsal, and one that is rehearsed and locked here.
+        plain(7, &[[2, 0, 0], [3, 0, 0], [4, 0, 0], [3, 0, 0]]),
+        plain(5, &[[0x8E, 0, 0], [3, 0, 0], [2, 0, 0], [12, 0, 0]]),
         plain(2, &[[2, 0, 0], [10, 0, 0], [4, 0, 0], [3, 0, 0], [13, 0, 0], [14, 1, 0], [3, 1, 1]]),
         [&plain(3, &[[7, 0, 0]])[..], &[0x10, 0, 4, 0, 0, 0, 0x40, 5, 12, 0, 0, 2, 8, 0, 0, 3, 1]].concat(),
         plain(4, &[[4, 0, 0], [14, 0, 0], [3, 0, 0], [12, 0, 0]]),

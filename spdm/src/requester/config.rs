@@ -42,6 +42,8 @@ pub struct RequesterConfig {
     pub data_transfer_size: u32,
     /// Largest message we receive in chunks, in bytes; at least `data_transfer_size`.
     pub max_message_size: u32,
+    /// First sequence number that no record may have; smaller values are for tests of the limit.
+    pub sequence_limit: u64,
     /// Which root certificates to trust.
     pub trust: TrustPolicy,
     /// Seconds since 1970 at which certificates have to be valid; `None` does not check.
@@ -72,6 +74,7 @@ impl Default for RequesterConfig {
             chunks: true,
             data_transfer_size: 0x1200,
             max_message_size: 0x2_0000,
+            sequence_limit: u64::MAX,
             trust: TrustPolicy::FirstUse,
             time: None,
             retries: 20,

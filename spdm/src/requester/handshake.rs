@@ -17,9 +17,6 @@ use crate::wire::{
     VersionNumber,
 };
 
-/// DSP0277 1.1 "AEAD limits": without an agreement on fewer, every sequence number but the last may be used.
-pub(super) const SEQUENCE_LIMIT: u64 = u64::MAX;
-
 /// KEY_EXCHANGE on its way.
 pub(super) struct PendingKeyExchange {
     slot: u8,
@@ -108,7 +105,7 @@ impl PendingKeyExchange {
             hash,
             aead: self.aead,
             protection: protection(info),
-            sequence_limit: SEQUENCE_LIMIT,
+            sequence_limit: core.config.sequence_limit,
         };
         let shared = self
             .agreement

@@ -56,6 +56,7 @@ use self::transfer::Transfer;
 use crate::SessionId;
 use crate::codec::Reader;
 use crate::crypto::Provider;
+use crate::secured::RecordError;
 use crate::wire::{Code, ErrorCode, ErrorResponse, Header, NotReady, RespondIfReady};
 
 /// Longest ExtendedErrorData time exponent that is taken seriously: 2^31 µs.
@@ -286,8 +287,17 @@ impl Requester {
         }
         let active = self.core.sessions.current_mut().ok_or(Misuse::NoSession)?;
         let mut bytes = Vec::new();
-        active.session.seal(message, &mut bytes)?;
+        let sealed = active.session.seal(message, &mut bytes);
+        self.usable(sealed)?;
         Ok(Step::Send { secured, bytes })
+    }
+
+    /// A key that has protected as many records as it may ends its session.
+    fn usable(&mut self, record: Result<(), RecordError>) -> Result<(), RecordError> {
+        if record == Err(RecordError::Exhausted) {
+            self.core.sessions.end_current();
+        }
+        record
     }
 
     /// One transfer.
@@ -301,7 +311,8 @@ impl Requester {
         let mut plain = Vec::new();
         let response = if secured && pending.request.secured {
             let active = self.core.sessions.current_mut().ok_or(Misuse::NoSession)?;
-            active.session.open(response, &mut plain)?;
+            let opened = active.session.open(response, &mut plain);
+            self.usable(opened)?;
             plain.as_slice()
         } else {
             response

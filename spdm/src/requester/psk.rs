@@ -4,8 +4,7 @@ use super::attest::{found, summary_size};
 use super::command::{Reply, SessionInfo};
 use super::error::{Misuse, RequesterError, Violation};
 use super::handshake::{
-    SEQUENCE_LIMIT, check_verify_data, heartbeat_allowed, offered_versions, protection, selected_version,
-    session_id_half,
+    check_verify_data, heartbeat_allowed, offered_versions, protection, selected_version, session_id_half,
 };
 use super::negotiate::both;
 use super::sessions::ActiveSession;
@@ -90,7 +89,7 @@ impl PendingPskExchange {
             hash,
             aead: self.aead,
             protection: protection(info),
-            sequence_limit: SEQUENCE_LIMIT,
+            sequence_limit: core.config.sequence_limit,
         };
         let shared = Shared::Psk(self.key.secret());
         let mut session = Session::new(provider, parameters, shared, &transcript.digest())?;

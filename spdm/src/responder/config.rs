@@ -1,5 +1,7 @@
 //! What a responder is told before it starts: versions, sizes, algorithms in order of preference, measurements.
 
+use core::time::Duration;
+
 use crate::chains::{Chains, ChainsError};
 use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
 use crate::psk::{self, PreSharedKey};
@@ -44,6 +46,8 @@ pub struct ResponderConfig {
     pub device_classes: Vec<DeviceClass>,
     /// Seconds between heartbeats that a session asks for; 0 for none. A session ends after twice this time.
     pub heartbeat_period: u8,
+    /// How long a session may wait for FINISH or PSK_FINISH, until its place is free for another; zero for ever.
+    pub handshake_timeout: Duration,
     /// Sessions at once; 1 to 255.
     pub session_limit: usize,
     /// First sequence number that no record may have; smaller values are for tests of the limit.
@@ -197,6 +201,7 @@ impl Default for ResponderConfig {
             measurement_log: Vec::new(),
             device_classes: Vec::new(),
             heartbeat_period: 0,
+            handshake_timeout: Duration::from_secs(300),
             session_limit: 4,
             sequence_limit: u64::MAX,
         }

@@ -144,7 +144,7 @@ impl Responder {
         let measured = Measured::new(provider.as_ref(), &config.measurements, form)?;
         let measurement_log = measurement_log::encode(&config.measurement_log)?;
         let device_classes = endpoint_info::encode(&config.device_classes)?;
-        let sessions = Sessions::new(config.session_limit);
+        let sessions = Sessions::new(config.session_limit, config.handshake_timeout);
         let core = Core {
             config,
             flags,
@@ -245,7 +245,7 @@ impl Responder {
         self.core.sessions.next_deadline()
     }
 
-    /// Ends the sessions that have been silent for twice their heartbeat period.
+    /// Ends the sessions that have been silent for twice their heartbeat period, and handshakes that take too long.
     pub fn tick(&mut self, now: Duration) {
         self.core.sessions.expire(now);
     }

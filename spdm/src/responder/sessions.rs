@@ -53,14 +53,25 @@ impl Entry {
 pub(super) struct Sessions {
     entries: Vec<Entry>,
     limit: usize,
+    /// How long a handshake may take; zero for ever.
+    handshake_timeout: Duration,
+    /// The present, as far as it is known.
+    now: Duration,
     /// What the device has to hear of.
     pub(super) events: Events,
     last_half: u16,
 }
 
 impl Sessions {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { entries: Vec::with_capacity(limit), limit, events: Events::default(), last_half: 0 }
+    pub(super) fn new(limit: usize, handshake_timeout: Duration) -> Self {
+        Self {
+            entries: Vec::with_capacity(limit),
+            limit,
+            handshake_timeout,
+            now: Duration::ZERO,
+            events: Events::default(),
+            last_half: 0,
+        }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -102,8 +113,11 @@ impl Sessions {
         }
     }
 
-    /// Adds a session; returns its index.
-    pub(super) fn insert(&mut self, entry: Entry) -> usize {
+    /// Adds a session in its handshake; returns its index.
+    pub(super) fn insert(&mut self, mut entry: Entry) -> usize {
+        if !self.handshake_timeout.is_zero() {
+            entry.deadline = Some(self.now.saturating_add(self.handshake_timeout));
+        }
         self.entries.push(entry);
         self.entries.len() - 1
     }
@@ -112,6 +126,7 @@ impl Sessions {
     pub(super) fn establish(&mut self, index: usize, now: Duration) {
         if let Some(entry) = self.entries.get_mut(index) {
             entry.stage = Stage::Application { l1l2: None, update: None };
+            entry.deadline = None;
             entry.touch(now);
             self.events.session_established(entry.session.id());
         }
@@ -140,7 +155,9 @@ impl Sessions {
         self.entries.iter().filter_map(|entry| entry.deadline).min()
     }
 
+    /// Time has passed. A handshake that took too long ends without notice, as any that fails.
     pub(super) fn expire(&mut self, now: Duration) {
+        self.now = now;
         while let Some(index) =
             self.entries.iter().position(|entry| entry.deadline.is_some_and(|deadline| deadline <= now))
         {

@@ -51,19 +51,24 @@ pub(super) struct Device {
     pub(super) now: Duration,
 }
 
-impl Transport for &mut Device {
-    type Error = &'static str;
-
-    fn exchange(&mut self, secured: bool, message: &[u8]) -> Result<Response, Self::Error> {
+impl Device {
+    /// The answer to one message, and whether it is a record as the message was; `None` for silence.
+    pub(super) fn ask(&mut self, secured: bool, message: &[u8]) -> Option<(bool, Vec<u8>)> {
         let mut bytes = Vec::new();
         let answer = match secured {
             true => self.responder.handle_secured(self.now, message, &mut Echo, &mut bytes),
             false => self.responder.handle_clear(self.now, message, &mut Echo, &mut bytes),
         };
-        match answer {
-            Answer::Respond => Ok(Response { secured, bytes }),
-            Answer::Silent => Err("silence"),
-        }
+        (answer == Answer::Respond).then_some((secured, bytes))
+    }
+}
+
+impl Transport for &mut Device {
+    type Error = &'static str;
+
+    fn exchange(&mut self, secured: bool, message: &[u8]) -> Result<Response, Self::Error> {
+        let (secured, bytes) = self.ask(secured, message).ok_or("silence")?;
+        Ok(Response { secured, bytes })
     }
 
     fn wait(&mut self, delay: Duration) {

@@ -241,7 +241,7 @@ impl Device {
             .is_ok()
     }
 
-    fn basis<'a>(&'a self, provider: &'a RingProvider) -> Basis<'a> {
+    pub(super) fn basis<'a>(&'a self, provider: &'a RingProvider) -> Basis<'a> {
         Basis { provider, version: self.version, hash: HASH, vca: &self.vca }
     }
 

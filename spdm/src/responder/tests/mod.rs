@@ -4,6 +4,7 @@ mod authentication;
 mod connection;
 mod device;
 mod order;
+mod psk;
 mod session;
 mod transfer;
 mod versions;

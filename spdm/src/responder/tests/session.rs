@@ -258,6 +258,56 @@ fn silence_for_two_heartbeat_periods_ends_a_session() {
 }
 
 #[test]
+fn a_handshake_that_nobody_finishes_makes_room() {
+    let seconds = Duration::from_secs;
+    for clear in [false, true] {
+        let mut config = ResponderConfig { session_limit: 1, handshake_timeout: seconds(30), ..config() };
+        config.capabilities.handshake_in_the_clear = clear;
+        let mut device = Device::with(config, Version::V1_2);
+        if clear {
+            device.flags |= RequesterFlags::HANDSHAKE_IN_THE_CLEAR;
+        }
+        device.negotiate();
+        device.now = seconds(100);
+        let mut late = device.begin();
+        assert_eq!(device.responder.next_deadline(), Some(seconds(130)));
+        device.now = Duration::from_millis(129_999);
+        let refused = device.try_begin(SummaryType::None).map(|_| ());
+        assert_eq!(refused, Err((ErrorCode::SESSION_LIMIT_EXCEEDED, 0)));
+        device.now = seconds(130);
+        let request = late.finish_request(&device);
+        if clear {
+            assert_eq!(device.error(&request), (ErrorCode::SESSION_REQUIRED, 0));
+        } else {
+            assert_eq!(late.try_send(&mut device, &request), None);
+        }
+        assert_eq!(device.responder.poll_event(), None, "nothing was there that could end");
+
+        // One that is finished has time as its heartbeat gives it.
+        let mut client = device.begin();
+        device.now = seconds(150);
+        let request = client.finish_request(&device);
+        if clear {
+            assert_eq!(device.send(&request)[1], Code::FINISH_RSP.0);
+        } else {
+            assert_eq!(client.send(&mut device, &request)[1], Code::FINISH_RSP.0);
+        }
+        assert_eq!(device.responder.next_deadline(), Some(seconds(160)));
+    }
+}
+
+#[test]
+fn a_handshake_may_be_given_all_the_time_there_is() {
+    let config = ResponderConfig { handshake_timeout: Duration::ZERO, heartbeat_period: 0, ..config() };
+    let mut device = Device::with(config, Version::V1_2);
+    device.negotiate();
+    let mut client = device.begin();
+    assert_eq!(device.responder.next_deadline(), None);
+    device.now = Duration::MAX;
+    client.finish(&mut device);
+}
+
+#[test]
 fn without_a_period_there_is_no_heartbeat_and_no_deadline() {
     let config = ResponderConfig { heartbeat_period: 0, ..config() };
     let mut device = Device::with(config, Version::V1_2);

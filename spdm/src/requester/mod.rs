@@ -399,7 +399,7 @@ impl Requester {
                         && not_ready.request == request
                         && not_ready.exponent <= MAX_DELAY_EXPONENT
                         && not_ready.multiplier > 1
-                        && negotiate::may_be_deferred(request)
+                        && request.may_be_deferred()
                 });
                 let not_ready = not_ready.ok_or_else(|| violation(Violation::NotReady))?;
                 (not_ready.delay(), Turn::Fetch(not_ready))

@@ -6,7 +6,7 @@ use super::state::{Connection, Core, Flow, Message, Next, Request};
 use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
 use crate::transcript::Vca;
 use crate::wire::{
-    AlgorithmTables, Algorithms, Capabilities, Code, GetCapabilities, GetVersion, KEY_SCHEDULE_SPDM,
+    AlgorithmTables, Algorithms, Capabilities, GetCapabilities, GetVersion, KEY_SCHEDULE_SPDM,
     MEASUREMENT_HASH_RAW_ONLY, MEASUREMENT_SPECIFICATION_DMTF, MEL_SPECIFICATION_DMTF,
     MIN_DATA_TRANSFER_SIZE, MULTI_KEY_CONNECTION, NegotiateAlgorithms, OPAQUE_FORMAT_GENERAL, RequesterFlags,
     ResponderFlags, Version, VersionResponse,
@@ -301,11 +301,6 @@ pub(super) const fn both(
     responder: u32,
 ) -> bool {
     ours.has(requester) && theirs.has(responder)
-}
-
-/// The responses to these requests may not be deferred (DSP0274 1.3 "ERROR response message").
-pub(super) fn may_be_deferred(request: Code) -> bool {
-    ![Code::GET_VERSION, Code::GET_CAPABILITIES, Code::NEGOTIATE_ALGORITHMS].contains(&request)
 }
 
 #[cfg(test)]

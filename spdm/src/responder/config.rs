@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::deferral::Delay;
 use crate::chains::{Chains, ChainsError};
 use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
 use crate::psk::{self, PreSharedKey};
@@ -52,6 +53,8 @@ pub struct ResponderConfig {
     pub session_limit: usize,
     /// First sequence number that no record may have; smaller values are for tests of the limit.
     pub sequence_limit: u64,
+    /// Requests whose answers take time.
+    pub delays: Vec<Delay>,
 }
 
 /// Switches of [`ResponderConfig`].
@@ -204,6 +207,7 @@ impl Default for ResponderConfig {
             handshake_timeout: Duration::from_secs(300),
             session_limit: 4,
             sequence_limit: u64::MAX,
+            delays: Vec::new(),
         }
     }
 }
@@ -304,6 +308,9 @@ impl ResponderConfig {
         }
         if !self.capabilities.chunks && self.max_message_size != self.data_transfer_size {
             return bad("max_message_size", "the same as data_transfer_size without chunks");
+        }
+        if !self.delays.iter().all(Delay::is_legal) {
+            return bad("delays", "of requests that may wait, by an exponent of at most 31");
         }
         if !(1..=255).contains(&self.session_limit) {
             return bad("session_limit", "1 to 255");

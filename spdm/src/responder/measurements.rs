@@ -23,7 +23,7 @@ impl Core {
     }
 
     /// Every session has an L1/L2 of its own.
-    fn l1l2(&mut self, request: &Request<'_>) -> Result<&mut Option<Transcript>, Reject> {
+    pub(super) fn l1l2(&mut self, request: &Request<'_>) -> Result<&mut Option<Transcript>, Reject> {
         let Some(index) = request.session else { return Ok(&mut self.connection.negotiated()?.l1l2) };
         match self.sessions.get_mut(index).map(|entry| &mut entry.stage) {
             Some(Stage::Application { l1l2, .. }) => Ok(l1l2),

@@ -9,6 +9,7 @@ mod certificates;
 mod challenge;
 mod config;
 mod csr;
+mod deferral;
 mod endpoint_info;
 mod events;
 mod finish;
@@ -32,6 +33,7 @@ mod vendor;
 mod version;
 
 pub use config::*;
+pub use deferral::{Delay, Wait};
 pub use events::{EndReason, Event};
 pub use provisioning::{EndpointInfoSupport, MeasurementLogItem, MultipleKeys, Provisioning};
 pub use vendor::{VendorAnswer, VendorHandler, VendorRequest};
@@ -48,6 +50,7 @@ use crate::slot::Slots;
 use crate::wire::{Code, ErrorCode, ErrorResponse, Header, ResponderFlags, Version};
 
 use csr::PendingCsr;
+use deferral::Deferrals;
 use measured::Measured;
 use provision::Pending;
 use reject::{Handled, Next, Reject};
@@ -94,6 +97,7 @@ struct Core {
     connection: Connection,
     sessions: Sessions,
     transfers: Transfers,
+    deferrals: Deferrals,
     /// Payload of a vendor's response.
     payload: Vec<u8>,
 }
@@ -158,6 +162,7 @@ impl Responder {
             connection: Connection::Start,
             sessions,
             transfers: Transfers::default(),
+            deferrals: Deferrals::default(),
             payload: Vec::new(),
         };
         Ok(Self { core, request: Vec::new(), plain: Vec::new() })
@@ -173,6 +178,7 @@ impl Responder {
         response: &mut Vec<u8>,
     ) -> Answer {
         self.core.sessions.expire(now);
+        self.core.deferrals.now = now;
         response.clear();
         let Ok(header) = Header::parse(&mut Reader::new(request)) else { return Answer::Silent };
         let request = Request { header, bytes: request, session: None };
@@ -195,6 +201,7 @@ impl Responder {
         response: &mut Vec<u8>,
     ) -> Answer {
         self.core.sessions.expire(now);
+        self.core.deferrals.now = now;
         response.clear();
         let Some(index) = secured::session_id(record).ok().and_then(|id| self.core.sessions.find(id)) else {
             return Answer::Silent;
@@ -255,6 +262,7 @@ impl Responder {
         self.core.sessions.end_all(EndReason::Reset);
         self.core.install();
         self.core.transfers.clear();
+        self.core.deferrals.clear();
         self.core.connection = Connection::Start;
     }
 }
@@ -333,6 +341,11 @@ impl Core {
                 ErrorResponse { version: agreed, code, data: 0, extended }.worded().encode(out);
                 return Next::Stay;
             }
+            Reject::NotReady(not_ready) => {
+                let code = ErrorCode::RESPONSE_NOT_READY;
+                ErrorResponse { version: agreed, code, data: 0, extended: &not_ready.bytes() }.encode(out);
+                return Next::Stay;
+            }
             Reject::ChainTooLong(_) if agreed < Version::V1_4 => {
                 (ErrorResponse::new(agreed, ErrorCode::UNSPECIFIED, 0), Next::Stay)
             }
@@ -361,13 +374,31 @@ impl Core {
         match code {
             Code::CHUNK_SEND => return self.chunk_send(request, vendor, out),
             Code::CHUNK_GET => return self.chunk_get(request, out),
+            _ => self.check_busy(request)?,
+        }
+        match code {
             Code::GET_CAPABILITIES => return self.get_capabilities(request, out),
             Code::NEGOTIATE_ALGORITHMS => return self.negotiate_algorithms(request, out),
             _ => {}
         }
         self.check_version(request.header.version)?;
         self.connection.negotiated()?;
+        if code == Code::RESPOND_IF_READY {
+            return self.respond_if_ready(request, vendor, out);
+        }
         self.check_phase(request)?;
+        self.check_ready(request)?;
+        self.handle(request, vendor, out)
+    }
+
+    /// A request that is in order.
+    fn handle(
+        &mut self,
+        request: &Request<'_>,
+        vendor: &mut dyn VendorHandler,
+        out: &mut Vec<u8>,
+    ) -> Handled {
+        let code = request.header.code;
         self.reset_transcripts(request);
         match code {
             Code::GET_DIGESTS => self.get_digests(request, out),

@@ -2,7 +2,7 @@
 
 use crate::codec::{DecodeError, EncodeError};
 use crate::crypto::{CryptoError, Digest};
-use crate::wire::{Code, ErrorCode, Version};
+use crate::wire::{Code, ErrorCode, NotReady, Version};
 
 use super::EndReason;
 
@@ -17,6 +17,8 @@ pub(super) enum Reject {
     TooLarge(u32),
     /// Answered by ERROR, from 1.4 on with the size of the chain that the request's form cannot transfer.
     ChainTooLong(u32),
+    /// Answered by ERROR; RESPOND_IF_READY will ask again.
+    NotReady(NotReady),
     /// Answered by ERROR, and the session the request belongs to is gone.
     Fatal(ErrorCode),
     /// Not answered.

@@ -32,6 +32,7 @@ impl Core {
             Code::SET_KEY_PAIR_INFO => ResponderFlags::SET_KEY_PAIR_INFO,
             Code::GET_MEASUREMENT_EXTENSION_LOG => ResponderFlags::MEL,
             Code::GET_ENDPOINT_INFO => ResponderFlags::EP_INFO_MASK,
+            Code::RESPOND_IF_READY if self.defers() => 0,
             _ => return Err(Reject::unsupported(code)),
         };
         if responder != 0 && !self.flags.any(responder) {

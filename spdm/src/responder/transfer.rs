@@ -127,7 +127,8 @@ impl Core {
         if belongs { Ok(()) } else { Err(Reject::UNEXPECTED) }
     }
 
-    fn session_of(&self, request: &Request<'_>) -> Option<SessionId> {
+    /// Id of the session that a request came in.
+    pub(super) fn session_of(&self, request: &Request<'_>) -> Option<SessionId> {
         Some(self.sessions.get(request.session?)?.session.id())
     }
 

@@ -27,6 +27,7 @@ impl Core {
 
         self.sessions.end_all(EndReason::Restarted);
         self.transfers.clear();
+        self.deferrals.clear();
         let mut vca = Vca::new();
         vca.append(message);
         vca.append(out);

@@ -208,6 +208,22 @@ codes! {
     RESPOND_IF_READY = 0xFF,
 }
 
+impl Code {
+    /// Whether the response to this request may be deferred with ResponseNotReady
+    /// (DSP0274 1.3 "ERROR response message").
+    pub const fn may_be_deferred(self) -> bool {
+        !matches!(
+            self,
+            Self::GET_VERSION
+                | Self::GET_CAPABILITIES
+                | Self::NEGOTIATE_ALGORITHMS
+                | Self::RESPOND_IF_READY
+                | Self::CHUNK_SEND
+                | Self::CHUNK_GET
+        )
+    }
+}
+
 impl core::fmt::Debug for Code {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self.name() {

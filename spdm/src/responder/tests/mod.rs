@@ -2,6 +2,7 @@
 
 mod authentication;
 mod connection;
+mod deferral;
 mod device;
 mod order;
 mod psk;

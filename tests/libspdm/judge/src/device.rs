@@ -1,6 +1,6 @@
 //! Our responder behind DOE objects.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use spdm::crypto::{HashAlgorithm, RingProvider};
 use spdm::doe::{Object, ObjectType};
@@ -58,6 +58,8 @@ pub fn responder_config(case: &Case) -> ResponderConfig {
 /// Our responder, fed with DOE objects.
 pub struct Device {
     responder: Responder,
+    /// Where time passes for the responder, since when.
+    clock: Option<Instant>,
     log: Vec<String>,
 }
 
@@ -71,8 +73,14 @@ impl Device {
     pub fn with(config: ResponderConfig, slots: Slots) -> Self {
         Self {
             responder: Responder::new(config, slots, Box::new(RingProvider::new())).unwrap(),
+            clock: None,
             log: Vec::new(),
         }
+    }
+
+    /// The same, for whom time passes as it does.
+    pub fn timed(self) -> Self {
+        Self { clock: Some(Instant::now()), ..self }
     }
 
     /// One SPDM object in, the answer out, if there is one.
@@ -80,11 +88,12 @@ impl Device {
         let object = Object::parse(request).expect("a DOE object");
         self.log.push(format!("> {:?} {}", object.kind, hex(object.payload)));
         let mut response = Vec::new();
+        let now = self.clock.map_or(Duration::ZERO, |since| since.elapsed());
         let answer = if object.kind == ObjectType::SECURED_SPDM {
-            self.responder.handle_secured(Duration::ZERO, object.payload, &mut Reverse, &mut response)
+            self.responder.handle_secured(now, object.payload, &mut Reverse, &mut response)
         } else {
             assert_eq!(object.kind, ObjectType::SPDM);
-            self.responder.handle_clear(Duration::ZERO, object.payload, &mut Reverse, &mut response)
+            self.responder.handle_clear(now, object.payload, &mut Reverse, &mut response)
         };
         while self.responder.poll_event().is_some() {}
         if answer == Answer::Silent {

@@ -6,9 +6,9 @@ use judge::{
     walks,
 };
 use spdm::crypto::{AsymAlgorithm, HashAlgorithm, RingProvider, hash};
-use spdm::responder::{MeasurementSupport, ResponderConfig};
+use spdm::responder::{Delay, MeasurementSupport, ResponderConfig, Wait};
 use spdm::slot::Slots;
-use spdm::wire::Version;
+use spdm::wire::{Code, Version};
 
 /// One run: libspdm's requester and what it negotiated.
 struct Run {
@@ -305,6 +305,56 @@ fn variety() {
                     }
                 });
             }
+        }
+    }
+    tally.finish();
+}
+
+/// Every request has to wait.
+fn wait_for(case: &Case, wait: Wait) {
+    let delay = |request: Code| {
+        // libspdm asks a busy responder again at once, three times.
+        let exponent = if wait == Wait::Busy { 0 } else { 6 };
+        Delay { request, wait, exponent }
+    };
+    let delays = [
+        Code::GET_DIGESTS,
+        Code::GET_CERTIFICATE,
+        Code::CHALLENGE,
+        Code::GET_MEASUREMENTS,
+        Code::KEY_EXCHANGE,
+        Code::FINISH,
+        Code::HEARTBEAT,
+        Code::KEY_UPDATE,
+        Code::END_SESSION,
+    ];
+    // Where a busy responder interrupts GET_CERTIFICATE, libspdm begins with the first portion again, and again.
+    let delays = delays.iter().filter(|&&code| wait == Wait::NotReady || code != Code::GET_CERTIFICATE);
+    let delays = delays.map(|&code| delay(code)).collect();
+    let settings = ResponderConfig { delays, ..responder_config(case) };
+    let material = material(case.asym);
+    let device = Device::with(settings, Slots::single(material.slot())).timed();
+    let mut reference = Reference::new(&case.reference(false), device, &material.certificates()[0]);
+    reference.connect();
+    reference.digests(None);
+    reference.certificate(None, 0);
+    reference.challenge(0, 0xFF);
+    reference.measurements(None, 1, 0xFF, 0);
+    let (id, ..) = reference.start_session(0, 0xFF, 0);
+    reference.heartbeat(id);
+    reference.key_update(id, true);
+    reference.key_update(id, false);
+    reference.measurements(Some(id), 0, 0xFF, 0);
+    reference.measurements(Some(id), 1, 0xFF, 0);
+    reference.stop_session(id, 0);
+}
+
+#[test]
+fn patience() {
+    let mut tally = Tally::new("responder", "patience");
+    for case in cases().iter().filter(|case| case.secured == 0 && case.measurement_hash == Some(case.hash)) {
+        for wait in [Wait::Busy, Wait::NotReady] {
+            tally.check(case, &format!("{wait:?}"), || wait_for(case, wait));
         }
     }
     tally.finish();

@@ -90,6 +90,7 @@ impl Case {
             secured_version: self.secured,
             data_transfer_size: 0,
             max_message_size: 0,
+            mel_specification: 0,
         }
     }
 }

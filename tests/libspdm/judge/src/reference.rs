@@ -1,6 +1,10 @@
 //! libspdm's two roles, safe to use: its requester with our device behind it, its responder as our requester's transport.
 #![allow(unsafe_code)]
 
+mod provision;
+
+pub use provision::{KeyPair, RESET_REQUIRED};
+
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{null, null_mut};

@@ -35,6 +35,7 @@ typedef struct {
     uint8_t secured_version;  /* 0x11; 0 for the default list */
     uint32_t data_transfer_size; /* 0: the largest */
     uint32_t max_message_size;   /* 0: data_transfer_size; more needs chunks */
+    uint8_t mel_specification;
 } ref_config;
 
 /* Requester: carries `request` to the responder, puts the answer into `response`. 0 if there is none. */
@@ -224,6 +225,7 @@ static ref_peer *create(const ref_config *config, ref_exchange exchange, void *u
                 && set(peer, LIBSPDM_DATA_REQ_BASE_ASYM_ALG, &c.requester_asym, sizeof(c.requester_asym))
                 && set(peer, LIBSPDM_DATA_KEY_SCHEDULE, &c.key_schedule, sizeof(c.key_schedule))
                 && set(peer, LIBSPDM_DATA_OTHER_PARAMS_SUPPORT, &c.other_params, 1)
+                && set(peer, LIBSPDM_DATA_MEL_SPEC, &c.mel_specification, 1)
                 && set(peer, LIBSPDM_DATA_REQUEST_RETRY_TIMES, &retries, 1);
     if (good && exchange == NULL) {
         good = set(peer, LIBSPDM_DATA_MEASUREMENT_HASH_ALGO, &c.measurement_hash, sizeof(c.measurement_hash))

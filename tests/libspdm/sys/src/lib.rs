@@ -27,6 +27,7 @@ pub struct Config {
     pub secured_version: u8,
     pub data_transfer_size: u32,
     pub max_message_size: u32,
+    pub mel_specification: u8,
 }
 
 /// One requester or responder.
@@ -117,6 +118,57 @@ unsafe extern "C" {
         request_size: usize,
         response: *mut u8,
         response_size: *mut usize,
+    ) -> Status;
+    pub fn libspdm_set_certificate_ex(
+        spdm: *mut c_void,
+        session: *const u32,
+        slot: u8,
+        chain: *mut c_void,
+        chain_size: usize,
+        attributes: u8,
+        key_pair: u8,
+    ) -> Status;
+    pub fn libspdm_get_csr_ex(
+        spdm: *mut c_void,
+        session: *const u32,
+        requester_info: *mut c_void,
+        requester_info_size: u16,
+        opaque: *mut c_void,
+        opaque_size: u16,
+        csr: *mut c_void,
+        csr_size: *mut usize,
+        attributes: u8,
+        key_pair: u8,
+        tag: *mut u8,
+    ) -> Status;
+    pub fn libspdm_get_key_pair_info(
+        spdm: *mut c_void,
+        session: *const u32,
+        key_pair: u8,
+        total: *mut u8,
+        capabilities: *mut u16,
+        usage_capabilities: *mut u16,
+        usage: *mut u16,
+        algorithms: *mut u32,
+        algorithm: *mut u32,
+        slots: *mut u8,
+        info_size: *mut u16,
+        info: *mut c_void,
+    ) -> Status;
+    pub fn libspdm_set_key_pair_info(
+        spdm: *mut c_void,
+        session: *const u32,
+        key_pair: u8,
+        operation: u8,
+        usage: u16,
+        algorithm: u32,
+        slots: u8,
+    ) -> Status;
+    pub fn libspdm_get_measurement_extension_log(
+        spdm: *mut c_void,
+        session: *const u32,
+        size: *mut usize,
+        log: *mut c_void,
     ) -> Status;
     pub fn libspdm_vendor_send_request_receive_response(
         spdm: *mut c_void,

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::CertsCommand;
 use crate::device::{BuildError, slots};
-use crate::state_dir::{StateError, make_directory, write};
+use crate::state_dir::{StateError, chain_pem, make_directory, write};
 
 /// Why a `certs` command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -171,11 +171,7 @@ fn export(slots: &Slots, directory: &Path) -> Result<String, CertsError> {
     make_directory(directory)?;
     let mut out = String::new();
     for (number, slot) in slots.iter() {
-        let blocks = |certificates: &[Vec<u8>]| {
-            let blocks: Vec<_> =
-                certificates.iter().map(|der| pem::Pem::new("CERTIFICATE", der.as_slice())).collect();
-            pem::encode_many(&blocks).into_bytes()
-        };
+        let blocks = |certificates: &[Vec<u8>]| chain_pem(certificates).into_bytes();
         let root = slot.certificates.get(..1).unwrap_or_default();
         for (name, bytes) in [
             (format!("slot{number}.chain.pem"), blocks(&slot.certificates)),

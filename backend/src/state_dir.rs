@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use spdm::crypto::AsymAlgorithm;
+use spdm::crypto::{AsymAlgorithm, PrivateKey};
 use spdm::identity::{Material, MaterialError, PciName, generate};
+use spdm::slot::Slot;
 use zeroize::Zeroizing;
 
 /// Why the state directory cannot be used.
@@ -43,59 +44,103 @@ pub enum StateError {
     },
 }
 
-/// The identity of one slot: from `directory`, made there on first use, or made for this run only without one.
+/// What a slot made by tdispd is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Slot number.
+    pub number: u8,
+    /// The device's name in the leaf.
+    pub name: &'a PciName,
+    /// Algorithm of the key.
+    pub algorithm: AsymAlgorithm,
+    /// Only the key is made: the slot waits for SET_CERTIFICATE.
+    pub empty: bool,
+}
+
+/// The files of one slot.
+struct Files {
+    /// PEM; without a certificate in it, the slot was erased or never written.
+    chain: PathBuf,
+    /// PEM, PKCS#8.
+    key: PathBuf,
+}
+
+impl Files {
+    fn of(directory: &Path, number: u8) -> Self {
+        let file = |kind: &str| directory.join(format!("slot{number}.{kind}.pem"));
+        Self { chain: file("chain"), key: file("key") }
+    }
+}
+
+/// One slot: from `directory`, made there on first use, or made for this run only without one.
 ///
 /// # Errors
 /// [`StateError`]; nothing that exists is overwritten.
-pub fn identity(
-    directory: Option<&Path>,
-    slot: u8,
-    name: &PciName,
-    algorithm: AsymAlgorithm,
-) -> Result<Material, StateError> {
-    let make = |path: &Path| {
-        generate(name, algorithm).map_err(|source| StateError::Material { path: path.into(), source })
-    };
-    let Some(directory) = directory else { return make(Path::new("(memory)")) };
-    let chain_path = directory.join(format!("slot{slot}.chain.pem"));
-    let key_path = directory.join(format!("slot{slot}.key.pem"));
-    if let Some(chain) = read(&chain_path)? {
-        let key = Zeroizing::new(read(&key_path)?.unwrap_or_default());
-        let material = Material::load(&chain, &key, Some(algorithm)).map_err(|source| {
-            let path = chain_path.clone();
-            // The key of another algorithm is the sign of another configuration.
-            if source == MaterialError::Key {
-                let configured = format!("{name} {algorithm}");
-                return StateError::OtherDevice { path, stored: "another kind of key".into(), configured };
-            }
-            StateError::Material { path, source }
-        })?;
-        return check(material, &chain_path, name, algorithm);
+pub fn slot(directory: Option<&Path>, wanted: &Wanted<'_>) -> Result<Slot, StateError> {
+    let Some(directory) = directory else { return make(wanted, Path::new("(memory)")).map(|(slot, _)| slot) };
+    let files = Files::of(directory, wanted.number);
+    if let Some(chain) = read(&files.chain)? {
+        let key = Zeroizing::new(read(&files.key)?.unwrap_or_default());
+        return restore(&chain, &key, &files.chain, wanted);
     }
     make_directory(directory)?;
-    let material = make(&chain_path)?;
+    let (slot, key) = make(wanted, &files.chain)?;
     // The chain comes last: where it exists, the key does, too.
-    write(&key_path, material.key_pem().as_bytes(), 0o600)?;
-    write(&chain_path, material.chain_pem().as_bytes(), 0o644)?;
-    log::info!("made a new certificate chain: {}", chain_path.display());
-    Ok(material)
+    write(&files.key, key.as_bytes(), 0o600)?;
+    write(&files.chain, chain_pem(&slot.certificates).as_bytes(), 0o644)?;
+    log::info!("made a new identity: {}", files.chain.display());
+    Ok(slot)
 }
 
-fn check(
-    material: Material,
-    path: &Path,
-    name: &PciName,
-    algorithm: AsymAlgorithm,
-) -> Result<Material, StateError> {
-    // A chain without a PCIe name is the user's own choice.
-    if material.pci_name().is_some_and(|stored| stored != name.to_string()) {
-        return Err(StateError::OtherDevice {
-            path: path.into(),
-            stored: format!("{} {}", material.pci_name().unwrap_or("no PCIe name"), material.algorithm()),
-            configured: format!("{name} {algorithm}"),
-        });
+/// Keeps the chain that a requester wrote into a slot; none if it erased the slot.
+///
+/// # Errors
+/// [`StateError::Io`].
+pub fn keep_chain(directory: &Path, number: u8, certificates: &[Vec<u8>]) -> Result<(), StateError> {
+    write(&Files::of(directory, number).chain, chain_pem(certificates).as_bytes(), 0o644)
+}
+
+/// PEM text of DER certificates.
+pub fn chain_pem(certificates: &[Vec<u8>]) -> String {
+    let blocks: Vec<_> =
+        certificates.iter().map(|der| pem::Pem::new("CERTIFICATE", der.as_slice())).collect();
+    pem::encode_many(&blocks)
+}
+
+/// A new slot, and its key as PEM text.
+fn make(wanted: &Wanted<'_>, path: &Path) -> Result<(Slot, Zeroizing<String>), StateError> {
+    let failed = |source| StateError::Material { path: path.into(), source };
+    let material = generate(wanted.name, wanted.algorithm).map_err(failed)?;
+    let mut slot = material.slot();
+    if wanted.empty {
+        slot.certificates.clear();
     }
-    Ok(material)
+    Ok((slot, material.key_pem()))
+}
+
+fn restore(chain: &[u8], key: &[u8], path: &Path, wanted: &Wanted<'_>) -> Result<Slot, StateError> {
+    let failed = |source| StateError::Material { path: path.into(), source };
+    let other = |stored: String| StateError::OtherDevice {
+        path: path.into(),
+        stored,
+        configured: format!("{} {}", wanted.name, wanted.algorithm),
+    };
+    if chain.iter().all(u8::is_ascii_whitespace) {
+        let der = Zeroizing::new(pem::parse(key).map_err(|_| failed(MaterialError::Key))?.into_contents());
+        let key = PrivateKey::from_der(&der, None).and_then(|key| key.signer(wanted.algorithm));
+        return Ok(Slot::new(Vec::new(), key.map_err(|_| failed(MaterialError::Key))?));
+    }
+    let material = Material::load(chain, key, Some(wanted.algorithm)).map_err(|source| {
+        // The key of another algorithm is the sign of another configuration.
+        if source == MaterialError::Key { other("another kind of key".into()) } else { failed(source) }
+    })?;
+    match material.pci_name() {
+        Some(stored) if stored != wanted.name.to_string() => {
+            Err(other(format!("{stored} {}", material.algorithm())))
+        }
+        // A chain without a PCIe name is the user's own choice.
+        Some(_) | None => Ok(material.slot()),
+    }
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, StateError> {
@@ -145,39 +190,60 @@ mod tests {
         }
     }
 
+    fn wanted(name: &PciName, number: u8, algorithm: AsymAlgorithm) -> Wanted<'_> {
+        Wanted { number, name, algorithm, empty: false }
+    }
+
     #[test]
     fn the_identity_of_each_slot_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
-        let p256 = AsymAlgorithm::EcdsaP256;
-        let first = identity(Some(&path), 0, &name(), p256).unwrap();
-        let other = identity(Some(&path), 3, &name(), AsymAlgorithm::Ed25519).unwrap();
-        let second = identity(Some(&path), 0, &name(), p256).unwrap();
-        assert_eq!(first.certificates(), second.certificates());
-        assert_eq!(first.pkcs8(), second.pkcs8());
-        let again = identity(Some(&path), 3, &name(), AsymAlgorithm::Ed25519).unwrap();
-        assert_eq!(other.certificates(), again.certificates());
+        let (name, p256, ed25519) = (name(), AsymAlgorithm::EcdsaP256, AsymAlgorithm::Ed25519);
+        for (number, algorithm) in [(0, p256), (3, ed25519)] {
+            let first = slot(Some(&path), &wanted(&name, number, algorithm)).unwrap();
+            let second = slot(Some(&path), &wanted(&name, number, algorithm)).unwrap();
+            assert_eq!(first.certificates, second.certificates);
+            assert_eq!(first.key.public_key(), second.key.public_key());
+            let unkept = slot(None, &wanted(&name, number, algorithm)).unwrap();
+            assert_ne!(first.certificates, unkept.certificates);
+        }
         let mode = fs::metadata(path.join("slot0.key.pem")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let third = identity(None, 0, &name(), p256).unwrap();
-        assert_ne!(first.certificates(), third.certificates());
+    }
+
+    #[test]
+    fn what_requesters_write_and_erase_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, name) = (directory.path(), name());
+        let empty = Wanted { empty: true, ..wanted(&name, 1, AsymAlgorithm::EcdsaP256) };
+        let first = slot(Some(path), &empty).unwrap();
+        assert!(!first.is_provisioned());
+        let again = slot(Some(path), &empty).unwrap();
+        assert!(!again.is_provisioned());
+        assert_eq!(first.key.public_key(), again.key.public_key());
+        let made = slot(Some(path), &wanted(&name, 0, AsymAlgorithm::EcdsaP256)).unwrap();
+        keep_chain(path, 0, &[]).unwrap();
+        assert!(!slot(Some(path), &wanted(&name, 0, AsymAlgorithm::EcdsaP256)).unwrap().is_provisioned());
+        keep_chain(path, 0, &made.certificates).unwrap();
+        let back = slot(Some(path), &wanted(&name, 0, AsymAlgorithm::EcdsaP256)).unwrap();
+        assert_eq!(back.certificates, made.certificates);
     }
 
     #[test]
     fn another_device_is_refused_and_nothing_is_overwritten() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path();
+        let (path, name) = (directory.path(), name());
         let p256 = AsymAlgorithm::EcdsaP256;
-        let first = identity(Some(path), 0, &name(), p256).unwrap();
-        let other = PciName { serial: Some(8), ..name() };
-        let error = identity(Some(path), 0, &other, p256).unwrap_err();
+        let first = slot(Some(path), &wanted(&name, 0, p256)).unwrap();
+        let other = PciName { serial: Some(8), ..name };
+        let error = slot(Some(path), &wanted(&other, 0, p256)).unwrap_err();
         assert!(matches!(error, StateError::OtherDevice { .. }), "{error}");
-        let error = identity(Some(path), 0, &name(), AsymAlgorithm::EcdsaP384).unwrap_err();
+        let error = slot(Some(path), &wanted(&name, 0, AsymAlgorithm::EcdsaP384)).unwrap_err();
         assert!(matches!(error, StateError::OtherDevice { .. }), "{error}");
         assert!(error.to_string().contains("slot0.chain.pem"), "{error}");
         fs::write(path.join("slot0.key.pem"), "nonsense").unwrap();
-        let error = identity(Some(path), 0, &name(), p256).unwrap_err();
+        let error = slot(Some(path), &wanted(&name, 0, p256)).unwrap_err();
         assert!(matches!(error, StateError::Material { .. }), "{error}");
-        assert_eq!(fs::read_to_string(path.join("slot0.chain.pem")).unwrap(), first.chain_pem());
+        assert_eq!(fs::read_to_string(path.join("slot0.chain.pem")).unwrap(), chain_pem(&first.certificates));
     }
 }

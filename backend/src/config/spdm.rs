@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use spdm::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
-use spdm::responder::{Capability, ResponderConfig};
+use spdm::responder::{Capability, EndpointInfoSupport, Provisioning, ResponderConfig};
 use spdm::slot::SLOT_COUNT;
 use spdm::wire::{CertificateModel, Version};
 
@@ -42,8 +42,12 @@ pub struct Spdm {
     pub transfer_size: u32,
     /// What an object that gets no answer looks like on `--spdm-socket`: an `empty` frame, or `nothing`.
     pub silence: Silence,
-    /// What can be switched on and off.
-    pub capabilities: Capability,
+    /// Bytes of the largest SPDM message in pieces, if `capabilities.chunks` is on; at most 1 MiB.
+    pub message_size: u32,
+    /// What can be switched on and off. If the table is not there: what TDISP needs; without any --socket, all that needs
+    /// no further configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Capability>,
     /// Certificate slots. If there is none in the file, slot 0 with an ECDSA P-384 key.
     #[serde(rename = "slot")]
     pub slots: Vec<Slot>,
@@ -70,7 +74,8 @@ impl Default for Spdm {
             sessions: 4,
             transfer_size: 4608,
             silence: Silence::default(),
-            capabilities: responder.capabilities,
+            message_size: 65_536,
+            capabilities: None,
             slots: Vec::new(),
             psk: Vec::new(),
             measurements: vec![
@@ -114,6 +119,9 @@ pub struct Slot {
     /// File with the private key of the last certificate, as PEM or DER.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub private_key: Option<PathBuf>,
+    /// Only a key is made; the slot waits for SET_CERTIFICATE. Not with `chain`.
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    pub empty: bool,
     /// What the certificates say of the device.
     pub model: CertificateModel,
 }
@@ -239,6 +247,31 @@ impl Spdm {
         self.versions.clone().unwrap_or_else(usual)
     }
 
+    /// The switches of a device that is `standalone` or plugged into a VMM.
+    pub fn capabilities(&self, standalone: bool) -> Capability {
+        let plugged = Capability::default();
+        // SET_CERTIFICATE would need a chain to issue alias certificates from.
+        let alias = self.slots.iter().any(|slot| slot.model == CertificateModel::Alias);
+        let profile = if standalone {
+            Capability {
+                chunks: true,
+                measurement_log: true,
+                endpoint_info: EndpointInfoSupport::Signed,
+                provisioning: Provisioning {
+                    set_certificate: !alias,
+                    csr: !alias,
+                    trusted_environment: true,
+                    key_pair_info: true,
+                    ..plugged.provisioning
+                },
+                ..plugged
+            }
+        } else {
+            plugged
+        };
+        self.capabilities.unwrap_or(profile)
+    }
+
     /// Files are named from where the configuration file is.
     pub(super) fn locate(&mut self, directory: &Path) {
         let slots = self.slots.iter_mut().flat_map(|slot| [&mut slot.chain, &mut slot.private_key]);
@@ -253,6 +286,7 @@ impl Spdm {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         super::within("spdm.sessions", self.sessions.into(), 1, 64)?;
         super::within("spdm.transfer_size", self.transfer_size.into(), 1024, 65_535)?;
+        super::within("spdm.message_size", self.message_size.into(), self.transfer_size.into(), 1 << 20)?;
         if self.versions.as_ref().is_some_and(Vec::is_empty) {
             return Err(ConfigError::value("spdm.versions", "at least one of \"1.0\" to \"1.4\""));
         }
@@ -286,6 +320,9 @@ impl Spdm {
             super::within(&field("number"), slot.number.into(), 0, SLOT_COUNT as u64 - 1)?;
             if !seen.insert(slot.number) {
                 return Err(ConfigError::value(field("number"), format!("{} is there twice", slot.number)));
+            }
+            if slot.empty && slot.chain.is_some() {
+                return Err(ConfigError::value(field("empty"), "a slot with a chain is not empty"));
             }
             let missing = match (&slot.chain, &slot.private_key) {
                 (Some(_), Some(_)) | (None, None) => continue,

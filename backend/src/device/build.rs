@@ -6,6 +6,7 @@ use mmio::{LayoutError, MemoryError};
 use tdisp::dsm::{CommandClear, Dsm, DsmConfig, FunctionMatch, KeysAtLock, PortConfig, SameValueWrite};
 use tdisp::ide::{IdeConfig, SecureOrder, StreamControl, StreamIndex};
 
+use super::keeper::Keeper;
 use super::protocol::Protocol;
 use super::responder::responder;
 use super::unit::{Unit, pci_parts};
@@ -94,7 +95,12 @@ impl Device {
             units,
             regions,
             mailbox: Mailbox::new(config.doe.malformed),
-            protocol: Protocol::new(responder, dsm, cxl.then(tdisp::cxl::Target::new)),
+            protocol: Protocol::new(
+                responder,
+                dsm,
+                cxl.then(tdisp::cxl::Target::new),
+                Keeper::new(config, state_dir),
+            ),
             response: Vec::new(),
         })
     }

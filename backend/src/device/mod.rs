@@ -2,6 +2,7 @@
 //! and time in, bytes and work out.
 
 mod build;
+mod keeper;
 mod protocol;
 mod responder;
 mod unit;

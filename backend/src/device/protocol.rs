@@ -7,6 +7,8 @@ use spdm::responder::{Answer, Responder, VendorAnswer, VendorHandler, VendorRequ
 use tdisp::cxl;
 use tdisp::dsm::{Dsm, FunctionView};
 
+use super::keeper::Keeper;
+
 /// Registry of standards bodies (DSP0274 1.3 "Registry or standards body ID"): PCI-SIG, whose vendor id is its own.
 const STANDARD_PCI_SIG: u16 = 3;
 const VENDOR_ID: [u8; 2] = VENDOR_PCI_SIG.to_le_bytes();
@@ -26,12 +28,13 @@ pub(super) struct Protocol {
     pub(super) responder: Responder,
     pub(super) dsm: Dsm,
     cxl: Option<cxl::Target>,
+    keeper: Keeper,
     payload: Vec<u8>,
 }
 
 impl Protocol {
-    pub(super) fn new(responder: Responder, dsm: Dsm, cxl: Option<cxl::Target>) -> Self {
-        Self { responder, dsm, cxl, payload: Vec::new() }
+    pub(super) fn new(responder: Responder, dsm: Dsm, cxl: Option<cxl::Target>, keeper: Keeper) -> Self {
+        Self { responder, dsm, cxl, keeper, payload: Vec::new() }
     }
 
     /// Answers `object` into `response` (a whole data object). False: there is no answer.
@@ -72,7 +75,7 @@ impl Protocol {
                 return false;
             }
         };
-        self.follow_sessions();
+        self.follow_events();
         match answer {
             Answer::Respond => {
                 let object = Object { payload: &self.payload, ..object };
@@ -89,7 +92,10 @@ impl Protocol {
     /// Conventional reset: sessions, negotiated state, keys and TDIs are gone.
     pub(super) fn reset(&mut self) {
         self.responder.reset();
-        while self.responder.poll_event().is_some() {}
+        // The DSM has its own way to forget sessions; slots may have been written that waited for the reset.
+        while let Some(event) = self.responder.poll_event() {
+            self.keeper.follow(&event, self.responder.slots());
+        }
         self.dsm.conventional_reset();
         if let Some(cxl) = &mut self.cxl {
             cxl.reset();
@@ -99,11 +105,12 @@ impl Protocol {
     /// Ends sessions whose heartbeat stopped.
     pub(super) fn tick(&mut self, now: Duration) {
         self.responder.tick(now);
-        self.follow_sessions();
+        self.follow_events();
     }
 
-    fn follow_sessions(&mut self) {
+    fn follow_events(&mut self) {
         while let Some(event) = self.responder.poll_event() {
+            self.keeper.follow(&event, self.responder.slots());
             session_event(&mut self.dsm, self.cxl.as_mut(), &event);
         }
     }
@@ -121,8 +128,7 @@ fn session_event(dsm: &mut Dsm, cxl: Option<&mut cxl::Target>, event: &spdm::res
                 log_note(cxl);
             }
         }
-        Event::SlotChanged { slot } => log::info!("SPDM certificate slot {slot} changed"),
-        Event::KeyPairChanged { key_pair } => log::info!("SPDM key pair {key_pair} changed"),
+        Event::SlotChanged { .. } | Event::KeyPairChanged { .. } => {}
     }
 }
 

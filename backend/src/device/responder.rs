@@ -5,15 +5,21 @@ use std::path::Path;
 
 use spdm::crypto::{AsymAlgorithm, HashAlgorithm, Provider, RingProvider};
 use spdm::identity::{Material, PciName};
+use spdm::psk::PreSharedKey;
 use spdm::responder::{
-    Capability, Measurement, MeasurementSupport, MeasurementValue, Responder, ResponderConfig,
+    Capability, Measurement, MeasurementLogItem, MeasurementSupport, MeasurementValue, PskSupport, Responder,
+    ResponderConfig,
 };
 use spdm::slot::{Slot, Slots};
+use spdm::wire::{CertificateModel, DeviceClass};
 use zeroize::Zeroizing;
 
 use super::build::BuildError;
-use crate::config::{self, Config, ConfigError, MeasurementKind, ProviderKind, Value};
-use crate::state_dir;
+use crate::config::{self, Config, ConfigError, MeasurementKind, ProviderKind, Spdm, Value};
+use crate::state_dir::{self, Wanted};
+
+/// Registry of standards bodies (DSP0274 1.3 "Registry or standards body ID").
+const REGISTRY_PCI_SIG: u8 = 3;
 
 /// The responder of the device that `config` describes.
 pub(super) fn responder(
@@ -31,16 +37,19 @@ pub(super) fn responder(
         .enumerate()
         .map(|(place, configured)| measurement(place, configured, provider.as_ref(), hash))
         .collect::<Result<Vec<_>, _>>()?;
+    let profile = spdm.capabilities(standalone);
     let capabilities = Capability {
-        // A responder that advertises measurements has some.
-        measurements: if measurements.is_empty() {
-            MeasurementSupport::None
-        } else {
-            spdm.capabilities.measurements
-        },
-        fresh_measurements: spdm.capabilities.fresh_measurements && !measurements.is_empty(),
-        ..spdm.capabilities
+        // A responder that advertises measurements, or a log of them, has some.
+        measurements: if measurements.is_empty() { MeasurementSupport::None } else { profile.measurements },
+        fresh_measurements: profile.fresh_measurements && !measurements.is_empty(),
+        measurement_log: profile.measurement_log && !measurements.is_empty(),
+        psk: if spdm.psk.is_empty() { PskSupport::None } else { profile.psk },
+        alias_certificates: slots.iter().any(|(_, slot)| slot.model == CertificateModel::Alias),
+        ..profile
     };
+    // What was measured is what was extended: one entry for each.
+    let log =
+        |one: &Measurement| MeasurementLogItem { index: one.index, kind: one.kind, value: one.value.clone() };
     let settings = ResponderConfig {
         versions: spdm.versions(standalone),
         secured_versions: spdm.secured_versions.clone(),
@@ -49,10 +58,13 @@ pub(super) fn responder(
         asym: spdm.signatures.clone(),
         groups: spdm.groups.clone(),
         aeads: spdm.aeads.clone(),
+        psks: psks(spdm)?,
         measurement_hashes: spdm.measurement_hashes.clone(),
         data_transfer_size: spdm.transfer_size,
-        max_message_size: spdm.transfer_size,
+        max_message_size: if capabilities.chunks { spdm.message_size } else { spdm.transfer_size },
+        measurement_log: measurements.iter().map(log).collect(),
         measurements,
+        device_classes: vec![device_class(config)],
         heartbeat_period: spdm.heartbeat_seconds,
         session_limit: spdm.sessions.into(),
         ..ResponderConfig::default()
@@ -85,6 +97,28 @@ pub(super) fn pci_name(config: &Config) -> PciName {
     }
 }
 
+fn psks(spdm: &Spdm) -> Result<Vec<PreSharedKey>, ConfigError> {
+    let key = |(place, psk): (usize, &config::Psk)| {
+        let bytes = std::fs::read(&psk.file).map_err(|error| {
+            ConfigError::value(format!("spdm.psk[{place}].file"), format!("{}: {error}", psk.file.display()))
+        })?;
+        Ok(PreSharedKey::new(psk.hint.clone().into_bytes(), bytes))
+    };
+    spdm.psk.iter().enumerate().map(key).collect()
+}
+
+/// The device among those of its vendor (DSP0274 1.3 "DeviceClassIdentifier"): device, subsystem vendor and subsystem.
+fn device_class(config: &Config) -> DeviceClass {
+    let pci = &config.pci;
+    DeviceClass {
+        registry: REGISTRY_PCI_SIG,
+        vendor_id: pci.vendor.to_le_bytes().to_vec(),
+        subordinates: [pci.device, pci.subsystem_vendor, pci.subsystem]
+            .map(|id| id.to_le_bytes().to_vec())
+            .to_vec(),
+    }
+}
+
 /// The certificate slots of the device that `config` describes.
 ///
 /// # Errors
@@ -95,15 +129,20 @@ pub fn slots(config: &Config, state_dir: Option<&Path>) -> Result<Slots, BuildEr
     let one = [config::Slot::default()];
     let configured = if config.spdm.slots.is_empty() { &one[..] } else { &config.spdm.slots };
     for (place, configured) in configured.iter().enumerate() {
-        let material = match (&configured.chain, &configured.private_key) {
+        let found = match (&configured.chain, &configured.private_key) {
             (Some(chain), Some(key)) => load(place, chain, key, configured.key)?,
             _ => {
-                state_dir::identity(state_dir, configured.number, &pci_name(config), configured.algorithm())?
+                let wanted = Wanted {
+                    number: configured.number,
+                    name: &pci_name(config),
+                    algorithm: configured.algorithm(),
+                    empty: configured.empty,
+                };
+                state_dir::slot(state_dir, &wanted)?
             }
         };
         if let Some(slot) = slots.slots.get_mut(usize::from(configured.number)) {
-            *slot =
-                Some(Slot { model: configured.model, key_pair: configured.number + 1, ..material.slot() });
+            *slot = Some(Slot { model: configured.model, key_pair: configured.number + 1, ..found });
         }
     }
     Ok(slots)
@@ -114,14 +153,14 @@ fn load(
     chain: &Path,
     key: &Path,
     algorithm: Option<AsymAlgorithm>,
-) -> Result<Material, ConfigError> {
+) -> Result<Slot, ConfigError> {
     let read = |name: &str, path: &Path| {
         std::fs::read(path).map(Zeroizing::new).map_err(|error| {
             ConfigError::value(format!("spdm.slot[{place}].{name}"), format!("{}: {error}", path.display()))
         })
     };
     let (chain_bytes, key_bytes) = (read("chain", chain)?, read("private_key", key)?);
-    Material::load(&chain_bytes, &key_bytes, algorithm).map_err(|error| {
+    Material::load(&chain_bytes, &key_bytes, algorithm).map(|material| material.slot()).map_err(|error| {
         let files = format!("{} and {}: {error}", chain.display(), key.display());
         ConfigError::value(format!("spdm.slot[{place}]"), files)
     })

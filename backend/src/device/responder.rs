@@ -76,6 +76,9 @@ pub(super) fn responder(
 pub(super) fn provider(kind: ProviderKind) -> Result<Box<dyn Provider>, ConfigError> {
     match kind {
         ProviderKind::Ring => Ok(Box::new(RingProvider::new())),
+        #[cfg(feature = "aws-lc")]
+        ProviderKind::AwsLc => Ok(Box::new(spdm::crypto::AwsLcProvider::new())),
+        #[cfg(not(feature = "aws-lc"))]
         ProviderKind::AwsLc => Err(ConfigError::value(
             "spdm.provider",
             "this tdispd was built without AWS-LC; build it with --features aws-lc",

@@ -16,7 +16,7 @@ mod trust;
 
 use std::time::{Duration, Instant};
 
-use spdm::crypto::RingProvider;
+use spdm::crypto::DefaultProvider;
 use spdm::requester::Requester;
 
 use self::discover::Found;
@@ -74,7 +74,7 @@ impl Walk {
     /// [`Error::Usage`] for trust settings that cannot be used.
     pub fn new(transport: Box<dyn Transport>, options: Options, output: Output) -> Result<Self> {
         let config = requester_config(&options)?;
-        let requester = Requester::new(config, Box::new(RingProvider::new()))
+        let requester = Requester::new(config, Box::new(DefaultProvider::new()))
             .map_err(|e| Error::Usage(format!("SPDM settings: {e}")))?;
         Ok(Self {
             transport,

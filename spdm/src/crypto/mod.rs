@@ -4,7 +4,11 @@
 //! recorded secrets.
 
 mod algorithms;
+#[cfg(feature = "aws-lc")]
+mod aws_lc;
 pub(crate) mod ecdsa;
+#[cfg(feature = "aws-lc")]
+mod ml_dsa;
 mod names;
 mod private_key;
 pub(crate) mod public_key;
@@ -14,6 +18,12 @@ mod sha3;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "aws-lc")]
+pub use self::aws_lc::{AwsLcProvider, AwsLcProvider as DefaultProvider};
+#[cfg(feature = "aws-lc")]
+pub use self::aws_lc::{AwsLcSigner, AwsLcSigner as DefaultSigner};
+#[cfg(not(feature = "aws-lc"))]
+pub use self::ring::{RingProvider as DefaultProvider, RingSigner as DefaultSigner};
 pub use self::ring::{RingProvider, RingSigner};
 pub use algorithms::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
 pub use names::UnknownName;
@@ -168,9 +178,6 @@ pub trait Provider: Send {
     /// Prepares an AEAD key.
     fn aead_key(&self, aead: Aead, key: &[u8]) -> Result<Box<dyn AeadKey>, CryptoError>;
 }
-
-/// The provider that can do most in this build.
-pub type DefaultProvider = RingProvider;
 
 /// Hash of one piece of data.
 pub fn hash(provider: &dyn Provider, hash: HashAlgorithm, data: &[u8]) -> Result<Digest, CryptoError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::public_key::{KeyType, key_identifier};
-use super::{AsymAlgorithm, CryptoError, RingSigner, Signer};
+use super::{AsymAlgorithm, CryptoError, DefaultSigner, Signer};
 use crate::der::{BIT_STRING, OCTET_STRING, SEQUENCE, context, encode, encode_bits, only, tagged, unsigned};
 
 type Bytes = Zeroizing<Vec<u8>>;
@@ -34,7 +34,7 @@ impl PrivateKey {
     /// # Errors
     /// [`CryptoError::Unavailable`] if nothing in this build makes keys of this algorithm.
     pub fn generate(algorithm: AsymAlgorithm) -> Result<Self, CryptoError> {
-        Self::from_der(&RingSigner::generate_pkcs8(algorithm)?, None)
+        Self::from_der(&DefaultSigner::generate_pkcs8(algorithm)?, None)
     }
 
     /// Its algorithm; an RSA key that is good for both paddings says RSASSA-PKCS1-v1_5.
@@ -56,7 +56,7 @@ impl PrivateKey {
         if !self.algorithm.serves(algorithm) {
             return Err(CryptoError::Malformed);
         }
-        Ok(Arc::new(RingSigner::from_pkcs8(algorithm, &self.pkcs8)?))
+        Ok(Arc::new(DefaultSigner::from_pkcs8(algorithm, &self.pkcs8)?))
     }
 }
 

@@ -6,7 +6,11 @@ use super::*;
 use crate::wire::samples::hex;
 
 fn providers() -> Vec<Box<dyn Provider>> {
-    vec![Box::new(RingProvider::new())]
+    vec![
+        Box::new(RingProvider::new()),
+        #[cfg(feature = "aws-lc")]
+        Box::new(AwsLcProvider::new()),
+    ]
 }
 
 /// An RSA key made by OpenSSL, or a new key of our own; `None` where nothing here has keys of the algorithm.
@@ -29,7 +33,11 @@ fn key(algorithm: AsymAlgorithm) -> Option<PrivateKey> {
 fn signers(algorithm: AsymAlgorithm) -> Vec<Arc<dyn Signer>> {
     let Some(key) = key(algorithm) else { return Vec::new() };
     let ring = RingSigner::from_pkcs8(algorithm, key.pkcs8());
-    ring.into_iter().map(|signer| Arc::new(signer) as Arc<dyn Signer>).collect()
+    let signers = ring.into_iter().map(|signer| Arc::new(signer) as Arc<dyn Signer>);
+    #[cfg(feature = "aws-lc")]
+    let signers = signers
+        .chain([Arc::new(AwsLcSigner::from_pkcs8(algorithm, key.pkcs8()).unwrap()) as Arc<dyn Signer>]);
+    signers.collect()
 }
 
 #[test]
@@ -235,18 +243,22 @@ fn check_signature(
     }
 }
 
-/// What each provider signs and verifies, so that an offer is not lost unnoticed.
+/// The hashes that something is good for.
+fn hashes(usable: impl Fn(HashAlgorithm) -> bool) -> Vec<HashAlgorithm> {
+    HashAlgorithm::ALL.iter().copied().filter(|&hash| usable(hash)).collect()
+}
+
+/// What ring signs and verifies, so that an offer is not lost unnoticed.
 #[test]
 fn ring_signs_and_verifies_what_it_should() {
     use AsymAlgorithm as A;
     use HashAlgorithm as H;
     let provider = RingProvider::new();
     for &algorithm in A::ALL {
-        let hashes = |usable: &dyn Fn(H) -> bool| {
-            H::ALL.iter().copied().filter(|&hash| usable(hash)).collect::<Vec<_>>()
-        };
-        let verified = hashes(&|hash| provider.supports_signature(algorithm, hash));
-        let signed = signers(algorithm).first().map(|signer| hashes(&|hash| signer.supports(hash)));
+        let verified = hashes(|hash| provider.supports_signature(algorithm, hash));
+        let signed = key(algorithm)
+            .and_then(|key| RingSigner::from_pkcs8(algorithm, key.pkcs8()).ok())
+            .map(|signer| hashes(|hash| signer.supports(hash)));
         let sha2 = vec![H::Sha256, H::Sha384, H::Sha512];
         let expected = match algorithm {
             A::EcdsaP256 => (vec![H::Sha256, H::Sha384], Some(vec![H::Sha256])),
@@ -257,6 +269,47 @@ fn ring_signs_and_verifies_what_it_should() {
             A::RsaPss2048 | A::RsaPss3072 | A::RsaPss4096 => (sha2.clone(), Some(sha2)),
         };
         assert_eq!((verified, signed), expected, "{algorithm}");
+    }
+}
+
+/// AWS-LC signs and verifies everything but RSA over SHA-3.
+#[cfg(feature = "aws-lc")]
+#[test]
+fn aws_lc_signs_and_verifies_what_it_should() {
+    let provider = AwsLcProvider::new();
+    for &algorithm in AsymAlgorithm::ALL {
+        let signer = AwsLcSigner::from_pkcs8(algorithm, key(algorithm).unwrap().pkcs8()).unwrap();
+        let rsa = format!("{algorithm:?}").starts_with("Rsa");
+        let expected = hashes(|hash| !rsa || hash.bit() <= HashAlgorithm::Sha512.bit());
+        assert_eq!(hashes(|hash| signer.supports(hash)), expected, "{algorithm}");
+        assert_eq!(hashes(|hash| provider.supports_signature(algorithm, hash)), expected, "{algorithm}");
+        assert!(PrivateKey::generate(algorithm).unwrap().algorithm().serves(algorithm));
+    }
+    assert!(DheGroup::ALL.iter().all(|group| provider.supports_group(*group)));
+}
+
+/// Without a context, AWS-LC's own ML-DSA and ours accept each other's signatures and make the same keys of a seed.
+#[cfg(feature = "aws-lc")]
+#[test]
+fn two_implementations_of_ml_dsa_agree() {
+    use aws_lc_rs::signature::{self as aws, KeyPair as _};
+    for (algorithm, signing, verification) in [
+        (AsymAlgorithm::MlDsa44, &aws::ML_DSA_44_SIGNING, &aws::ML_DSA_44),
+        (AsymAlgorithm::MlDsa65, &aws::ML_DSA_65_SIGNING, &aws::ML_DSA_65),
+        (AsymAlgorithm::MlDsa87, &aws::ML_DSA_87_SIGNING, &aws::ML_DSA_87),
+    ] {
+        let key = PrivateKey::generate(algorithm).unwrap();
+        let ours = key.signer(algorithm).unwrap();
+        let theirs = aws::PqdsaKeyPair::from_seed(signing, &key.pkcs8()[key.pkcs8().len() - 32..]).unwrap();
+        assert_eq!(theirs.public_key().as_ref(), ours.public_key());
+        let message = SignedMessage::plain(b"message");
+        let mut signature = Vec::new();
+        ours.sign(HashAlgorithm::Sha256, message, &mut signature).unwrap();
+        let public = aws::UnparsedPublicKey::new(verification, ours.public_key());
+        public.verify(message.bytes, &signature).unwrap();
+        theirs.sign(message.bytes, &mut signature).unwrap();
+        let provider = AwsLcProvider::new();
+        provider.verify(algorithm, HashAlgorithm::Sha256, ours.public_key(), message, &signature).unwrap();
     }
 }
 

@@ -48,6 +48,15 @@ fn certifying(algorithm: AsymAlgorithm) -> Option<(AsymAlgorithm, &'static Signa
         A::RsaSsa2048 | A::RsaPss2048 => Some((A::RsaSsa2048, &rcgen::PKCS_RSA_SHA256)),
         A::RsaSsa3072 | A::RsaPss3072 => Some((A::RsaSsa3072, &rcgen::PKCS_RSA_SHA384)),
         A::RsaSsa4096 | A::RsaPss4096 => Some((A::RsaSsa4096, &rcgen::PKCS_RSA_SHA512)),
+        #[cfg(feature = "aws-lc")]
+        A::EcdsaP521 => Some((algorithm, &rcgen::PKCS_ECDSA_P521_SHA512)),
+        #[cfg(feature = "aws-lc")]
+        A::MlDsa44 => Some((algorithm, &rcgen::PKCS_ML_DSA_44)),
+        #[cfg(feature = "aws-lc")]
+        A::MlDsa65 => Some((algorithm, &rcgen::PKCS_ML_DSA_65)),
+        #[cfg(feature = "aws-lc")]
+        A::MlDsa87 => Some((algorithm, &rcgen::PKCS_ML_DSA_87)),
+        #[cfg(not(feature = "aws-lc"))]
         A::EcdsaP521 | A::MlDsa44 | A::MlDsa65 | A::MlDsa87 => None,
     }
 }

@@ -48,9 +48,10 @@ impl RingSigner {
     }
 
     /// A new private key, as PKCS#8; `ring` makes no RSA keys.
-    pub(in crate::crypto) fn generate_pkcs8(
-        algorithm: AsymAlgorithm,
-    ) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+    ///
+    /// # Errors
+    /// [`CryptoError::Unavailable`] for algorithms that it makes no keys of, [`CryptoError::Failed`] for want of entropy.
+    pub fn generate_pkcs8(algorithm: AsymAlgorithm) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
         let random = SystemRandom::new();
         let document = if algorithm == AsymAlgorithm::Ed25519 {
             Ed25519KeyPair::generate_pkcs8(&random)

@@ -72,6 +72,8 @@ pub(super) fn config() -> ResponderConfig {
     let measurement = |index, kind, tcb, value| Measurement { index, kind, tcb, value };
     ResponderConfig {
         heartbeat_period: 5,
+        // One order for all providers, though some of them sign with more pairs than others.
+        hashes: vec![HASH, HashAlgorithm::Sha384, HashAlgorithm::Sha512],
         measurement_hashes: vec![HASH],
         measurements: vec![
             measurement(1, 0, true, MeasurementValue::Digest(vec![0x11; 32])),

@@ -8,7 +8,8 @@ use crate::identity::VerifiedCertificates;
 use crate::trust::Trust;
 use crate::wire::{
     CertificateModel, ContentChanged, DeviceClass, KeyPairAlgorithms, KeyPairCapabilities, KeyPairOperation,
-    KeyUsage, LogEntry, MeasurementOperation, ResponderFlags, SlotKey, SummaryType, Version,
+    KeyUsage, LogEntry, MeasurementOperation, NegotiateAlgorithms, ResponderExtendedFlags, ResponderFlags,
+    SlotKey, SummaryType, Version,
 };
 
 /// One thing to do. Most take one exchange; some take several.
@@ -209,6 +210,10 @@ pub struct ConnectionInfo {
     pub version: Version,
     /// What the responder can do.
     pub capabilities: ResponderFlags,
+    /// What else it can do, from 1.4 on.
+    pub extended_capabilities: ResponderExtendedFlags,
+    /// What it would have selected from, if it was asked and told; `None` for a connection that was restored.
+    pub supported_algorithms: Option<NegotiateAlgorithms>,
     /// CTExponent: 2^this microseconds is what the responder's cryptography may take.
     pub ct_exponent: u8,
     /// Largest single transfer the responder receives, in bytes.

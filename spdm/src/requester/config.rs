@@ -34,6 +34,9 @@ pub struct RequesterConfig {
     pub handshake_in_the_clear: bool,
     /// Whether to use several keys of a responder that lets us choose, from 1.3 on.
     pub multiple_keys: bool,
+    /// Whether to ask, from 1.3 on, which algorithms the responder supports before one of them is negotiated. Takes
+    /// `chunks`.
+    pub ask_algorithms: bool,
     /// CTExponent: 2^this microseconds is what our cryptography may take.
     pub ct_exponent: u8,
     /// Whether to offer messages larger than one transfer in chunks, from 1.2 on.
@@ -59,7 +62,7 @@ pub struct RequesterConfig {
 impl Default for RequesterConfig {
     fn default() -> Self {
         Self {
-            versions: vec![Version::V1_2, Version::V1_3],
+            versions: vec![Version::V1_2, Version::V1_3, Version::V1_4],
             secured_versions: vec![Version::V1_0, Version::V1_1, Version::V1_2],
             hashes: vec![HashAlgorithm::Sha384, HashAlgorithm::Sha256],
             signatures: vec![AsymAlgorithm::EcdsaP384, AsymAlgorithm::EcdsaP256],
@@ -70,6 +73,7 @@ impl Default for RequesterConfig {
             key_update: true,
             handshake_in_the_clear: false,
             multiple_keys: false,
+            ask_algorithms: false,
             ct_exponent: 14,
             chunks: true,
             data_transfer_size: 0x1200,

@@ -52,7 +52,7 @@ impl Negotiation {
         let mut bytes = Vec::new();
         GetCapabilities {
             version,
-            supported_algorithms: false,
+            supported_algorithms: core.config.ask_algorithms && core.config.chunks,
             ct_exponent: core.config.ct_exponent,
             flags: core.config.flags(),
             data_transfer_size: core.config.data_transfer_size,
@@ -78,6 +78,11 @@ impl Versioned {
         }
         if capabilities.ct_exponent > MAX_CT_EXPONENT {
             return Err(message.violation(Violation::Capabilities("CTExponent")));
+        }
+        // Told without being asked, or by a responder that has no chunks for it.
+        let asked = core.config.ask_algorithms && core.config.chunks;
+        if capabilities.supported_algorithms.is_some() && !(asked && chunks) {
+            return Err(message.violation(Violation::NotAnnounced("supported algorithms")));
         }
         self.vca.append(message.request);
         self.vca.append(exact);
@@ -109,6 +114,8 @@ impl Capable {
         let info = ConnectionInfo {
             version,
             capabilities: self.capabilities.flags,
+            extended_capabilities: self.capabilities.extended_flags,
+            supported_algorithms: self.capabilities.supported_algorithms,
             ct_exponent: self.capabilities.ct_exponent,
             data_transfer_size: self.capabilities.data_transfer_size,
             max_message_size: self.capabilities.max_message_size,
@@ -130,22 +137,24 @@ fn offer(core: &Core, capabilities: &Capabilities) -> NegotiateAlgorithms {
         _ => false,
     };
     let log = v1_3 && capabilities.flags.has(ResponderFlags::MEL);
+    // A table with nothing in it is left out.
+    let table = |mask: u16| (mask != 0).then_some(mask);
     NegotiateAlgorithms {
         version,
         measurement_specification: MEASUREMENT_SPECIFICATION_DMTF,
         other_params: OPAQUE_FORMAT_GENERAL | if several { MULTI_KEY_CONNECTION } else { 0 },
         base_asym: config.signatures.iter().fold(0, |mask, signature| mask | signature.base_bit()),
         base_hash: config.hashes.iter().fold(0, |mask, hash| mask | hash.bit()),
-        pqc_asym: 0,
+        pqc_asym: config.signatures.iter().fold(0, |mask, signature| mask | signature.pqc_bit()),
         mel_specification: if log { MEL_SPECIFICATION_DMTF } else { 0 },
         tables: AlgorithmTables {
-            dhe: Some(config.groups.iter().fold(0, |mask, group| mask | group.dhe_bit())),
+            dhe: table(config.groups.iter().fold(0, |mask, group| mask | group.dhe_bit())),
             aead: Some(config.aeads.iter().fold(0, |mask, aead| mask | aead.bit())),
             // Mutual authentication is not offered.
             requester_asym: None,
             key_schedule: Some(KEY_SCHEDULE_SPDM),
             requester_pqc_asym: None,
-            kem: None,
+            kem: table(config.groups.iter().fold(0, |mask, group| mask | group.kem_bit())),
         },
     }
 }
@@ -159,9 +168,11 @@ fn select(
 ) -> Result<SelectedAlgorithms, &'static str> {
     let flags = capabilities.flags;
     let hash = HashAlgorithm::from_bit(selected.base_hash & offered.base_hash).ok_or("hash")?;
-    let signature = AsymAlgorithm::from_base_bit(selected.base_asym & offered.base_asym);
+    // One bit at most in both masks together, as decoding has made sure of; the same for the two kinds of exchange.
+    let signature = AsymAlgorithm::from_base_bit(selected.base_asym & offered.base_asym)
+        .or_else(|| AsymAlgorithm::from_pqc_bit(selected.pqc_asym & offered.pqc_asym));
     let identity = flags.any(ResponderFlags::CERT | ResponderFlags::PUB_KEY_ID);
-    if signature.is_none() && (identity || selected.base_asym != 0) {
+    if signature.is_none() && (identity || selected.base_asym | selected.pqc_asym != 0) {
         return Err("signature algorithm");
     }
     if signature.is_some_and(|signature| !core.provider.supports_signature(signature, hash)) {
@@ -184,9 +195,11 @@ fn select(
     let key_exchange = flags.has(ResponderFlags::KEY_EX);
     let psk = flags.any(ResponderFlags::PSK_MASK) && !core.config.psks.is_empty();
     let sessions = key_exchange || psk;
-    let (dhe, aead) = (selected.tables.dhe.unwrap_or(0), selected.tables.aead.unwrap_or(0));
-    let group = DheGroup::from_dhe_bit(dhe & offered.tables.dhe.unwrap_or(0));
-    if group.is_none() && (key_exchange || dhe != 0) {
+    let (dhe, kem) = (selected.tables.dhe.unwrap_or(0), selected.tables.kem.unwrap_or(0));
+    let aead = selected.tables.aead.unwrap_or(0);
+    let group = DheGroup::from_dhe_bit(dhe & offered.tables.dhe.unwrap_or(0))
+        .or_else(|| DheGroup::from_kem_bit(kem & offered.tables.kem.unwrap_or(0)));
+    if group.is_none() && (key_exchange || dhe | kem != 0) {
         return Err("key exchange group");
     }
     let cipher = Aead::from_bit(aead & offered.tables.aead.unwrap_or(0));
@@ -197,7 +210,8 @@ fn select(
     if schedule & !KEY_SCHEDULE_SPDM != 0 || (sessions && schedule != KEY_SCHEDULE_SPDM) {
         return Err("key schedule");
     }
-    if selected.tables.requester_asym.unwrap_or(0) != 0 {
+    let of_requester = [selected.tables.requester_asym, selected.tables.requester_pqc_asym];
+    if of_requester.iter().any(|mask| mask.unwrap_or(0) != 0) {
         return Err("requester's signature algorithm");
     }
     // Multiple keys of our own and free-form opaque data were not offered; the general form is needed for sessions only, and
@@ -222,7 +236,7 @@ fn select(
     })
 }
 
-/// DSP0274 1.3 "GET_CAPABILITIES request and CAPABILITIES response messages": combinations that no responder may
+/// DSP0274 1.4 "GET_CAPABILITIES request and CAPABILITIES response messages": combinations that no responder may
 /// have. The error names the flag at fault.
 fn check_flags(flags: ResponderFlags, version: Version) -> Result<(), &'static str> {
     use ResponderFlags as F;
@@ -261,6 +275,7 @@ fn check_flags(flags: ResponderFlags, version: Version) -> Result<(), &'static s
         ),
         ("CSR_CAP", has(F::CSR) && !has(F::SET_CERT)),
         ("CERT_INSTALL_RESET_CAP", has(F::CERT_INSTALL_RESET) && !any(F::CSR | F::SET_CERT)),
+        ("SET_KEY_PAIR_RESET_CAP", has(F::SET_KEY_PAIR_RESET) && !has(F::SET_KEY_PAIR_INFO)),
         ("EVENT_CAP", v1_3 && has(F::EVENT) && !sessions),
         ("EP_INFO_CAP", v1_3 && has(F::EP_INFO_MASK)),
         ("MULTI_KEY_CAP", v1_3 && has(F::MULTI_KEY_MASK)),

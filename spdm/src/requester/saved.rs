@@ -11,7 +11,7 @@ use crate::session;
 use crate::slot::SLOT_COUNT;
 use crate::transcript::Vca;
 use crate::trust::PeerKey;
-use crate::wire::{ResponderFlags, Version};
+use crate::wire::{ResponderExtendedFlags, ResponderFlags, Version};
 
 /// An established session and the connection it lives on. It holds keys, which are wiped when it is dropped and
 /// not shown by `Debug`; whoever stores it keeps others from reading it. Using a copy after the original has sent
@@ -23,6 +23,7 @@ pub struct SavedSession {
     secured_version: u8,
     version: u8,
     capabilities: u32,
+    extended_capabilities: u16,
     ct_exponent: u8,
     data_transfer_size: u32,
     max_message_size: u32,
@@ -72,6 +73,7 @@ impl SavedSession {
             secured_version: session_info.secured_version.0,
             version: info.version.0,
             capabilities: info.capabilities.0,
+            extended_capabilities: info.extended_capabilities.0,
             ct_exponent: info.ct_exponent,
             data_transfer_size: info.data_transfer_size,
             max_message_size: info.max_message_size,
@@ -100,6 +102,8 @@ impl SavedSession {
         let info = ConnectionInfo {
             version: Version(self.version),
             capabilities: ResponderFlags(self.capabilities),
+            extended_capabilities: ResponderExtendedFlags(self.extended_capabilities),
+            supported_algorithms: None,
             ct_exponent: self.ct_exponent,
             data_transfer_size: self.data_transfer_size,
             max_message_size: self.max_message_size,

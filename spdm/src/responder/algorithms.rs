@@ -1,5 +1,5 @@
 //! NEGOTIATE_ALGORITHMS: the responder selects, by its own order of preference
-//! (DSP0274 1.3 "NEGOTIATE_ALGORITHMS request and ALGORITHMS response messages").
+//! (DSP0274 1.4 "NEGOTIATE_ALGORITHMS request and ALGORITHMS response messages").
 
 use crate::crypto::{AsymAlgorithm, DheGroup, HashAlgorithm};
 use crate::secured::Protection;
@@ -94,9 +94,12 @@ impl Core {
         }
     }
 
-    /// Signature and hash go together: some slot must be able to sign with the pair.
+    /// Signature and hash go together: some slot must be able to sign with the pair. Post-quantum algorithms have
+    /// their place in the order of preference like all others; before 1.4 nobody offers them.
     fn select_signature(&self, body: &NegotiateAlgorithms) -> Option<(AsymAlgorithm, HashAlgorithm)> {
-        let asyms = self.config.asym.iter().filter(|asym| body.base_asym & asym.base_bit() != 0);
+        let offered =
+            |asym: &&AsymAlgorithm| body.base_asym & asym.base_bit() | body.pqc_asym & asym.pqc_bit() != 0;
+        let asyms = self.config.asym.iter().filter(offered);
         asyms
             .flat_map(|&asym| self.config.hashes.iter().map(move |&hash| (asym, hash)))
             .find(|&(asym, hash)| body.base_hash & hash.bit() != 0 && self.chains.can_sign(asym, hash))
@@ -109,8 +112,9 @@ impl Core {
         tables: &AlgorithmTables,
         key_exchange: bool,
     ) -> Option<SessionSuite> {
-        let (groups, aeads) = (tables.dhe.unwrap_or(0), tables.aead?);
-        let mut common = self.config.groups.iter().filter(|group| groups & group.dhe_bit() != 0);
+        let (groups, kems, aeads) = (tables.dhe.unwrap_or(0), tables.kem.unwrap_or(0), tables.aead?);
+        let offered = |group: &&DheGroup| groups & group.dhe_bit() | kems & group.kem_bit() != 0;
+        let mut common = self.config.groups.iter().filter(offered);
         let group = if key_exchange { Some(*common.next()?) } else { None };
         if tables.key_schedule? & KEY_SCHEDULE_SPDM == 0 {
             return None;
@@ -126,6 +130,7 @@ impl Core {
     /// The response carries the tables the request carried, with at most one bit each.
     fn selection(&self, peer: &Peer, body: &NegotiateAlgorithms, suite: &Suite) -> Algorithms {
         let session = suite.session;
+        let group = session.and_then(|session| session.group);
         let tables = &body.tables;
         let opaque_format = if suite.general_opaque { OPAQUE_FORMAT_GENERAL } else { 0 };
         // A requester that cannot do without several keys of its own has to be told that it may use them.
@@ -143,18 +148,44 @@ impl Core {
             },
             base_asym: suite.asym.map_or(0, AsymAlgorithm::base_bit),
             base_hash: suite.hash.bit(),
-            pqc_asym: 0,
+            pqc_asym: suite.asym.map_or(0, AsymAlgorithm::pqc_bit),
             mel_specification: if suite.measurement_log { MEL_SPECIFICATION_DMTF } else { 0 },
             tables: AlgorithmTables {
-                dhe: tables
-                    .dhe
-                    .map(|_| session.and_then(|session| session.group).map_or(0, DheGroup::dhe_bit)),
+                dhe: tables.dhe.map(|_| group.map_or(0, DheGroup::dhe_bit)),
                 aead: tables.aead.map(|_| session.map_or(0, |session| session.aead.bit())),
                 // Nothing to select: the requester is never authenticated.
                 requester_asym: tables.requester_asym.map(|_| 0),
                 key_schedule: tables.key_schedule.map(|_| session.map_or(0, |_| KEY_SCHEDULE_SPDM)),
+                requester_pqc_asym: tables.requester_pqc_asym.map(|_| 0),
+                kem: tables.kem.map(|_| group.map_or(0, DheGroup::kem_bit)),
+            },
+        }
+    }
+
+    /// Everything there is to select from, as the supported algorithms block of CAPABILITIES tells it.
+    pub(super) fn supported_algorithms(&self, version: Version) -> NegotiateAlgorithms {
+        let config = &self.config;
+        let measures = self.flags.any(ResponderFlags::MEAS_MASK);
+        let sessions = self.flags.any(ResponderFlags::KEY_EX | ResponderFlags::PSK_MASK);
+        let several = config.capabilities.provisioning.multiple_keys != MultipleKeys::No;
+        let log = measures && self.flags.has(ResponderFlags::MEL);
+        // A table with nothing in it is left out.
+        let table = |mask: u16| (sessions && mask != 0).then_some(mask);
+        NegotiateAlgorithms {
+            version,
+            measurement_specification: if measures { MEASUREMENT_SPECIFICATION_DMTF } else { 0 },
+            other_params: OPAQUE_FORMAT_GENERAL | if several { MULTI_KEY_CONNECTION } else { 0 },
+            base_asym: config.asym.iter().fold(0, |mask, asym| mask | asym.base_bit()),
+            base_hash: config.hashes.iter().fold(0, |mask, hash| mask | hash.bit()),
+            pqc_asym: config.asym.iter().fold(0, |mask, asym| mask | asym.pqc_bit()),
+            mel_specification: if log { MEL_SPECIFICATION_DMTF } else { 0 },
+            tables: AlgorithmTables {
+                dhe: table(config.groups.iter().fold(0, |mask, group| mask | group.dhe_bit())),
+                aead: table(config.aeads.iter().fold(0, |mask, aead| mask | aead.bit())),
+                requester_asym: None,
+                key_schedule: table(KEY_SCHEDULE_SPDM),
                 requester_pqc_asym: None,
-                kem: None,
+                kem: table(config.groups.iter().fold(0, |mask, group| mask | group.kem_bit())),
             },
         }
     }

@@ -1,9 +1,9 @@
 //! GET_CAPABILITIES: chooses the version and tells what each side can do
-//! (DSP0274 1.3 "GET_CAPABILITIES request and CAPABILITIES response messages").
+//! (DSP0274 1.4 "GET_CAPABILITIES request and CAPABILITIES response messages").
 
 use crate::wire::{
     Capabilities, ErrorCode, GetCapabilities, MIN_DATA_TRANSFER_SIZE, RequesterFlags, ResponderExtendedFlags,
-    Version,
+    ResponderFlags, Version,
 };
 
 use super::Core;
@@ -13,7 +13,7 @@ use super::state::{Connection, Peer, Request};
 
 impl Core {
     pub(super) fn get_capabilities(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
-        let Connection::Version { vca } = &mut self.connection else { return Err(Reject::UNEXPECTED) };
+        let Connection::Version { vca } = &self.connection else { return Err(Reject::UNEXPECTED) };
         if request.session.is_some() {
             return Err(Reject::UNEXPECTED);
         }
@@ -25,6 +25,8 @@ impl Core {
             // The version was understood, so the refusal is written in it.
             return Err(Reject::InVersion(request.header.version, ErrorCode::INVALID_REQUEST));
         };
+        // The block makes the message larger than the smallest transfer, which it is allowed to be with chunks.
+        let tells = body.supported_algorithms && self.flags.has(ResponderFlags::CHUNK);
         Capabilities {
             version: body.version,
             ct_exponent: self.config.ct_exponent,
@@ -32,11 +34,11 @@ impl Core {
             extended_flags: ResponderExtendedFlags::default(),
             data_transfer_size: self.config.data_transfer_size,
             max_message_size: self.config.max_message_size,
-            supported_algorithms: None,
+            supported_algorithms: tells.then(|| self.supported_algorithms(body.version)),
         }
         .encode(out);
 
-        let mut vca = core::mem::take(vca);
+        let mut vca = vca.clone();
         vca.append(message);
         vca.append(out);
         let peer = Peer {
@@ -87,7 +89,10 @@ fn legal(body: &GetCapabilities) -> bool {
     } else {
         !(challenge || has(RequesterFlags::MUT_AUTH) || v1_3 && endpoint_info == 2)
     };
+    // Asking for the supported algorithms takes chunks, even if the answer is that they are not told.
+    let question = !body.supported_algorithms || has(RequesterFlags::CHUNK);
     sizes
+        && question
         && psk < 2
         && sessions_need
         && (key_exchange || !has(RequesterFlags::HANDSHAKE_IN_THE_CLEAR))

@@ -188,7 +188,7 @@ impl Default for Capability {
 impl Default for ResponderConfig {
     fn default() -> Self {
         Self {
-            versions: vec![Version::V1_2, Version::V1_3],
+            versions: vec![Version::V1_2, Version::V1_3, Version::V1_4],
             secured_versions: vec![Version::V1_0, Version::V1_1, Version::V1_2],
             capabilities: Capability::default(),
             ct_exponent: 14,
@@ -290,7 +290,7 @@ impl ResponderConfig {
         let bad = |field, expected| Err(ConfigError::OutOfRange { field, expected });
         let known = |version: &Version| Version::IMPLEMENTED.contains(version);
         if self.versions.is_empty() || !self.versions.iter().all(known) {
-            return bad("versions", "a list of 1.0, 1.1, 1.2 and 1.3");
+            return bad("versions", "a list of 1.0, 1.1, 1.2, 1.3 and 1.4");
         }
         let known = |version: &Version| (Version::V1_0..=Version::V1_2).contains(version);
         if self.secured_versions.is_empty() || !self.secured_versions.iter().all(known) {

@@ -35,7 +35,9 @@ impl Core {
             Code::RESPOND_IF_READY if self.defers() => 0,
             _ => return Err(Reject::unsupported(code)),
         };
-        if responder != 0 && !self.flags.any(responder) {
+        // Before a version is chosen, none of these requests is expected anyway.
+        let flags = self.connection.peer().map_or(self.flags, |peer| self.flags.of(peer.version));
+        if responder != 0 && !flags.any(responder) {
             return Err(Reject::unsupported(code));
         }
         // These bits are the same in both directions; a requester without them must not send the request.

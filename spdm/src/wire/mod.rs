@@ -80,7 +80,7 @@ impl Version {
     /// SPDM 1.4.
     pub const V1_4: Self = Self(0x14);
     /// The versions that both roles of this crate speak, ascending.
-    pub const IMPLEMENTED: [Self; 4] = [Self::V1_0, Self::V1_1, Self::V1_2, Self::V1_3];
+    pub const IMPLEMENTED: [Self; 5] = [Self::V1_0, Self::V1_1, Self::V1_2, Self::V1_3, Self::V1_4];
 
     /// Major version number.
     pub const fn major(self) -> u8 {

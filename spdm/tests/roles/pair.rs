@@ -27,7 +27,7 @@ pub(super) const NAME: PciName = PciName {
 };
 
 /// Versions that have sessions.
-pub(super) const VERSIONS: [Version; 3] = [Version::V1_1, Version::V1_2, Version::V1_3];
+pub(super) const VERSIONS: [Version; 4] = [Version::V1_1, Version::V1_2, Version::V1_3, Version::V1_4];
 
 pub(super) fn slots() -> Slots {
     static MATERIAL: OnceLock<Material> = OnceLock::new();

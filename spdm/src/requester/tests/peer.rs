@@ -55,7 +55,7 @@ impl Suite {
             ..small
         };
         let mut all = Vec::new();
-        for version in [Version::V1_1, Version::V1_2, Version::V1_3] {
+        for version in [Version::V1_1, Version::V1_2, Version::V1_3, Version::V1_4] {
             for strength in [small, large] {
                 for aead in [Aead::Aes128Gcm, Aead::Aes256Gcm] {
                     all.push(Self { version, aead, ..strength });
@@ -260,7 +260,7 @@ impl Peer {
             Code::GET_MEASUREMENTS => return self.measure(request),
             Code::KEY_EXCHANGE => return self.key_exchange(request),
             Code::FINISH => {
-                let (message, verify_data) = request.split_at(4);
+                let (message, verify_data) = request.split_at(request.len() - self.suite.hash.size());
                 let mut th = self.th.clone().unwrap();
                 th.append(message);
                 let session = self.session.as_ref().unwrap();

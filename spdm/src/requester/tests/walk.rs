@@ -269,7 +269,7 @@ fn challenges_follow_any_history() {
             driver.end_session(false).unwrap();
         },
     ];
-    for version in [Version::V1_1, Version::V1_2, Version::V1_3] {
+    for version in [Version::V1_1, Version::V1_2, Version::V1_3, Version::V1_4] {
         let suite = Suite { version, ..Suite::SMALL };
         let (mut device, _) = Device::new(suite);
         let mut requester = suite.requester();
@@ -302,7 +302,8 @@ fn the_handshake_may_be_in_the_clear() {
             assert_eq!(driver.vendor(STANDARD_PCI_SIG, &PCI_SIG, b"abc").unwrap(), b"cba");
             driver.end_session(false).unwrap();
 
-            driver.transport().flip = handshake_in_the_clear.then_some((Code::FINISH_RSP, 4));
+            // Behind the opaque data of 1.4, which the same HMAC vouches for.
+            driver.transport().flip = handshake_in_the_clear.then_some((Code::FINISH_RSP, 6));
             let result = driver.start_session(0, SummaryType::None, false);
             let (request, violation) = (Code::FINISH, Violation::VerifyData);
             let forged = RequesterError::Violation { request, violation };

@@ -341,6 +341,11 @@ pub(super) struct Client {
     pub(super) heartbeat: u8,
 }
 
+/// FINISH_RSP without verify data.
+pub(super) fn finish_rsp(version: Version) -> Vec<u8> {
+    encoded(|out| FinishRsp { version, opaque: &[], verify_data: &[] }.encode(out).unwrap())
+}
+
 impl Client {
     pub(super) fn finish_request(&mut self, device: &Device) -> Vec<u8> {
         let provider = RingProvider::new();
@@ -365,7 +370,7 @@ impl Client {
     pub(super) fn finish(&mut self, device: &mut Device) {
         let request = self.finish_request(device);
         let response = self.send(device, &request);
-        assert_eq!(response, [device.version.0, Code::FINISH_RSP.0, 0, 0]);
+        assert_eq!(response, finish_rsp(device.version));
         self.transcript.append(&response);
         self.session.establish(&RingProvider::new(), &self.transcript.digest()).unwrap();
     }

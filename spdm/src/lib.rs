@@ -1,4 +1,4 @@
-//! SPDM 1.0 to 1.3 without I/O: messages, cryptography, the responder and the requester.
+//! SPDM 1.0 to 1.4 without I/O: messages, cryptography, the responder and the requester.
 //!
 //! Bytes and time go in; bytes and events come out. The crate opens no socket, starts no thread and reads no
 //! clock. What belongs here: DSP0274 (SPDM), DSP0277 (secured messages) and the data objects of PCIe 6.1 §6.30

@@ -1,4 +1,4 @@
-//! The responder: clear messages and records in, responses and session events out (DSP0274 1.0 to 1.3).
+//! The responder: clear messages and records in, responses and session events out (DSP0274 1.0 to 1.4).
 //!
 //! One file per request; this one checks what is common to all of them, and turns what a handler refuses into an
 //! ERROR in one place.

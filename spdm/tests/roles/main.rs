@@ -8,3 +8,4 @@ mod provision;
 mod psk;
 mod several;
 mod transfer;
+mod v1_4;

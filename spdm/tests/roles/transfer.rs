@@ -86,7 +86,7 @@ fn converse(version: Version, to_responder: u32, to_requester: u32) -> usize {
 #[test]
 fn everything_fits_through_the_smallest_transfers() {
     let sizes = [42, 43, 50, 64, 1000, 4608];
-    for version in [Version::V1_2, Version::V1_3] {
+    for version in [Version::V1_2, Version::V1_3, Version::V1_4] {
         let counts = sizes.map(|size| converse(version, size, size));
         assert!(counts.is_sorted_by(|before, after| before > after), "{counts:?}");
         for (to_responder, to_requester) in [(42, 4608), (4608, 42), (300, 77)] {

@@ -226,6 +226,47 @@ fn what_a_responder_signs_still_has_to_follow_the_rules() {
     }
 }
 
+/// What 1.4 lets a responder say, and what it may not say unasked.
+#[test]
+fn alternatives_that_were_not_offered_are_not_selected() {
+    type Change = fn(&mut Vec<u8>);
+    let suite = Suite { version: Version::V1_4, ..Suite::SMALL };
+    let cases: [(Code, Change, Violation); 4] = [
+        // ML-DSA-44 instead of ECDSA, ML-KEM-512 instead of ECDHE, a signature algorithm for the requester.
+        (Code::ALGORITHMS, |b| (b[12], b[20]) = (0, 1), Violation::Selection("signature algorithm")),
+        (Code::ALGORITHMS, |b| replace_table(b, [7, 0x20, 1, 0]), Violation::Selection("key exchange group")),
+        (Code::ALGORITHMS, |b| replace_table(b, [6, 0x20, 1, 0]), Violation::Selection("key exchange group")),
+        (
+            Code::CAPABILITIES,
+            |b| {
+                b[2] = 1;
+                b.extend([0, 0, 30, 0]);
+                b.resize(20 + 30, 0);
+            },
+            Violation::NotAnnounced("supported algorithms"),
+        ),
+    ];
+    for (code, change, expected) in cases {
+        let tamper: Tamper = Box::new(move |this, bytes| {
+            if this == code {
+                change(bytes);
+            }
+        });
+        match walk_with(suite, tamper, Box::new(|_, _| ())) {
+            Err(RequesterError::Violation { violation, .. }) => assert_eq!(violation, expected, "{code:?}"),
+            other => panic!("{code:?}, expected {expected:?}: {other:?}"),
+        }
+    }
+}
+
+/// Puts a table behind the others and takes away the selection of the first, the key exchange group.
+fn replace_table(algorithms: &mut Vec<u8>, table: [u8; 4]) {
+    algorithms[38] = 0;
+    algorithms[2] += 1;
+    algorithms[4] += 4;
+    algorithms.extend(table);
+}
+
 #[test]
 fn secured_versions_have_to_be_selected() {
     let tamper: Tamper = Box::new(|code, bytes| {

@@ -8,4 +8,5 @@ mod order;
 mod psk;
 mod session;
 mod transfer;
+mod v1_4;
 mod versions;

@@ -15,7 +15,7 @@ pub(super) struct Chunked {
     pub(super) message: u32,
 }
 
-const CHUNK_VERSIONS: [Version; 2] = [Version::V1_2, Version::V1_3];
+const CHUNK_VERSIONS: [Version; 3] = [Version::V1_2, Version::V1_3, Version::V1_4];
 
 /// The answer to a message in one transfer.
 type Exchange<'a> = dyn FnMut(&[u8]) -> Vec<u8> + 'a;

@@ -188,6 +188,8 @@ pub enum SigningContext {
     KeyExchangeRsp,
     /// FINISH of a requester that authenticates itself.
     Finish,
+    /// CHALLENGE_AUTH of a requester.
+    RequesterChallengeAuth,
 }
 
 impl SigningContext {
@@ -198,6 +200,7 @@ impl SigningContext {
             Self::Measurements => "responder-measurements signing",
             Self::KeyExchangeRsp => "responder-key_exchange_rsp signing",
             Self::Finish => "requester-finish signing",
+            Self::RequesterChallengeAuth => "requester-challenge_auth signing",
         }
     }
 }

@@ -120,6 +120,12 @@ fn session_event(dsm: &mut Dsm, cxl: Option<&mut cxl::Target>, event: &spdm::res
     use spdm::responder::Event;
     match event {
         Event::SessionEstablished { id } => log::info!("SPDM session {id:#010x} established"),
+        Event::RequesterAuthenticated { session: Some(id), slot } => {
+            log::info!("SPDM session {id:#010x}: the requester has proved to be the one of slot {slot}");
+        }
+        Event::RequesterAuthenticated { session: None, slot } => {
+            log::info!("the SPDM requester has proved to be the one of slot {slot}");
+        }
         Event::SessionEnded { id, reason } => {
             log::info!("SPDM session {id:#010x} ended: {reason}");
             dsm.session_ended(*id);

@@ -185,6 +185,12 @@ impl HashAlgorithm {
 }
 
 impl AsymAlgorithm {
+    /// Its bit in `ReqBaseAsymAlg`, which is that of `BaseAsymAlgo` in 16 bits; 0 if there is none.
+    pub const fn requester_bit(self) -> u16 {
+        let [low, high, ..] = self.base_bit().to_le_bytes();
+        u16::from_le_bytes([low, high])
+    }
+
     /// Size of a signature, in bytes. That of RSA is also the size of the modulus.
     pub const fn signature_size(self) -> usize {
         match self {

@@ -43,6 +43,8 @@ pub enum Purpose {
     Responder,
     /// A requester.
     Requester,
+    /// Either.
+    Any,
 }
 
 /// A list of certificates that passed [`verify_certificates`].
@@ -310,11 +312,12 @@ fn check_leaf(index: usize, leaf: &X509Certificate<'_>, policy: &Policy<'_>) -> 
     if let Some(usage) = one(index, leaf.extended_key_usage())? {
         // Other purposes may stand beside SPDM's; only "the other role, not this one" rules a leaf out.
         let has = |purpose: &Oid<'_>| usage.other.iter().any(|other| other == purpose);
-        let (wanted, other) = match policy.purpose {
-            Purpose::Responder => (EKU_RESPONDER_AUTH, EKU_REQUESTER_AUTH),
-            Purpose::Requester => (EKU_REQUESTER_AUTH, EKU_RESPONDER_AUTH),
+        let wrong = match policy.purpose {
+            Purpose::Responder => has(&EKU_REQUESTER_AUTH) && !has(&EKU_RESPONDER_AUTH),
+            Purpose::Requester => has(&EKU_RESPONDER_AUTH) && !has(&EKU_REQUESTER_AUTH),
+            Purpose::Any => false,
         };
-        if has(&other) && !has(&wanted) {
+        if wrong {
             return Err(ChainError::LeafPurpose);
         }
     }

@@ -25,6 +25,22 @@ const HARDWARE_IDENTITY_LIST: [u8; 16] =
 /// [`MaterialError::Unavailable`] where this build makes no keys of the algorithm, [`MaterialError::Generate`] when the
 /// key generator or the encoder fails.
 pub fn generate(name: &PciName, algorithm: AsymAlgorithm) -> Result<Material, MaterialError> {
+    issue(&leaf(name)?, algorithm)
+}
+
+/// As [`generate`], for a requester, which is no PCIe device: `subject` is its common name.
+///
+/// # Errors
+/// As [`generate`].
+pub fn generate_requester(subject: &str, algorithm: AsymAlgorithm) -> Result<Material, MaterialError> {
+    let mut leaf = common(subject)?;
+    leaf.is_ca = IsCa::ExplicitNoCa;
+    leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(oid::EKU_REQUESTER_AUTH.to_vec())];
+    issue(&leaf, algorithm)
+}
+
+fn issue(leaf: &CertificateParams, algorithm: AsymAlgorithm) -> Result<Material, MaterialError> {
     let root_key = IssuingKey::generate(algorithm)?;
     let root = authority("tdispd root CA", 1)?;
     let root_certificate = root.self_signed(&root_key).map_err(failed)?;
@@ -36,7 +52,7 @@ pub fn generate(name: &PciName, algorithm: AsymAlgorithm) -> Result<Material, Ma
     let intermediate_issuer = Issuer::from_params(&intermediate, &intermediate_key);
 
     let leaf_key = IssuingKey::generate(algorithm)?;
-    let leaf_certificate = leaf(name)?.signed_by(&leaf_key, &intermediate_issuer).map_err(failed)?;
+    let leaf_certificate = leaf.signed_by(&leaf_key, &intermediate_issuer).map_err(failed)?;
 
     let certificates = [root_certificate, intermediate_certificate, leaf_certificate]
         .iter()

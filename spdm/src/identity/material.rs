@@ -9,7 +9,7 @@ use crate::crypto::{AsymAlgorithm, CryptoError, PrivateKey};
 use crate::der::{SEQUENCE, element};
 use crate::slot::Slot;
 
-use super::{ChainError, Policy, verify_certificates};
+use super::{ChainError, Policy, Purpose, verify_certificates};
 
 /// A responder's certificates, root first, and the leaf's private key. The key is wiped when dropped and never
 /// shown by `Debug`.
@@ -80,7 +80,7 @@ impl Material {
         key: &[u8],
         algorithm: Option<AsymAlgorithm>,
     ) -> Result<Self, MaterialError> {
-        let policy = Policy { leaf_constraints_required: true, ..Policy::default() };
+        let policy = Policy { leaf_constraints_required: true, purpose: Purpose::Any, ..Policy::default() };
         let verified = verify_certificates(&certificates.concat(), &policy)?;
         let algorithm = algorithm.unwrap_or(verified.algorithm);
         if !verified.algorithm.serves(algorithm) {

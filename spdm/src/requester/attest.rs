@@ -1,6 +1,7 @@
 //! CHALLENGE and GET_MEASUREMENTS: proofs by signature.
 
 use super::command::{Challenged, Measurement, MeasurementQuery, MeasurementReport, Reply};
+use super::encapsulated::{Conversation, Goal};
 use super::error::{Misuse, RequesterError, Violation};
 use super::state::{Core, Flow, Message, Next, Request};
 use crate::transcript::SigningContext;
@@ -84,8 +85,9 @@ impl PendingChallenge {
         let peer = connection.peer(self.slot)?;
         let about_slot = response.slot() == self.slot && response.slot_mask >> self.slot & 1 == 1;
         message.require(about_slot, Violation::Slot)?;
-        let asked = response.asks_for_requester();
-        message.require(!asked, Violation::NotAnnounced("mutual authentication"))?;
+        let mutual = response.asks_for_requester();
+        let announced = connection.info.algorithms.requester_signature.is_some();
+        message.require(announced || !mutual, Violation::NotAnnounced("mutual authentication"))?;
         message.require(response.chain_hash == peer.digest.as_ref(), Violation::Digest("chain"))?;
         message.require(response.context == self.context, Violation::Context)?;
         check_opaque(message, response.version, response.opaque)?;
@@ -97,11 +99,16 @@ impl PendingChallenge {
         let connection = core.connected_mut()?;
         connection.identity_log = None;
         connection.authenticated = true;
-        Ok(Next::Done(Reply::Challenged(Challenged {
+        let challenged = Challenged {
             slot: self.slot,
             summary: found(response.summary),
             opaque: response.opaque.to_vec(),
-        })))
+            authenticated_as: None,
+        };
+        if mutual {
+            return Conversation::start(core, Goal::Challenged(challenged));
+        }
+        Ok(Next::Done(Reply::Challenged(challenged)))
     }
 }
 

@@ -51,6 +51,9 @@ pub enum Command {
         /// Whether a firmware update of the responder ends the session (`SessionPolicy` bit 0).
         end_on_update: bool,
     },
+    /// GET_ENCAPSULATED_REQUEST, inside the session if there is one: answers what the responder wants to ask, if it
+    /// wants anything.
+    Serve,
     /// HEARTBEAT.
     Heartbeat,
     /// KEY_UPDATE and its verification with the new key.
@@ -181,6 +184,8 @@ pub enum Reply {
     Measurements(MeasurementReport),
     /// Of [`Command::StartSession`] and [`Command::StartPskSession`].
     SessionStarted(SessionInfo),
+    /// Of [`Command::Serve`].
+    Served(Served),
     /// Of [`Command::Heartbeat`].
     Alive,
     /// Of [`Command::UpdateKeys`].
@@ -231,6 +236,9 @@ pub struct SelectedAlgorithms {
     pub hash: HashAlgorithm,
     /// Signature algorithm of the responder; `None` only if it has neither certificates nor a public key.
     pub signature: Option<AsymAlgorithm>,
+    /// Signature algorithm of the requester, if the responder can ask for a signature.
+    #[serde(default)]
+    pub requester_signature: Option<AsymAlgorithm>,
     /// Hash that measurements were made with; `None` for raw bit streams only.
     pub measurement_hash: Option<HashAlgorithm>,
     /// Key exchange group.
@@ -335,6 +343,15 @@ pub struct Challenged {
     pub summary: Option<Vec<u8>>,
     /// Opaque data.
     pub opaque: Vec<u8>,
+    /// Slot with whose key we proved who we are in turn, because the responder asked.
+    pub authenticated_as: Option<u8>,
+}
+
+/// What was done because the responder asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// The responder uses another key now.
+    pub key_renewed: bool,
 }
 
 /// Measurements, and whether a signature vouches for them.
@@ -374,4 +391,6 @@ pub struct SessionInfo {
     pub secured_version: Version,
     /// Summary hash of the measurements, if one was asked for when the session was started here.
     pub summary: Option<Vec<u8>>,
+    /// Slot with whose key we proved who we are when the session was started here, because the responder asked.
+    pub authenticated_as: Option<u8>,
 }

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use crate::chains::ChainsError;
 use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm, Provider};
 use crate::psk::{self, PreSharedKey};
 use crate::trust::TrustPolicy;
@@ -37,6 +38,8 @@ pub struct RequesterConfig {
     /// Whether to ask, from 1.3 on, which algorithms the responder supports before one of them is negotiated. Takes
     /// `chunks`.
     pub ask_algorithms: bool,
+    /// Whether to take requests from the responder. Who has an identity does in any case.
+    pub encapsulated: bool,
     /// CTExponent: 2^this microseconds is what our cryptography may take.
     pub ct_exponent: u8,
     /// Whether to offer messages larger than one transfer in chunks, from 1.2 on.
@@ -74,6 +77,7 @@ impl Default for RequesterConfig {
             handshake_in_the_clear: false,
             multiple_keys: false,
             ask_algorithms: false,
+            encapsulated: false,
             ct_exponent: 14,
             chunks: true,
             data_transfer_size: 0x1200,
@@ -103,12 +107,24 @@ pub enum RequesterConfigError {
     /// A pre-shared key is empty, or cannot be told from another.
     #[error("pre-shared keys need a hint each and must not be empty")]
     PreSharedKeys,
+    /// The requester's own identity cannot be used.
+    #[error("the requester's {0}")]
+    Identity(&'static str),
     /// DSP0274 wants room for at least 42 bytes.
     #[error("a data transfer size of {0} is below 42")]
     DataTransferSize(u32),
     /// A message has to be allowed to be as large as a transfer.
     #[error("a maximum message size of {0} is below the data transfer size")]
     MaxMessageSize(u32),
+}
+
+impl From<ChainsError> for RequesterConfigError {
+    fn from(error: ChainsError) -> Self {
+        match error {
+            ChainsError::Hash => Self::Unavailable("hash"),
+            ChainsError::TooLong(_) => Self::Identity("certificate chain is longer than 65535 bytes"),
+        }
+    }
 }
 
 impl RequesterConfig {
@@ -172,6 +188,9 @@ impl RequesterConfig {
         }
         if self.key_update {
             flags |= RequesterFlags::KEY_UPD;
+        }
+        if self.encapsulated {
+            flags |= RequesterFlags::ENCAP;
         }
         if self.handshake_in_the_clear {
             flags |= RequesterFlags::HANDSHAKE_IN_THE_CLEAR;

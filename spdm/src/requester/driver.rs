@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::{
     Challenged, Command, ConnectionInfo, CsrQuery, EndpointReport, KeyPairReport, MeasurementLogReport,
-    MeasurementQuery, MeasurementReport, Misuse, PeerCertificate, Reply, Requester, RequesterError,
+    MeasurementQuery, MeasurementReport, Misuse, PeerCertificate, Reply, Requester, RequesterError, Served,
     SessionInfo, SlotContent, SlotDigests, Step, UpdateKeys,
 };
 use crate::wire::{KeyPairOperation, SummaryType};
@@ -89,6 +89,8 @@ commands! {
     /// [`Command::StartPskSession`].
     start_psk_session(hint: &[u8], summary: SummaryType, end_on_update: bool) -> SessionInfo,
         Command::StartPskSession { hint: hint.to_vec(), summary, end_on_update }, Reply::SessionStarted(info) => info;
+    /// [`Command::Serve`].
+    serve() -> Served, Command::Serve, Reply::Served(served) => served;
     /// [`Command::Heartbeat`].
     heartbeat() -> (), Command::Heartbeat, Reply::Alive => ();
     /// [`Command::UpdateKeys`].

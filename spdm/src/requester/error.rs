@@ -179,6 +179,9 @@ pub enum Violation {
     /// Something was asked of us that we did not announce, such as mutual authentication or a heartbeat.
     #[error("it asks for {0}, which was not announced")]
     NotAnnounced(&'static str),
+    /// The responder asks and asks.
+    #[error("the responder does not stop asking")]
+    Questions,
     /// UpdateAllKeys was acknowledged under the key it replaces.
     #[error("the old key was used")]
     OldKey,

@@ -2,6 +2,7 @@
 
 use super::attest::{check_opaque, found, summary_size};
 use super::command::{ConnectionInfo, Reply, SessionInfo};
+use super::encapsulated::{Conversation, Goal};
 use super::error::{Misuse, RequesterError, Violation};
 use super::negotiate::both;
 use super::sessions::ActiveSession;
@@ -10,11 +11,12 @@ use crate::crypto::{Aead, DheGroup, KeyAgreement};
 use crate::key_schedule::Shared;
 use crate::secured::Protection;
 use crate::session::{Role, Session, SessionParameters};
-use crate::transcript::{SigningContext, Transcript};
+use crate::slot::slot_of_field;
+use crate::transcript::{SigningContext, Transcript, sign};
 use crate::wire::{
     Finish, FinishRsp, KeyExchange, KeyExchangeRsp, KeyExchangeSizes, MutualAuth, POLICY_TERMINATE_ON_UPDATE,
     RequesterFlags, ResponderFlags, SelectedSecuredVersion, SummaryType, SupportedSecuredVersions, Version,
-    VersionNumber,
+    VersionNumber, encapsulates,
 };
 
 /// KEY_EXCHANGE on its way.
@@ -52,7 +54,7 @@ impl PendingKeyExchange {
             summary: summary_size(core, summary)?,
             signature: connection.signature()?.signature_size(),
             // In the clear, the responder proves its secret in FINISH_RSP instead.
-            verify_data: if in_the_clear(core)? { 0 } else { hash_size },
+            verify_data: if core.handshakes_in_the_clear()? { 0 } else { hash_size },
         };
         let agreement = core.provider.start_exchange(group)?;
         let id = session_id_half(core)?;
@@ -78,10 +80,16 @@ impl PendingKeyExchange {
         let (response, exact) = message.parse(|reader| KeyExchangeRsp::parse(reader, &self.sizes))?;
         let connection = core.connected()?;
         let info = &connection.info;
-        message.require(
-            response.mutual_auth == MutualAuth::None,
-            Violation::NotAnnounced("mutual authentication"),
-        )?;
+        let announced = match response.mutual_auth {
+            MutualAuth::None => true,
+            MutualAuth::Known => core.has_identity(slot_of_field(response.requester_slot))?,
+            MutualAuth::Encapsulated | MutualAuth::Digests => {
+                info.algorithms.requester_signature.is_some()
+                    && core.chains.has_certificates()
+                    && encapsulates(info.version, core.flags(info.version), info.capabilities)
+            }
+        };
+        message.require(announced, Violation::NotAnnounced("mutual authentication"))?;
         heartbeat_allowed(core, message, response.heartbeat_period)?;
         let secured_version = selected_version(core, message, response.version, response.opaque)?;
 
@@ -123,25 +131,54 @@ impl PendingKeyExchange {
             heartbeat_period: response.heartbeat_period,
             secured_version,
             summary: found(response.summary),
+            authenticated_as: None,
         };
-        let next = PendingFinish::start(core, &session, transcript)?;
         core.sessions.begin(ActiveSession::new(session, session_info));
-        Ok(next)
+        match response.mutual_auth {
+            MutualAuth::None => PendingFinish::start(core, transcript, None),
+            MutualAuth::Known => {
+                PendingFinish::start(core, transcript, Some(slot_of_field(response.requester_slot)))
+            }
+            MutualAuth::Encapsulated => Conversation::start(core, Goal::Finish(transcript)),
+            MutualAuth::Digests => Conversation::start_with_digests(core, Goal::Finish(transcript)),
+        }
     }
 }
 
 impl PendingFinish {
     /// FINISH: inside the session, under the keys of the handshake, unless both sides want it in the clear.
-    fn start(core: &Core, session: &Session, mut transcript: Transcript) -> Result<Next, RequesterError> {
-        let version = core.connected()?.info.version;
+    ///
+    /// Signed with the key of slot `signer` if the responder asked for that.
+    pub(super) fn start(
+        core: &mut Core,
+        mut transcript: Transcript,
+        signer: Option<u8>,
+    ) -> Result<Next, RequesterError> {
+        let connection = core.connected()?;
+        let (version, hash) = (connection.info.version, connection.hash());
         let mut bytes = Vec::new();
-        Finish { version, requester_slot: 0, opaque: &[], signature: None, verify_data: &[] }
-            .encode(&mut bytes)?;
-        transcript.append(&bytes);
-        let verify_data = session.verify_data(&*core.provider, Role::Requester, &transcript.digest())?;
+        let signature = signer.map(|_| &[][..]);
+        let requester_slot = signer.unwrap_or(0);
+        Finish { version, requester_slot, opaque: &[], signature, verify_data: &[] }.encode(&mut bytes)?;
+        if let Some(slot) = signer {
+            let asym = connection.info.algorithms.requester_signature;
+            let identity = asym.and_then(|asym| core.chains.identity(slot, asym, hash));
+            let (key, digest) = identity.ok_or(Misuse::NoCertificate(slot))?;
+            transcript.append(digest.as_ref());
+            transcript.append(&bytes);
+            let unsigned = bytes.len();
+            sign(key, hash, SigningContext::Finish, &transcript, &mut bytes)?;
+            transcript.append(bytes.get(unsigned..).unwrap_or_default());
+        } else {
+            transcript.append(&bytes);
+        }
+        let active = core.sessions.current_mut().ok_or(Misuse::NoSession)?;
+        active.info.authenticated_as = signer;
+        let verify_data =
+            active.session.verify_data(&*core.provider, Role::Requester, &transcript.digest())?;
         transcript.append(verify_data.as_ref());
         bytes.extend_from_slice(verify_data.as_ref());
-        let secured = !in_the_clear(core)?;
+        let secured = !core.handshakes_in_the_clear()?;
         let flow = Flow::Finish(Self { transcript });
         Ok(Next::Send(Request { version, bytes, secured, flow }))
     }
@@ -162,14 +199,6 @@ impl PendingFinish {
         active.session.establish(&*core.provider, &self.transcript.digest())?;
         Ok(Next::Done(Reply::SessionStarted(active.info.clone())))
     }
-}
-
-/// Whether both sides want the handshake unprotected.
-fn in_the_clear(core: &Core) -> Result<bool, Misuse> {
-    let (ours, theirs) = (core.config.flags(), core.connected()?.info.capabilities);
-    let (requester, responder) =
-        (RequesterFlags::HANDSHAKE_IN_THE_CLEAR, ResponderFlags::HANDSHAKE_IN_THE_CLEAR);
-    Ok(both(ours, requester, theirs, responder))
 }
 
 /// A heartbeat is something both sides have to announce.

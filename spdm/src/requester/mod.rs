@@ -29,6 +29,7 @@ mod certificate;
 mod command;
 mod config;
 mod driver;
+mod encapsulated;
 mod error;
 mod handshake;
 mod inventory;
@@ -36,6 +37,7 @@ mod negotiate;
 mod operate;
 mod provision;
 mod psk;
+mod respond;
 mod saved;
 mod sessions;
 mod state;
@@ -54,9 +56,11 @@ use self::sessions::Sessions;
 use self::state::{Core, Flow, Message, Next, Request};
 use self::transfer::Transfer;
 use crate::SessionId;
+use crate::chains::Chains;
 use crate::codec::Reader;
 use crate::crypto::Provider;
 use crate::secured::RecordError;
+use crate::slot::Slots;
 use crate::wire::{Code, ErrorCode, ErrorResponse, Header, NotReady, RespondIfReady};
 
 /// Longest ExtendedErrorData time exponent that is taken seriously: 2^31 µs.
@@ -99,8 +103,22 @@ impl Requester {
     /// # Errors
     /// [`RequesterConfigError`] for settings that cannot work with this crate or this provider.
     pub fn new(config: RequesterConfig, provider: Box<dyn Provider>) -> Result<Self, RequesterConfigError> {
+        Self::with_identity(config, provider, Slots::default())
+    }
+
+    /// A requester without a connection that can prove who it is, if a responder asks: by certificate chains, of
+    /// which one is in slot 0, or else by a public key.
+    ///
+    /// # Errors
+    /// As [`Self::new`], also for an identity that cannot be used.
+    pub fn with_identity(
+        config: RequesterConfig,
+        provider: Box<dyn Provider>,
+        identity: Slots,
+    ) -> Result<Self, RequesterConfigError> {
         config.check(&*provider)?;
-        let core = Core { config, provider, connection: None, sessions: Sessions::default() };
+        let chains = Chains::new(&*provider, identity, &config.hashes)?;
+        let core = Core { config, provider, connection: None, sessions: Sessions::default(), chains };
         Ok(Self { core, pending: None, last_handle: 0 })
     }
 
@@ -180,6 +198,7 @@ impl Requester {
             Command::StartPskSession { hint, summary, end_on_update } => {
                 psk::PendingPskExchange::start(core, &hint, summary, end_on_update)
             }
+            Command::Serve => encapsulated::Conversation::serve(core),
             Command::Heartbeat => operate::heartbeat(core),
             Command::UpdateKeys(keys) => operate::PendingKeyUpdate::start(core, keys),
             Command::EndSession { clear_negotiated_state } => {
@@ -367,6 +386,8 @@ impl Requester {
             Flow::Heartbeat => operate::alive(&message),
             Flow::KeyUpdate(flow) => flow.acknowledged(core, &message),
             Flow::EndSession => operate::ended(core, &message),
+            Flow::EncapsulatedRequest(flow) => flow.requested(core, &message),
+            Flow::Delivery(flow) => flow.acknowledged(core, &message),
             Flow::Vendor(flow) => flow.answered(&message),
             Flow::SetCertificate { slot } => provision::certificate_set(slot, &message),
             Flow::Csr => provision::csr(&message),
@@ -409,6 +430,11 @@ impl Requester {
                 return self.resume(pending);
             }
             code => {
+                if let Flow::EncapsulatedRequest(flow) = &pending.request.flow
+                    && let Some(reply) = flow.nothing_asked(code)
+                {
+                    return Ok(Step::Done(reply));
+                }
                 self.note_refusal(&pending.request, code);
                 return Err(RequesterError::Refused { request, code, data: error.data });
             }

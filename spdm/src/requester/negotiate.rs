@@ -54,7 +54,7 @@ impl Negotiation {
             version,
             supported_algorithms: core.config.ask_algorithms && core.config.chunks,
             ct_exponent: core.config.ct_exponent,
-            flags: core.config.flags(),
+            flags: core.flags(version),
             data_transfer_size: core.config.data_transfer_size,
             max_message_size: core.config.longest_message(),
         }
@@ -150,8 +150,7 @@ fn offer(core: &Core, capabilities: &Capabilities) -> NegotiateAlgorithms {
         tables: AlgorithmTables {
             dhe: table(config.groups.iter().fold(0, |mask, group| mask | group.dhe_bit())),
             aead: Some(config.aeads.iter().fold(0, |mask, aead| mask | aead.bit())),
-            // Mutual authentication is not offered.
-            requester_asym: None,
+            requester_asym: core.requester_offer(),
             key_schedule: Some(KEY_SCHEDULE_SPDM),
             requester_pqc_asym: None,
             kem: table(config.groups.iter().fold(0, |mask, group| mask | group.kem_bit())),
@@ -210,10 +209,10 @@ fn select(
     if schedule & !KEY_SCHEDULE_SPDM != 0 || (sessions && schedule != KEY_SCHEDULE_SPDM) {
         return Err("key schedule");
     }
-    let of_requester = [selected.tables.requester_asym, selected.tables.requester_pqc_asym];
-    if of_requester.iter().any(|mask| mask.unwrap_or(0) != 0) {
+    if selected.tables.requester_pqc_asym.unwrap_or(0) != 0 {
         return Err("requester's signature algorithm");
     }
+    let requester_signature = core.requester_selection(selected, flags, hash)?;
     // Multiple keys of our own and free-form opaque data were not offered; the general form is needed for sessions only, and
     // before 1.2 it is not negotiated.
     let needed = sessions && offered.version >= Version::V1_2;
@@ -228,6 +227,7 @@ fn select(
     Ok(SelectedAlgorithms {
         hash,
         signature,
+        requester_signature,
         measurement_hash,
         group,
         aead: cipher,

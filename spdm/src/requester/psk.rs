@@ -101,6 +101,7 @@ impl PendingPskExchange {
             heartbeat_period: response.heartbeat_period,
             secured_version,
             summary: found(response.summary),
+            authenticated_as: None,
         };
         let next = if with_context {
             PendingPskFinish::start(core, &session, transcript)?

@@ -125,6 +125,7 @@ impl SavedSession {
             heartbeat_period: self.heartbeat_period,
             secured_version: Version(self.secured_version),
             summary: None,
+            authenticated_as: None,
         };
         let session = session::Session::restore(provider, &self.session)?;
         Ok((connection, ActiveSession::new(session, session_info)))

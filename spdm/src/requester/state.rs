@@ -4,6 +4,7 @@ use super::attest::{PendingChallenge, PendingMeasurements};
 use super::certificate::Fetch;
 use super::command::{ConnectionInfo, Reply, SlotDigests};
 use super::config::RequesterConfig;
+use super::encapsulated::{Conversation, PendingDelivery};
 use super::error::{Misuse, RequesterError, Violation};
 use super::handshake::{PendingFinish, PendingKeyExchange};
 use super::inventory::{FetchLog, PendingEndpointInfo};
@@ -11,6 +12,7 @@ use super::negotiate::{Capable, Negotiation, Versioned, both};
 use super::operate::{PendingKeyUpdate, PendingVendor};
 use super::psk::{PendingPskExchange, PendingPskFinish};
 use super::sessions::Sessions;
+use crate::chains::Chains;
 use crate::codec::{DecodeError, Reader};
 use crate::crypto::{AsymAlgorithm, CryptoError, Digest, HashAlgorithm, Provider, hash};
 use crate::slot::SLOT_COUNT;
@@ -27,6 +29,8 @@ pub(super) struct Core {
     pub(super) provider: Box<dyn Provider>,
     pub(super) connection: Option<Connection>,
     pub(super) sessions: Sessions,
+    /// Who we are, for responders that ask.
+    pub(super) chains: Chains,
 }
 
 /// The result of a negotiation, and what was learned over it.
@@ -150,6 +154,27 @@ impl Core {
         Ok(both(ours, RequesterFlags::LARGE_RESP, theirs, ResponderFlags::LARGE_RESP))
     }
 
+    /// The capability flags of settings and identity, as `version` has them.
+    pub(super) fn flags(&self, version: Version) -> RequesterFlags {
+        let proves = RequesterFlags::MUT_AUTH | RequesterFlags::ENCAP;
+        // 1.4 knows no challenge of a requester any more.
+        let proves = if version < Version::V1_4 { proves | RequesterFlags::CHAL } else { proves };
+        let identity = match (self.chains.has_certificates(), self.chains.has_public_key()) {
+            (true, _) => RequesterFlags::CERT | proves,
+            (false, true) => RequesterFlags::PUB_KEY_ID | proves,
+            (false, false) => 0,
+        };
+        RequesterFlags(self.config.flags().0 | identity)
+    }
+
+    /// Whether both sides want the handshake unprotected.
+    pub(super) fn handshakes_in_the_clear(&self) -> Result<bool, Misuse> {
+        let (ours, theirs) = (self.config.flags(), self.connected()?.info.capabilities);
+        let (requester, responder) =
+            (RequesterFlags::HANDSHAKE_IN_THE_CLEAR, ResponderFlags::HANDSHAKE_IN_THE_CLEAR);
+        Ok(both(ours, requester, theirs, responder))
+    }
+
     /// Digest under the negotiated hash.
     pub(super) fn digest(&self, data: &[u8]) -> Result<Digest, RequesterError> {
         Ok(hash(&*self.provider, self.connected()?.hash(), data)?)
@@ -188,6 +213,8 @@ impl Core {
             Code::KEY_UPDATE,
             Code::HEARTBEAT,
             Code::END_SESSION,
+            Code::GET_ENCAPSULATED_REQUEST,
+            Code::DELIVER_ENCAPSULATED_RESPONSE,
         ];
         let skipped = !connection.authenticated && leaves_challenge_behind.contains(&code);
         if code == Code::GET_DIGESTS || skipped {
@@ -240,6 +267,8 @@ pub(super) enum Flow {
     Heartbeat,
     KeyUpdate(PendingKeyUpdate),
     EndSession,
+    EncapsulatedRequest(Conversation),
+    Delivery(PendingDelivery),
     Vendor(PendingVendor),
     SetCertificate { slot: u8 },
     Csr,

@@ -27,7 +27,7 @@ impl Core {
         let (body, message) = request.parse(NegotiateAlgorithms::parse)?;
         let peer = *peer;
         let suite = self.select(&peer, &body)?;
-        self.selection(&peer, &body, &suite).encode(out);
+        self.selection(&body, &suite).encode(out);
 
         let mut vca = vca.clone();
         vca.append(message);
@@ -40,6 +40,8 @@ impl Core {
             l1l2: None,
             authenticated: false,
             first_digests: Vec::new(),
+            identities: Default::default(),
+            conversation: None,
         }));
         Ok(Next::Stay)
     }
@@ -79,7 +81,19 @@ impl Core {
             && self.flags.has(ResponderFlags::MEL)
             && measurements.is_some()
             && body.mel_specification & MEL_SPECIFICATION_DMTF != 0;
-        Ok(Suite { hash, asym, session, measurements, general_opaque, multiple_keys, measurement_log })
+        let requester_asym = self.select_requester(peer, hash, &body.tables)?;
+        let requester_keys = requester_has_several(peer);
+        Ok(Suite {
+            hash,
+            asym,
+            requester_asym,
+            requester_keys,
+            session,
+            measurements,
+            general_opaque,
+            multiple_keys,
+            measurement_log,
+        })
     }
 
     /// Whether slots have keys of their own: as CAPABILITIES said, or as the requester chooses.
@@ -105,6 +119,23 @@ impl Core {
             .find(|&(asym, hash)| body.base_hash & hash.bit() != 0 && self.chains.can_sign(asym, hash))
     }
 
+    /// A signature algorithm of the requester, if both sides can do mutual authentication.
+    fn select_requester(
+        &self,
+        peer: &Peer,
+        hash: HashAlgorithm,
+        tables: &AlgorithmTables,
+    ) -> Result<Option<AsymAlgorithm>, Reject> {
+        if !self.flags.has(ResponderFlags::MUT_AUTH) || !peer.flags.has(RequesterFlags::MUT_AUTH) {
+            return Ok(None);
+        }
+        let offered = tables.requester_asym.unwrap_or(0);
+        let verifiable = |asym: &&AsymAlgorithm| {
+            offered & asym.requester_bit() != 0 && self.provider.supports_signature(**asym, hash)
+        };
+        self.config.mutual.asym.iter().find(verifiable).copied().map(Some).ok_or(Reject::INVALID)
+    }
+
     /// A pre-shared key alone needs no group.
     fn select_session(
         &self,
@@ -128,15 +159,13 @@ impl Core {
     }
 
     /// The response carries the tables the request carried, with at most one bit each.
-    fn selection(&self, peer: &Peer, body: &NegotiateAlgorithms, suite: &Suite) -> Algorithms {
+    fn selection(&self, body: &NegotiateAlgorithms, suite: &Suite) -> Algorithms {
         let session = suite.session;
         let group = session.and_then(|session| session.group);
         let tables = &body.tables;
         let opaque_format = if suite.general_opaque { OPAQUE_FORMAT_GENERAL } else { 0 };
-        // A requester that cannot do without several keys of its own has to be told that it may use them.
-        let only_several = peer.flags.0 & RequesterFlags::MULTI_KEY_MASK == RequesterFlags::MULTI_KEY_ONLY;
-        let requester_keys =
-            if body.version >= Version::V1_3 && only_several { MULTI_KEY_CONNECTION } else { 0 };
+        let requester_keys = if suite.requester_keys { MULTI_KEY_CONNECTION } else { 0 };
+        let requester_asym = suite.requester_asym.map_or(0, AsymAlgorithm::requester_bit);
         Algorithms {
             version: body.version,
             measurement_specification: suite.measurements.map_or(0, |_| MEASUREMENT_SPECIFICATION_DMTF),
@@ -153,8 +182,7 @@ impl Core {
             tables: AlgorithmTables {
                 dhe: tables.dhe.map(|_| group.map_or(0, DheGroup::dhe_bit)),
                 aead: tables.aead.map(|_| session.map_or(0, |session| session.aead.bit())),
-                // Nothing to select: the requester is never authenticated.
-                requester_asym: tables.requester_asym.map(|_| 0),
+                requester_asym: tables.requester_asym.map(|_| requester_asym),
                 key_schedule: tables.key_schedule.map(|_| session.map_or(0, |_| KEY_SCHEDULE_SPDM)),
                 requester_pqc_asym: tables.requester_pqc_asym.map(|_| 0),
                 kem: tables.kem.map(|_| group.map_or(0, DheGroup::kem_bit)),
@@ -189,4 +217,10 @@ impl Core {
             },
         }
     }
+}
+
+/// A requester that cannot do without several keys of its own has to be told that it may use them.
+fn requester_has_several(peer: &Peer) -> bool {
+    let only_several = peer.flags.0 & RequesterFlags::MULTI_KEY_MASK == RequesterFlags::MULTI_KEY_ONLY;
+    peer.version >= Version::V1_3 && only_several
 }

@@ -10,6 +10,8 @@ use crate::wire::{DeviceClass, MIN_DATA_TRANSFER_SIZE, ResponderFlags, Version};
 
 use super::provisioning::{EndpointInfoSupport, MeasurementLogItem, Provisioning};
 
+use super::mutual::MutualAuthentication;
+
 /// Configuration of a responder. `Default` is a device that a TEE security manager accepts.
 #[derive(Clone, Debug)]
 pub struct ResponderConfig {
@@ -51,6 +53,8 @@ pub struct ResponderConfig {
     pub handshake_timeout: Duration,
     /// Sessions at once; 1 to 255.
     pub session_limit: usize,
+    /// Whether requesters have to authenticate themselves.
+    pub mutual: MutualAuthentication,
     /// First sequence number that no record may have; smaller values are for tests of the limit.
     pub sequence_limit: u64,
     /// Requests whose answers take time.
@@ -83,6 +87,8 @@ pub struct Capability {
     pub alias_certificates: bool,
     /// CHUNK_SEND and CHUNK_GET, from 1.2 on.
     pub chunks: bool,
+    /// `ENCAP_CAP`: requests of the responder. Mutual authentication brings them in any case.
+    pub encapsulated: bool,
     /// Forms with 32-bit lengths in SPDM 1.4: GET_CERTIFICATE and vendor-defined messages.
     pub large_responses: bool,
     /// GET_MEASUREMENT_EXTENSION_LOG, from 1.3 on; needs measurements.
@@ -177,6 +183,7 @@ impl Default for Capability {
             handshake_in_the_clear: false,
             alias_certificates: false,
             chunks: false,
+            encapsulated: false,
             large_responses: true,
             measurement_log: false,
             endpoint_info: EndpointInfoSupport::None,
@@ -206,6 +213,7 @@ impl Default for ResponderConfig {
             heartbeat_period: 0,
             handshake_timeout: Duration::from_secs(300),
             session_limit: 4,
+            mutual: MutualAuthentication::default(),
             sequence_limit: u64::MAX,
             delays: Vec::new(),
         }
@@ -220,13 +228,14 @@ impl Capability {
 
     /// The flags to advertise. Who is known by a public key has no certificates (DSP0274 1.3 "CAPABILITIES"), and who
     /// is known by a pre-shared key alone has neither.
-    pub(super) fn flags(&self, chains: &Chains) -> ResponderFlags {
+    pub(super) fn flags(&self, chains: &Chains, mutual: &MutualAuthentication) -> ResponderFlags {
         let sessions = self.key_exchange || self.psk != PskSupport::None;
         let psk = match self.psk {
             PskSupport::None => 0,
             PskSupport::WithoutContext => ResponderFlags::PSK_WITHOUT_CONTEXT,
             PskSupport::WithContext => ResponderFlags::PSK_WITH_CONTEXT,
         };
+        let mutual = mutual.challenge && self.challenge || mutual.asks_in_sessions() && self.key_exchange;
         let measurements = match self.measurements {
             MeasurementSupport::None => 0,
             MeasurementSupport::Unsigned => ResponderFlags::MEAS_NO_SIG,
@@ -245,6 +254,8 @@ impl Capability {
             (chains.has_public_key(), ResponderFlags::PUB_KEY_ID),
             (chains.has_certificates() && self.alias_certificates, ResponderFlags::ALIAS_CERT),
             (self.chunks, ResponderFlags::CHUNK),
+            (self.encapsulated, ResponderFlags::ENCAP),
+            (mutual, ResponderFlags::MUT_AUTH | ResponderFlags::ENCAP),
             (self.large_responses, ResponderFlags::LARGE_RESP),
             (self.measurement_log, ResponderFlags::MEL),
         ];

@@ -12,6 +12,13 @@ pub enum Event {
         /// The session.
         id: SessionId,
     },
+    /// A requester has proved who it is, with the key of one of its slots.
+    RequesterAuthenticated {
+        /// The session that is about to be established with it; `None` outside sessions, after CHALLENGE.
+        session: Option<SessionId>,
+        /// The requester's slot, or 0xFF for its public key.
+        slot: u8,
+    },
     /// A session that was established is gone.
     SessionEnded {
         /// The session.
@@ -69,6 +76,13 @@ pub(super) struct Events(VecDeque<Event>);
 impl Events {
     pub(super) fn session_established(&mut self, id: SessionId) {
         self.0.push_back(Event::SessionEstablished { id });
+    }
+
+    pub(super) fn requester_authenticated(&mut self, session: Option<SessionId>, slot: u8) {
+        let event = Event::RequesterAuthenticated { session, slot };
+        if !self.0.contains(&event) {
+            self.0.push_back(event);
+        }
     }
 
     /// A beginning that nobody has seen yet is taken back instead.

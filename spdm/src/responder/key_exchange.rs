@@ -8,9 +8,8 @@ use crate::key_schedule::Shared;
 use crate::session::{Role, Session, SessionParameters};
 use crate::transcript::{SigningContext, sign};
 use crate::wire::{
-    ErrorCode, KeyExchange, KeyExchangeRsp, KeyUsage, MutualAuth, NONCE_SIZE, POLICY_ALL_EVENTS,
-    RequesterFlags, ResponderFlags, SelectedSecuredVersion, SummaryType, SupportedSecuredVersions, Version,
-    VersionNumber,
+    ErrorCode, KeyExchange, KeyExchangeRsp, KeyUsage, NONCE_SIZE, POLICY_ALL_EVENTS, RequesterFlags,
+    ResponderFlags, SelectedSecuredVersion, SummaryType, SupportedSecuredVersions, Version, VersionNumber,
 };
 
 use super::Core;
@@ -48,12 +47,13 @@ impl Core {
         let heartbeat_period =
             if heartbeat(self.flags, negotiated) { self.config.heartbeat_period } else { 0 };
         let half = self.sessions.allocate_half();
+        let demand = self.config.mutual.demand(self.flags, negotiated);
         KeyExchangeRsp {
             version: body.version,
             heartbeat_period,
             session_id: half,
-            mutual_auth: MutualAuth::None,
-            requester_slot: 0,
+            mutual_auth: demand.form,
+            requester_slot: demand.slot,
             random,
             exchange: &exchange,
             summary: summary.as_ref().map(AsRef::as_ref).unwrap_or_default(),
@@ -88,7 +88,10 @@ impl Core {
         }
         self.fits(out)?;
         let heartbeat = Duration::from_secs(heartbeat_period.into());
-        self.sessions.insert(Entry::new(session, Stage::Handshake { transcript }, heartbeat));
+        let stage = Stage::Handshake { transcript, proof: demand.proof };
+        let mut entry = Entry::new(session, stage, heartbeat);
+        entry.conversation = demand.conversation;
+        self.sessions.insert(entry);
         Ok(Next::Stay)
     }
 }

@@ -10,14 +10,18 @@ mod challenge;
 mod config;
 mod csr;
 mod deferral;
+mod encapsulated;
 mod endpoint_info;
 mod events;
 mod finish;
+mod interview;
 mod key_exchange;
 mod key_pairs;
+mod keys;
 mod measured;
 mod measurement_log;
 mod measurements;
+mod mutual;
 mod provision;
 mod provisioning;
 mod psk;
@@ -32,9 +36,11 @@ mod transfer;
 mod vendor;
 mod version;
 
+pub use crate::trust::{RootPin, TrustPolicy};
 pub use config::*;
 pub use deferral::{Delay, Wait};
 pub use events::{EndReason, Event};
+pub use mutual::{MutualAuthentication, SessionAuthentication};
 pub use provisioning::{EndpointInfoSupport, MeasurementLogItem, MultipleKeys, Provisioning};
 pub use vendor::{VendorAnswer, VendorHandler, VendorRequest};
 
@@ -128,7 +134,8 @@ impl Responder {
         let slots = if listed { key_pairs::numbered(slots)? } else { slots };
         let chains = Chains::new(provider.as_ref(), slots, &config.hashes)?;
         config.check_identity(&chains)?;
-        let flags = config.capabilities.flags(&chains);
+        config.mutual.settle(provider.as_ref(), &config.hashes)?;
+        let flags = config.capabilities.flags(&chains, &config.mutual);
         config.asym.retain(|&asym| config.hashes.iter().any(|&hash| chains.can_sign(asym, hash)));
         let key_exchange = flags.has(ResponderFlags::KEY_EX);
         for (missing, what) in [
@@ -387,6 +394,7 @@ impl Core {
             return self.respond_if_ready(request, vendor, out);
         }
         self.check_phase(request)?;
+        self.check_conversation(request)?;
         self.check_ready(request)?;
         self.handle(request, vendor, out)
     }
@@ -412,6 +420,8 @@ impl Core {
             Code::HEARTBEAT => self.heartbeat(request, out),
             Code::KEY_UPDATE => self.key_update(request, out),
             Code::END_SESSION => self.end_session(request, out),
+            Code::GET_ENCAPSULATED_REQUEST => self.get_encapsulated_request(request, out),
+            Code::DELIVER_ENCAPSULATED_RESPONSE => self.deliver_encapsulated_response(request, out),
             Code::VENDOR_DEFINED_REQUEST => self.vendor_defined(request, vendor, out),
             Code::SET_CERTIFICATE => self.set_certificate(request, out),
             Code::GET_CSR => self.get_csr(request, out),

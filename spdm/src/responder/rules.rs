@@ -33,6 +33,10 @@ impl Core {
             Code::GET_MEASUREMENT_EXTENSION_LOG => ResponderFlags::MEL,
             Code::GET_ENDPOINT_INFO => ResponderFlags::EP_INFO_MASK,
             Code::RESPOND_IF_READY if self.defers() => 0,
+            Code::GET_ENCAPSULATED_REQUEST | Code::DELIVER_ENCAPSULATED_RESPONSE => {
+                self.check_encapsulation(code)?;
+                ResponderFlags::ENCAP
+            }
             _ => return Err(Reject::unsupported(code)),
         };
         // Before a version is chosen, none of these requests is expected anyway.
@@ -76,7 +80,13 @@ impl Core {
         };
         match (request.header.code, stage) {
             // These look for themselves: it depends on where the handshake takes place, and on its kind.
-            (Code::FINISH | Code::PSK_FINISH, _) => Ok(()),
+            (
+                Code::FINISH
+                | Code::PSK_FINISH
+                | Code::GET_ENCAPSULATED_REQUEST
+                | Code::DELIVER_ENCAPSULATED_RESPONSE,
+                _,
+            ) => Ok(()),
             (Code::HEARTBEAT | Code::KEY_UPDATE | Code::END_SESSION, None) => Err(Reject::SESSION_REQUIRED),
             (Code::CHALLENGE | Code::KEY_EXCHANGE | Code::PSK_EXCHANGE, Some(_))
             | (_, Some(Stage::Handshake { .. } | Stage::PskHandshake { .. })) => Err(Reject::UNEXPECTED),
@@ -112,6 +122,8 @@ impl Core {
             | Code::HEARTBEAT
             | Code::END_SESSION
             | Code::GET_MEASUREMENT_EXTENSION_LOG
+            | Code::GET_ENCAPSULATED_REQUEST
+            | Code::DELIVER_ENCAPSULATED_RESPONSE
                 if !negotiated.authenticated =>
             {
                 negotiated.m1m2 = None;

@@ -7,13 +7,15 @@ use crate::session::Session;
 use crate::transcript::Transcript;
 use crate::wire::KeyUpdate;
 
+use super::encapsulated::Conversation;
 use super::events::{EndReason, Events};
+use super::mutual::Proof;
 
 /// How far one session is.
 #[derive(Debug)]
 pub(super) enum Stage {
     /// Waits for FINISH; TH so far.
-    Handshake { transcript: Transcript },
+    Handshake { transcript: Transcript, proof: Proof },
     /// Waits for PSK_FINISH; TH so far.
     PskHandshake { transcript: Transcript },
     /// In use.
@@ -22,6 +24,8 @@ pub(super) enum Stage {
         l1l2: Option<Transcript>,
         /// The update that waits for its verification.
         update: Option<KeyUpdate>,
+        /// The responder wants a new key for what it sends.
+        renew_key: bool,
     },
 }
 
@@ -32,12 +36,14 @@ pub(super) struct Entry {
     pub(super) stage: Stage,
     /// Zero if the session needs no heartbeat.
     pub(super) heartbeat: Duration,
+    /// What the responder asks in it.
+    pub(super) conversation: Option<Conversation>,
     deadline: Option<Duration>,
 }
 
 impl Entry {
     pub(super) const fn new(session: Session, stage: Stage, heartbeat: Duration) -> Self {
-        Self { session, stage, heartbeat, deadline: None }
+        Self { session, stage, heartbeat, conversation: None, deadline: None }
     }
 
     /// Traffic was seen: the session lives for another two periods (DSP0274 1.3 "HEARTBEAT").
@@ -125,7 +131,7 @@ impl Sessions {
     /// The session's handshake is done.
     pub(super) fn establish(&mut self, index: usize, now: Duration) {
         if let Some(entry) = self.entries.get_mut(index) {
-            entry.stage = Stage::Application { l1l2: None, update: None };
+            entry.stage = Stage::Application { l1l2: None, update: None, renew_key: false };
             entry.deadline = None;
             entry.touch(now);
             self.events.session_established(entry.session.id());

@@ -4,9 +4,12 @@ use crate::chains::Chains;
 use crate::codec::{DecodeError, Reader};
 use crate::crypto::{Aead, AsymAlgorithm, CryptoError, DheGroup, Digest, HashAlgorithm, Provider, Signer};
 use crate::secured::Protection;
+use crate::slot::SLOT_COUNT;
 use crate::transcript::{Basis, Transcript, Vca};
+use crate::trust::PeerKey;
 use crate::wire::{Header, KeyUsage, RequesterFlags, Version};
 
+use super::encapsulated::Conversation;
 use super::reject::Reject;
 
 /// One request as it came in.
@@ -103,6 +106,10 @@ pub(super) struct Suite {
     pub(super) hash: HashAlgorithm,
     /// `None` for a responder that signs nothing.
     pub(super) asym: Option<AsymAlgorithm>,
+    /// Signature of the requester, if it can be asked for one.
+    pub(super) requester_asym: Option<AsymAlgorithm>,
+    /// The requester may use several keys.
+    pub(super) requester_keys: bool,
     pub(super) session: Option<SessionSuite>,
     pub(super) measurements: Option<MeasurementForm>,
     /// Opaque data may be sent in the general form. Before 1.2 that is not negotiated.
@@ -151,6 +158,10 @@ pub(super) struct Negotiated {
     pub(super) authenticated: bool,
     /// The first DIGESTS outside a session if the responder has several keys, otherwise empty.
     pub(super) first_digests: Vec<u8>,
+    /// The requester's keys whose chains hold, by slot.
+    pub(super) identities: [Option<PeerKey>; SLOT_COUNT],
+    /// What the responder asks outside sessions.
+    pub(super) conversation: Option<Conversation>,
 }
 
 impl Negotiated {

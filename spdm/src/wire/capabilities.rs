@@ -183,6 +183,20 @@ impl core::fmt::Debug for ResponderExtendedFlags {
     }
 }
 
+/// Whether both sides can have the responder ask (`ENCAP_CAP`). 1.2 deprecated the flag by mistake, so that there
+/// `MUT_AUTH_CAP` says it too; 1.2.2 took that back.
+pub const fn encapsulates(version: Version, requester: RequesterFlags, responder: ResponderFlags) -> bool {
+    let (ours, theirs) = match version.0 {
+        ..=0x10 => (0, 0),
+        0x12 => (
+            RequesterFlags::ENCAP | RequesterFlags::MUT_AUTH,
+            ResponderFlags::ENCAP | ResponderFlags::MUT_AUTH,
+        ),
+        0x11 | 0x13.. => (RequesterFlags::ENCAP, ResponderFlags::ENCAP),
+    };
+    requester.any(ours) && responder.any(theirs)
+}
+
 /// What follows the header in CAPABILITIES, and in GET_CAPABILITIES from 1.1 on.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]

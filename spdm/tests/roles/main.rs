@@ -3,6 +3,7 @@
 
 mod deferral;
 mod limits;
+mod mutual;
 mod pair;
 mod provision;
 mod psk;

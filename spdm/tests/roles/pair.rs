@@ -133,6 +133,15 @@ impl Pair {
         self.started(Command::StartSession { slot: 0, summary: SummaryType::None, end_on_update: false })
     }
 
+    /// As [`Self::start`], whatever else the responder tells.
+    pub(super) fn start_any(&mut self) -> SessionId {
+        self.requester.select(None).unwrap();
+        let command = Command::StartSession { slot: 0, summary: SummaryType::None, end_on_update: false };
+        let Reply::SessionStarted(info) = self.run(command).unwrap() else { panic!() };
+        self.events();
+        info.id
+    }
+
     /// A command that starts a session.
     pub(super) fn started(&mut self, command: Command) -> SessionId {
         let reply = self.run(command).unwrap();

@@ -88,7 +88,9 @@ impl Client {
                     self.alive = false;
                 }
                 Event::SessionEnded { .. } => {}
-                Event::SessionEstablished { .. } => panic!("a session of nowhere"),
+                Event::SessionEstablished { .. } | Event::RequesterAuthenticated { .. } => {
+                    panic!("a session or requester of nowhere")
+                }
                 Event::SlotChanged { .. } | Event::KeyPairChanged { .. } => {
                     panic!("a slot or key pair was changed that cannot be")
                 }

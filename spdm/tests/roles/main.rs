@@ -7,6 +7,7 @@ mod mutual;
 mod pair;
 mod provision;
 mod psk;
+mod psk_hostile;
 mod several;
 mod transfer;
 mod v1_4;

@@ -13,9 +13,10 @@ use std::time::Duration;
 use spdm::SessionId;
 use spdm::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm, RingProvider};
 use spdm::identity::{Material, PciName, generate};
+use spdm::psk::PreSharedKey;
 use spdm::requester::{Driver, Requester, RequesterConfig, Response, SavedSession, Transport};
 use spdm::responder::{
-    Answer, Capability, Measurement, MeasurementValue, Responder, ResponderConfig, VendorAnswer,
+    Answer, Capability, Measurement, MeasurementValue, PskSupport, Responder, ResponderConfig, VendorAnswer,
     VendorHandler, VendorRequest,
 };
 use spdm::session::{self, Session};
@@ -60,6 +61,11 @@ impl VendorHandler for Echo {
     }
 }
 
+/// What both sides share.
+fn psks() -> Vec<PreSharedKey> {
+    vec![PreSharedKey::new(b"hint".to_vec(), b"secret".to_vec())]
+}
+
 /// A responder that has just been reset.
 pub(super) fn responder(version: Version, handshake_in_the_clear: bool) -> Responder {
     let measurement = |index, kind, value| Measurement { index, kind, tcb: true, value };
@@ -75,16 +81,20 @@ pub(super) fn responder(version: Version, handshake_in_the_clear: bool) -> Respo
             measurement(0xFE, 5, MeasurementValue::RawOnly(b"mode".to_vec())),
         ],
         heartbeat_period: 5,
+        psks: psks(),
         ..ResponderConfig::default()
     };
-    let capabilities = Capability { handshake_in_the_clear, ..config.capabilities };
+    // With context: a pre-shared key alone makes no session of a message that anyone may have sent before.
+    let psk = PskSupport::WithContext;
+    let capabilities = Capability { handshake_in_the_clear, psk, ..config.capabilities };
     let config = ResponderConfig { capabilities, ..config };
     Responder::new(config, Slots::single(material().slot()), Box::new(RingProvider::new())).unwrap()
 }
 
 /// A requester for [`responder`].
 pub(super) fn requester(handshake_in_the_clear: bool) -> Requester {
-    let config = RequesterConfig { handshake_in_the_clear, retries: 3, ..RequesterConfig::default() };
+    let config =
+        RequesterConfig { handshake_in_the_clear, psks: psks(), retries: 3, ..RequesterConfig::default() };
     Requester::new(config, Box::new(RingProvider::new())).unwrap()
 }
 

@@ -18,7 +18,7 @@ use super::script::Script;
 /// Larger than any message the requester takes.
 const MOST: usize = 6000;
 
-fn commands() -> [Command; 11] {
+fn commands() -> [Command; 12] {
     let measure =
         |operation, signed_by| Command::Measurements(MeasurementQuery { operation, raw: false, signed_by });
     [
@@ -33,6 +33,7 @@ fn commands() -> [Command; 11] {
         Command::Vendor { standard_id: 3, vendor_id: vec![1, 0], payload: vec![0; 9] },
         measure(MeasurementOperation::One(1), None),
         Command::EndSession { clear_negotiated_state: false },
+        Command::StartPskSession { hint: Vec::new(), summary: SummaryType::All, end_on_update: false },
     ]
 }
 
@@ -83,7 +84,7 @@ pub fn spdm_requester(bytes: &[u8]) {
         }
     };
     let inside = seal.is_some();
-    let skip = if inside { usize::from(script.byte() % 11) } else { 0 };
+    let skip = if inside { usize::from(script.byte() % 12) } else { 0 };
     let mut driver = Driver::new(&mut requester, Hostile { script: &mut script, seal });
     for command in commands().into_iter().skip(skip) {
         match driver.run(command) {
@@ -185,7 +186,9 @@ pub fn spdm_man_in_the_middle(bytes: &[u8]) {
         };
         let vouched = match &reply {
             Ok(Reply::Challenged(_)) => altered(&[Code::GET_DIGESTS, Code::GET_CERTIFICATE, Code::CHALLENGE]),
-            Ok(Reply::SessionStarted(_)) => altered(&[Code::KEY_EXCHANGE, Code::FINISH]),
+            Ok(Reply::SessionStarted(_)) => {
+                altered(&[Code::KEY_EXCHANGE, Code::FINISH, Code::PSK_EXCHANGE, Code::PSK_FINISH])
+            }
             Ok(Reply::Measurements(report)) if report.signed.is_some() => altered(&[Code::GET_MEASUREMENTS]),
             _ => None,
         };

@@ -256,6 +256,18 @@ fn responder_clear() -> Vec<Vec<u8>> {
     clear.push(vec![0x12, Code::FINISH.0, 0, 0, 0, 0, 0, 0]);
     clear.push([&[0x12, 0xFE, 0, 0, 3, 0, 2, 1, 0, 6, 0][..], b"silent"].concat());
     out.push(events(2, 3, &clear));
+    // A requester that has a key, twice by name and once without.
+    for (version, text) in &RECORDINGS[2..] {
+        let mut messages = recorded(text, "request");
+        messages.truncate(3);
+        messages[1][9] |= 4;
+        let spdm = messages[1][0];
+        for hint in [&b"hint"[..], b"", b"hint"] {
+            let head = [spdm, Code::PSK_EXCHANGE.0, 0xFF, 0, 0x34, 0x12, hint.len() as u8, 0, 32, 0, 0, 0];
+            messages.push([&head[..], hint, &[7; 32]].concat());
+        }
+        out.push(events(*version, 3, &messages));
+    }
     out
 }
 
@@ -322,6 +334,15 @@ fn man_in_the_middle() -> Vec<Vec<u8>> {
             let mut seed = vec![place & 1];
             seed.resize(1 + usize::from(place) * 2 + back, 0);
             seed.extend_from_slice(&[3, 4 + place, 0, 1]);
+            out.push(seed);
+        }
+    }
+    // PSK_EXCHANGE and PSK_FINISH come behind everything else.
+    for place in [15, 16] {
+        for back in [0, 1] {
+            let mut seed = vec![place & 1];
+            seed.resize(1 + usize::from(place) * 2 + back, 0);
+            seed.extend_from_slice(&[3, place, 0, 1]);
             out.push(seed);
         }
     }

@@ -1,14 +1,17 @@
 //! A requester made of the crate's parts, to send any bytes at any stage of a conversation.
 
-use judge::{Case, Device, Peer, REQUESTER_FLAGS};
+use judge::{Case, Device, Peer, REQUESTER_FLAGS, material, responder_config};
 use spdm::SessionId;
 use spdm::codec::Reader;
 use spdm::crypto::{DheGroup, Digest, HashAlgorithm, Provider, RingProvider};
 use spdm::doe::{Object, ObjectType};
 use spdm::key_schedule::Shared;
+use spdm::psk::PreSharedKey;
 use spdm::requester::Transport;
+use spdm::responder::PskSupport;
 use spdm::secured::Protection;
 use spdm::session::{Role, Session, SessionParameters};
+use spdm::slot::Slots;
 use spdm::transcript::{Basis, Transcript, Vca};
 use spdm::wire::*;
 
@@ -71,6 +74,9 @@ pub(crate) struct Client {
     finish: Vec<u8>,
 }
 
+/// That of the key in libspdm's samples.
+const PSK_HINT: &[u8] = b"TestPskHint\0";
+
 pub(crate) const HASH: HashAlgorithm = HashAlgorithm::Sha256;
 
 fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -82,9 +88,14 @@ fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 impl Client {
     pub(crate) fn new(case: &Case, ours: bool) -> Self {
         let target = if ours {
-            Target::Ours(Box::new(Device::new(case)))
+            let mut config = responder_config(case);
+            config.capabilities.psk = PskSupport::WithContext;
+            config.psks = vec![PreSharedKey::new(PSK_HINT.to_vec(), b"TestPskData\0".to_vec())];
+            Target::Ours(Box::new(Device::with(config, Slots::single(material(case.asym).slot()))))
         } else {
-            Target::Theirs(Box::new(Peer::new(&case.reference(true))))
+            let mut config = case.reference(true);
+            config.flags |= ResponderFlags::PSK_WITH_CONTEXT;
+            Target::Theirs(Box::new(Peer::new(&config)))
         };
         Self { target, case: *case, vca: Vca::new(), session: None, transcript: None, finish: Vec::new() }
     }
@@ -136,6 +147,8 @@ impl Client {
                 }),
             ),
             ("KEY_EXCHANGE", self.key_exchange(agreement.public())),
+            ("PSK_EXCHANGE", self.psk_exchange()),
+            ("PSK_FINISH", [&[version.0, 0xE7, 0, 0][..], &[0x55; 32]].concat()),
             ("HEARTBEAT", vec![version.0, 0xE8, 0, 0]),
             ("KEY_UPDATE key", vec![version.0, 0xE9, 1, 5]),
             ("KEY_UPDATE all", vec![version.0, 0xE9, 2, 5]),
@@ -174,7 +187,9 @@ impl Client {
                 version: self.case.version,
                 supported_algorithms: false,
                 ct_exponent: 14,
-                flags: RequesterFlags(REQUESTER_FLAGS | if self.case.clear { 1 << 15 } else { 0 }),
+                flags: RequesterFlags(
+                    REQUESTER_FLAGS | RequesterFlags::PSK | if self.case.clear { 1 << 15 } else { 0 },
+                ),
                 data_transfer_size: 0x1200,
                 max_message_size: 0x1200,
             }
@@ -219,6 +234,26 @@ impl Client {
                 policy: 0,
                 random: [7; 32],
                 exchange,
+                opaque: &opaque,
+            }
+            .encode(out)
+            .unwrap()
+        })
+    }
+
+    fn psk_exchange(&self) -> Vec<u8> {
+        let mut opaque = Vec::new();
+        SupportedSecuredVersions(&[VersionNumber::new(Version::V1_1)])
+            .encode(self.case.version, &mut opaque)
+            .unwrap();
+        encoded(|out| {
+            PskExchange {
+                version: self.case.version,
+                summary: SummaryType::All,
+                policy: 0,
+                session_id: 0x1234,
+                hint: PSK_HINT,
+                context: &[7; 32],
                 opaque: &opaque,
             }
             .encode(out)

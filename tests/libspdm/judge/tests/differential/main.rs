@@ -17,6 +17,10 @@ fn known(name: &str, label: &str) -> bool {
         // No algorithm for the requester's own signatures: libspdm refuses that even without mutual authentication, which
         // DSP0274 1.3 "NEGOTIATE_ALGORITHMS" does not ask for.
         ("NEGOTIATE_ALGORITHMS", "[42]=00") => true,
+        // A context of no bytes: DSP0274 1.3 "PSK_EXCHANGE" wants a nonce of 32 in it.
+        ("e6", "+60") => true,
+        // All events for the requester, of a responder that has none: libspdm refuses that in KEY_EXCHANGE only.
+        ("PSK_EXCHANGE", policy) => policy.starts_with("[3]="),
         _ => false,
     }
 }
@@ -97,9 +101,9 @@ fn stages(name: &str, clear: bool) -> &'static [Stage] {
         "GET_VERSION" => &[Stage::Start, Stage::Negotiated],
         "GET_CAPABILITIES" => &[Stage::Version],
         "NEGOTIATE_ALGORITHMS" => &[Stage::Capabilities],
-        "CHALLENGE" | "KEY_EXCHANGE" => &[Stage::Negotiated],
+        "CHALLENGE" | "KEY_EXCHANGE" | "PSK_EXCHANGE" => &[Stage::Negotiated],
         "FINISH" if clear => &[Stage::ClearInHandshake],
-        "FINISH" => &[Stage::Handshake],
+        "FINISH" | "PSK_FINISH" => &[Stage::Handshake],
         "KEY_UPDATE verify" => &[Stage::Updating],
         "HEARTBEAT" | "KEY_UPDATE key" | "KEY_UPDATE all" | "END_SESSION" => &[Stage::Application],
         _ => &[Stage::Negotiated, Stage::Application],
@@ -109,12 +113,20 @@ fn stages(name: &str, clear: bool) -> &'static [Stage] {
 /// What to turn into what, by xor: every bit, and the values that fields like; one bit of bulk data.
 fn changes(name: &str, position: usize, base: u8) -> Vec<u8> {
     // libspdm 3.6 reads beyond opaque data whose element says a wrong length.
-    if position == 1 || name == "KEY_EXCHANGE" && [104, 106, 111, 112, 113].contains(&position) {
+    let lies: &[usize] = match name {
+        "KEY_EXCHANGE" => &[104, 106, 111, 112, 113],
+        "PSK_EXCHANGE" => &[10, 56, 61, 62, 63],
+        _ => &[],
+    };
+    if position == 1 || lies.contains(&position) {
         return Vec::new();
     }
     if matches!(
         (name, position),
-        ("CHALLENGE" | "FINISH", 4..) | ("KEY_EXCHANGE", 8..104) | ("GET_MEASUREMENTS signed", 4..36)
+        ("CHALLENGE" | "FINISH" | "PSK_FINISH", 4..)
+            | ("PSK_EXCHANGE", 24..56)
+            | ("KEY_EXCHANGE", 8..104)
+            | ("GET_MEASUREMENTS signed", 4..36)
     ) {
         return vec![1];
     }

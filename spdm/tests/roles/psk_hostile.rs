@@ -31,7 +31,7 @@ fn handshake(pair: &mut Pair, change: Change<'_>) -> Result<(), Option<Requester
         let (secured, mut message) = match step {
             Step::Send { secured, bytes } => (secured, bytes),
             Step::Done(Reply::SessionStarted(_)) => return Ok(()),
-            other => panic!("{other:?}"),
+            Step::Done(_) | Step::RetryAfter(_) => panic!("neither a session nor a message"),
         };
         change(2 * exchange, &mut message);
         let Some((secured, mut answer)) = pair.device.ask(secured, &message) else {

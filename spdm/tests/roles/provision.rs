@@ -77,7 +77,7 @@ fn digests(pair: &mut Pair) -> SlotDigests {
 
 #[test]
 fn a_slot_is_filled_and_erased() {
-    for version in [Version::V1_2, Version::V1_3] {
+    for version in [Version::V1_2, Version::V1_3, Version::V1_4] {
         let mut pair = managed(version, WRITABLE, one_empty(), requester_config(version));
         assert_eq!(digests(&mut pair).provisioned, 1);
         assert_eq!(refusal(&mut pair, store(1, chain(1))), (ErrorCode::UNEXPECTED_REQUEST, 0));
@@ -164,7 +164,7 @@ fn requests_that_were_not_advertised_are_not_supported() {
 
 #[test]
 fn a_csr_is_for_the_key_of_the_connection() {
-    for version in [Version::V1_2, Version::V1_3] {
+    for version in [Version::V1_2, Version::V1_3, Version::V1_4] {
         let mut pair = managed(version, WRITABLE, one_empty(), requester_config(version));
         let Reply::Csr(csr) = pair.run(Command::Csr(CsrQuery::default())).unwrap() else { panic!() };
         let slot = material(0).slot();

@@ -5,6 +5,7 @@ mod connection;
 mod deferral;
 mod device;
 mod order;
+mod provision;
 mod psk;
 mod session;
 mod transfer;

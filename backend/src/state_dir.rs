@@ -31,15 +31,15 @@ pub enum StateError {
     },
     /// The stored chain names another device than the configuration.
     #[error(
-        "{path} belongs to another device ({stored}; the configuration says {configured}): use another --state-dir, or \
-         remove this file and the .key.pem beside it to have new ones made"
+        "{path} is that of another device, made for {stored}; the configuration says {configured}: use another --state-dir, or remove this one's \
+         files to have new ones made"
     )]
     OtherDevice {
-        /// The file with the chain.
+        /// The file that says so.
         path: PathBuf,
-        /// Name in the leaf certificate and key type.
+        /// Name or key type that the files were made for.
         stored: String,
-        /// Name and key type that the configuration asks for.
+        /// Name or key type that the configuration asks for.
         configured: String,
     },
 }
@@ -78,12 +78,12 @@ impl Files {
 /// [`StateError`]; nothing that exists is overwritten.
 pub fn slot(directory: Option<&Path>, wanted: &Wanted<'_>) -> Result<Slot, StateError> {
     let Some(directory) = directory else { return make(wanted, Path::new("(memory)")).map(|(slot, _)| slot) };
+    check_name(directory, wanted.name)?;
     let files = Files::of(directory, wanted.number);
     if let Some(chain) = read(&files.chain)? {
         let key = Zeroizing::new(read(&files.key)?.unwrap_or_default());
         return restore(&chain, &key, &files.chain, wanted);
     }
-    make_directory(directory)?;
     let (slot, key) = make(wanted, &files.chain)?;
     // The chain comes last: where it exists, the key does, too.
     write(&files.key, key.as_bytes(), 0o600)?;
@@ -120,27 +120,31 @@ fn make(wanted: &Wanted<'_>, path: &Path) -> Result<(Slot, Zeroizing<String>), S
 
 fn restore(chain: &[u8], key: &[u8], path: &Path, wanted: &Wanted<'_>) -> Result<Slot, StateError> {
     let failed = |source| StateError::Material { path: path.into(), source };
-    let other = |stored: String| StateError::OtherDevice {
-        path: path.into(),
-        stored,
-        configured: format!("{} {}", wanted.name, wanted.algorithm),
-    };
     if chain.iter().all(u8::is_ascii_whitespace) {
         let der = Zeroizing::new(pem::parse(key).map_err(|_| failed(MaterialError::Key))?.into_contents());
         let key = PrivateKey::from_der(&der, None).and_then(|key| key.signer(wanted.algorithm));
         return Ok(Slot::new(Vec::new(), key.map_err(|_| failed(MaterialError::Key))?));
     }
     let material = Material::load(chain, key, Some(wanted.algorithm)).map_err(|source| {
-        // The key of another algorithm is the sign of another configuration.
-        if source == MaterialError::Key { other("another kind of key".into()) } else { failed(source) }
-    })?;
-    match material.pci_name() {
-        Some(stored) if stored != wanted.name.to_string() => {
-            Err(other(format!("{stored} {}", material.algorithm())))
+        if source != MaterialError::Key {
+            return failed(source);
         }
-        // A chain without a PCIe name is the user's own choice.
-        Some(_) | None => Ok(material.slot()),
-    }
+        // The key of another algorithm is the sign of another configuration.
+        let stored = "another kind of key".to_owned();
+        StateError::OtherDevice { path: path.into(), stored, configured: wanted.algorithm.to_string() }
+    })?;
+    Ok(material.slot())
+}
+
+/// One directory is one device's: its name is in a file, because certificates may be written that name none, or another.
+fn check_name(directory: &Path, name: &PciName) -> Result<(), StateError> {
+    let (path, name) = (directory.join("device"), name.to_string());
+    let Some(stored) = read(&path)? else {
+        make_directory(directory)?;
+        return write(&path, format!("{name}\n").as_bytes(), 0o644);
+    };
+    let stored = String::from_utf8_lossy(&stored).trim().to_owned();
+    if stored == name { Ok(()) } else { Err(StateError::OtherDevice { path, stored, configured: name }) }
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, StateError> {
@@ -238,6 +242,10 @@ mod tests {
         let other = PciName { serial: Some(8), ..name };
         let error = slot(Some(path), &wanted(&other, 0, p256)).unwrap_err();
         assert!(matches!(error, StateError::OtherDevice { .. }), "{error}");
+        assert!(
+            error.to_string().contains("/device is that of another device, made for Vendor=1234"),
+            "{error}"
+        );
         let error = slot(Some(path), &wanted(&name, 0, AsymAlgorithm::EcdsaP384)).unwrap_err();
         assert!(matches!(error, StateError::OtherDevice { .. }), "{error}");
         assert!(error.to_string().contains("slot0.chain.pem"), "{error}");

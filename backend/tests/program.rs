@@ -153,7 +153,7 @@ fn the_state_directory_keeps_the_certificates() {
     let (code, message) =
         failure(&["--socket", name, "--config", config.to_str().unwrap(), arguments[0], arguments[1]]);
     assert_eq!(code, 1);
-    assert!(message.contains("another device") && message.contains("slot0"), "{message}");
+    assert!(message.contains("another device") && message.contains("state/device"), "{message}");
     assert_eq!(chain(), first);
 }
 

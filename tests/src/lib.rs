@@ -4,3 +4,4 @@ pub mod fuzz;
 pub mod guest;
 pub mod host;
 pub mod rig;
+pub mod spdm_socket;

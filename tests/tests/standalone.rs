@@ -1,16 +1,11 @@
 //! The device behind the SPDM socket only: a requester that programs no registers reaches RUN, and what it may not do there.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]
 
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use clap::Parser;
-use spdm::crypto::RingProvider;
 use spdm::doe::{Object, ObjectType, VENDOR_PCI_SIG};
-use spdm::requester::{Driver, Requester, RequesterConfig, Response, Transport as SpdmTransport};
-use spdm::wire::SummaryType;
 use tdisp::wire::ide_km::{
     Direction, KeyHead, KeyMaterial, KeySet, KeySlot, KpAckStatus, Object as IdeKm, SubStream,
 };
@@ -22,46 +17,14 @@ use tdispctl::cli::Cli;
 use tdispctl::output::Output;
 use tdispctl::transport::tcp::Tcp;
 use tdispctl::walk::Walk;
-use tdispd::config::Config;
-use tdispd::daemon::Daemon;
-use tdispd::device::Device;
-use tdispd::spdm_socket::{Silence, SpdmSocket};
-use tdispd_proto::frame::{Command, Frame, Transport};
+use tdispd_proto::frame::Command;
+use tests::spdm_socket::{Client, ask, serve};
 
 const VENDOR_CXL: u16 = 0x1E98;
 
-/// A device on a port of its own; it ends with the stream.
-fn serve() -> (SocketAddr, UnixStream) {
-    serve_with("")
-}
-
-/// The device of a configuration file's text.
-fn serve_with(toml: &str) -> (SocketAddr, UnixStream) {
-    let config: Config = toml::from_str(toml).unwrap();
-    let config = config.for_sockets(1).unwrap();
-    let device = Device::standalone(&config, None).unwrap();
-    let socket = SpdmSocket::bind(([127, 0, 0, 1], 0).into(), Silence::Empty).unwrap();
-    let address = socket.address().unwrap();
-    let (stop, stopped) = UnixStream::pair().unwrap();
-    let mut daemon = Daemon::new(device, Vec::new(), Some(socket), stopped.into()).unwrap();
-    std::thread::spawn(move || daemon.run().unwrap());
-    (address, stop)
-}
-
-fn ask(stream: &mut TcpStream, command: Command, payload: &[u8]) -> (Command, Vec<u8>) {
-    let mut bytes = Vec::new();
-    Frame { command, transport: Transport::PCI_DOE, payload }.encode(&mut bytes).unwrap();
-    stream.write_all(&bytes).unwrap();
-    let mut header = [0; 12];
-    stream.read_exact(&mut header).unwrap();
-    let mut answer = vec![0; u32::from_be_bytes(header[8..].try_into().unwrap()) as usize];
-    stream.read_exact(&mut answer).unwrap();
-    (Command(u32::from_be_bytes(header[..4].try_into().unwrap())), answer)
-}
-
 #[test]
 fn the_walk_needs_no_configuration_space() {
-    let (address, _stop) = serve();
+    let (address, _stop) = serve("");
     let target = address.to_string();
     // Twice: the second client finds the device as the first left it.
     for _ in 0..2 {
@@ -77,7 +40,7 @@ fn the_walk_needs_no_configuration_space() {
 
 #[test]
 fn silence_is_an_empty_frame_and_clear_tdisp_is_not_taken() {
-    let (address, _stop) = serve();
+    let (address, _stop) = serve("");
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let mut unknown = Vec::new();
@@ -93,54 +56,26 @@ fn silence_is_an_empty_frame_and_clear_tdisp_is_not_taken() {
     }
 }
 
-/// A requester on the socket, in a session.
-struct Client {
-    requester: Requester,
-    wire: Wire,
-}
+/// What spdm_requester_emu sends in its session.
+struct Emulated(Client);
 
-struct Wire(TcpStream);
+impl core::ops::Deref for Emulated {
+    type Target = Client;
 
-impl SpdmTransport for &mut Wire {
-    type Error = String;
-
-    fn exchange(&mut self, secured: bool, message: &[u8]) -> Result<Response, String> {
-        let kind = if secured { ObjectType::SECURED_SPDM } else { ObjectType::SPDM };
-        let mut object = Vec::new();
-        Object { vendor: VENDOR_PCI_SIG, kind, payload: message }.encode(&mut object).unwrap();
-        let (command, answer) = ask(&mut self.0, Command::NORMAL, &object);
-        assert_eq!(command, Command::NORMAL);
-        let answer = Object::parse(&answer).map_err(|error| error.to_string())?;
-        Ok(Response { secured: answer.kind == ObjectType::SECURED_SPDM, bytes: answer.payload.to_vec() })
-    }
-
-    fn wait(&mut self, delay: Duration) {
-        std::thread::sleep(delay);
+    fn deref(&self) -> &Client {
+        &self.0
     }
 }
 
-impl Client {
+impl core::ops::DerefMut for Emulated {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.0
+    }
+}
+
+impl Emulated {
     fn in_session(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let requester = Requester::new(RequesterConfig::default(), Box::new(RingProvider::new())).unwrap();
-        let mut client = Self { requester, wire: Wire(stream) };
-        client.driver().connect().unwrap();
-        client.driver().certificate(0).unwrap();
-        client.start();
-        client
-    }
-
-    fn driver(&mut self) -> Driver<'_, &mut Wire> {
-        Driver::new(&mut self.requester, &mut self.wire)
-    }
-
-    fn start(&mut self) {
-        self.driver().start_session(0, SummaryType::None, false).unwrap();
-    }
-
-    fn end(&mut self) {
-        self.driver().end_session(false).unwrap();
+        Self(Client::in_session(address))
     }
 
     /// A message of a protocol under a vendor id of the PCI-SIG's registry, and what answers it; `None` where that is an
@@ -242,7 +177,7 @@ impl Client {
     }
 }
 
-impl Client {
+impl Emulated {
     /// What spdm_requester_emu does with CXL IDE_KM: two keys for port 0, both stopped again.
     fn walk_cxl_ide_km(&mut self) {
         let query = self.cxl_ide_km(&[0, 0, 0]);
@@ -290,8 +225,8 @@ impl ResponseMessageBytes {
 
 #[test]
 fn spdm_requester_emu_finds_what_it_asks_for() {
-    let (address, _stop) = serve();
-    let mut client = Client::in_session(address);
+    let (address, _stop) = serve("");
+    let mut client = Emulated::in_session(address);
     assert_eq!(client.lock(), Err(ErrorCode::INVALID_REQUEST), "no key was ever programmed");
     // Session after session, as it opens one with a certificate, one with a PSK, and one with another certificate.
     for _ in 0..2 {
@@ -307,8 +242,8 @@ fn spdm_requester_emu_finds_what_it_asks_for() {
 
 #[test]
 fn keys_at_lock_and_a_device_without_cxl_can_be_asked_for() {
-    let (address, _stop) = serve_with("[tdisp]\nkeys_at_lock = \"in-use\"\n[cxl]\nrespond = \"never\"\n");
-    let mut client = Client::in_session(address);
+    let (address, _stop) = serve("[tdisp]\nkeys_at_lock = \"in-use\"\n[cxl]\nrespond = \"never\"\n");
+    let mut client = Emulated::in_session(address);
     client.rehearse_keys();
     assert_eq!(client.lock(), Err(ErrorCode::INVALID_REQUEST));
     client.expect_state(TdiState::CONFIG_UNLOCKED);

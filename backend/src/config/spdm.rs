@@ -65,11 +65,11 @@ impl Default for Spdm {
             versions: None,
             secured_versions: responder.secured_versions,
             provider: ProviderKind::default(),
-            hashes: responder.hashes,
-            signatures: responder.asym,
-            groups: responder.groups,
-            aeads: responder.aeads,
-            measurement_hashes: responder.measurement_hashes,
+            hashes: all(responder.hashes, HashAlgorithm::ALL),
+            signatures: all(responder.asym, AsymAlgorithm::ALL),
+            groups: all(responder.groups, DheGroup::ALL),
+            aeads: all(responder.aeads, Aead::ALL),
+            measurement_hashes: all(responder.measurement_hashes, HashAlgorithm::ALL),
             heartbeat_seconds: 0,
             sessions: 4,
             transfer_size: 4608,
@@ -90,6 +90,16 @@ impl Default for Spdm {
             ],
         }
     }
+}
+
+/// The preferred algorithms first, then the others.
+fn all<T: Copy + PartialEq>(mut preferred: Vec<T>, others: &[T]) -> Vec<T> {
+    for other in others {
+        if !preferred.contains(other) {
+            preferred.push(*other);
+        }
+    }
+    preferred
 }
 
 /// A cryptographic library.

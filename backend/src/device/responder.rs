@@ -145,7 +145,11 @@ pub fn slots(config: &Config, state_dir: Option<&Path>) -> Result<Slots, BuildEr
             }
         };
         if let Some(slot) = slots.slots.get_mut(usize::from(configured.number)) {
-            *slot = Some(Slot { model: configured.model, key_pair: configured.number + 1, ..found });
+            *slot = Some(Slot {
+                model: configured.model,
+                key_pair: u8::try_from(place + 1).unwrap_or(u8::MAX),
+                ..found
+            });
         }
     }
     Ok(slots)

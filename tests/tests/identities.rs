@@ -1,0 +1,209 @@
+//! What a device is by its configuration: identities from openssl's files, several slots, pre-shared keys, measured
+//! files, and what a requester writes into slots, over a real socket.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+
+use spdm::crypto::{AsymAlgorithm, HashAlgorithm};
+use spdm::psk::PreSharedKey;
+use spdm::requester::{CsrQuery, MeasurementQuery, RequesterConfig, SlotContent};
+use spdm::wire::{CertificateModel, MeasurementOperation, SummaryType, Version};
+use tdispd::config::Config;
+use tests::spdm_socket::{Client, serve_kept};
+
+/// A requester that takes every version and algorithm.
+fn curious() -> RequesterConfig {
+    RequesterConfig {
+        versions: Version::IMPLEMENTED.to_vec(),
+        hashes: HashAlgorithm::ALL.to_vec(),
+        signatures: vec![
+            AsymAlgorithm::RsaPss3072,
+            AsymAlgorithm::RsaSsa3072,
+            AsymAlgorithm::Ed25519,
+            AsymAlgorithm::EcdsaP384,
+            AsymAlgorithm::EcdsaP256,
+        ],
+        ..RequesterConfig::default()
+    }
+}
+
+/// The device of `directory`/device.toml.
+fn device(directory: &Path, toml: &str, state_dir: Option<&Path>) -> (SocketAddr, UnixStream) {
+    let path = directory.join("device.toml");
+    std::fs::write(&path, toml).unwrap();
+    serve_kept(Config::load(&path).unwrap(), state_dir)
+}
+
+fn openssl(directory: &Path, arguments: &str) {
+    let output = Command::new("openssl").args(arguments.split(' ')).current_dir(directory).output().unwrap();
+    assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A root and a leaf of openssl's making: `NAME.chain.pem` and `NAME.key.pem`.
+fn issue(directory: &Path, name: &str, key: &str) {
+    std::fs::write(
+        directory.join("leaf.cnf"),
+        "basicConstraints = critical, CA:FALSE\nkeyUsage = critical, digitalSignature\n\
+         subjectAltName = otherName:2.23.147;UTF8:Vendor=1234:Device=0001:CC=000000:REV=00:SSVID=0000:SSID=0000\n",
+    )
+    .unwrap();
+    openssl(directory, &format!("genpkey {key} -out root.key"));
+    openssl(directory, "req -x509 -new -key root.key -subj /CN=root -days 3650 -out root.pem");
+    openssl(directory, &format!("genpkey {key} -out {name}.key.pem"));
+    openssl(directory, &format!("req -new -key {name}.key.pem -subj /CN=leaf -out leaf.csr"));
+    openssl(
+        directory,
+        "x509 -req -in leaf.csr -CA root.pem -CAkey root.key -CAcreateserial -days 3650 -extfile leaf.cnf -out leaf.pem",
+    );
+    let mut chain = String::new();
+    for part in ["root.pem", "leaf.pem"] {
+        chain.push_str(&std::fs::read_to_string(directory.join(part)).unwrap());
+    }
+    std::fs::write(directory.join(format!("{name}.chain.pem")), chain).unwrap();
+}
+
+/// Certificate, challenge and a session with one slot.
+fn authenticate(address: SocketAddr, config: RequesterConfig, slot: u8) -> AsymAlgorithm {
+    let mut client = Client::new(address, config);
+    let algorithm = client.driver().connect().unwrap().algorithms.signature.unwrap();
+    client.driver().digests().unwrap();
+    client.driver().certificate(slot).unwrap();
+    client.driver().challenge(slot, SummaryType::All).unwrap();
+    client.driver().start_session(slot, SummaryType::Tcb, false).unwrap();
+    client.end();
+    algorithm
+}
+
+#[test]
+fn identities_come_from_files_that_openssl_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let kinds = [
+        (
+            "rsa",
+            "-algorithm RSA -pkeyopt rsa_keygen_bits:3072",
+            Some("rsapss-3072"),
+            AsymAlgorithm::RsaPss3072,
+        ),
+        ("ssa", "-algorithm RSA -pkeyopt rsa_keygen_bits:3072", None, AsymAlgorithm::RsaSsa3072),
+        ("ed", "-algorithm ED25519", None, AsymAlgorithm::Ed25519),
+        ("p256", "-algorithm EC -pkeyopt ec_paramgen_curve:P-256", None, AsymAlgorithm::EcdsaP256),
+    ];
+    for (name, key, used, expected) in kinds {
+        issue(path, name, key);
+        let mut toml =
+            format!("[[spdm.slot]]\nchain = \"{name}.chain.pem\"\nprivate_key = \"{name}.key.pem\"\n");
+        if let Some(used) = used {
+            writeln!(toml, "key = \"{used}\"").unwrap();
+        }
+        let (address, _stop) = device(path, &toml, None);
+        for version in [Version::V1_2, Version::V1_3] {
+            let config = RequesterConfig { versions: vec![version], ..curious() };
+            assert_eq!(authenticate(address, config, 0), expected, "{name} {version}");
+        }
+    }
+}
+
+#[test]
+fn every_slot_has_its_own_algorithm() {
+    let directory = tempfile::tempdir().unwrap();
+    let toml = "[[spdm.slot]]\nkey = \"ecdsa-p384\"\n[[spdm.slot]]\nnumber = 1\nkey = \"ecdsa-p256\"\n\
+                [[spdm.slot]]\nnumber = 5\nkey = \"ed25519\"\n";
+    let (address, _stop) = device(directory.path(), toml, None);
+    for (slot, algorithm) in
+        [(0, AsymAlgorithm::EcdsaP384), (1, AsymAlgorithm::EcdsaP256), (5, AsymAlgorithm::Ed25519)]
+    {
+        let config = RequesterConfig { signatures: vec![algorithm], ..curious() };
+        assert_eq!(authenticate(address, config, slot), algorithm);
+    }
+}
+
+#[test]
+fn measurements_are_those_of_the_file_and_of_files() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("firmware.bin"), vec![0x5A; 300_000]).unwrap();
+    openssl(directory.path(), "dgst -sha384 -binary -out expected firmware.bin");
+    let toml = "[spdm]\nmeasurement_hashes = [\"sha384\"]\n\
+                [[spdm.measurement]]\nindex = 1\nkind = \"mutable-firmware\"\nfile = \"firmware.bin\"\n\
+                [[spdm.measurement]]\nindex = 9\nkind = \"security-version\"\nhex = \"0700000000000000\"\n\
+                [[spdm.measurement]]\nindex = 253\nkind = \"manifest\"\nvalue = \"the manifest\"\ntcb = false\n";
+    let (address, _stop) = device(directory.path(), toml, None);
+    let mut client = Client::new(address, curious());
+    client.driver().connect().unwrap();
+    client.driver().certificate(0).unwrap();
+    let query = MeasurementQuery { operation: MeasurementOperation::All, raw: false, signed_by: Some(0) };
+    let report = client.driver().measurements(query).unwrap().measurements;
+    let expected = std::fs::read(directory.path().join("expected")).unwrap();
+    assert_eq!((report[0].kind, report[0].raw, &report[0].value), (1, false, &expected));
+    assert_eq!((report[1].kind, report[1].raw, report[1].value[0]), (7, true, 7));
+    assert_eq!((report[2].index, report[2].kind, report[2].value.len()), (253, 4, 48));
+    let query = MeasurementQuery { operation: MeasurementOperation::One(253), raw: true, signed_by: None };
+    let report = client.driver().measurements(query).unwrap().measurements;
+    assert_eq!((report[0].raw, report[0].value.as_slice()), (true, &b"the manifest"[..]));
+    assert_eq!(client.driver().measurement_log().unwrap().entries.len(), 3);
+}
+
+#[test]
+fn a_session_from_a_pre_shared_key() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("psk"), "a secret").unwrap();
+    let toml =
+        "[spdm.capabilities]\npsk = \"with-context\"\n[[spdm.psk]]\nhint = \"the hint\"\nfile = \"psk\"\n";
+    let (address, _stop) = device(directory.path(), toml, None);
+    for (secret, works) in [("a secret", true), ("another", false)] {
+        let psks = vec![PreSharedKey::new(b"the hint".to_vec(), secret.into())];
+        let mut client = Client::new(address, RequesterConfig { psks, ..curious() });
+        client.driver().connect().unwrap();
+        let started = client.driver().start_psk_session(b"the hint", SummaryType::None, false);
+        assert_eq!(started.is_ok(), works, "{secret}");
+        if works {
+            client.driver().heartbeat().unwrap_err();
+            client.end();
+        }
+    }
+}
+
+#[test]
+fn what_a_requester_writes_into_a_slot_is_there_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, state) = (directory.path(), directory.path().join("state"));
+    issue(path, "unused", "-algorithm EC -pkeyopt ec_paramgen_curve:P-384");
+    let toml = "[[spdm.slot]]\n[[spdm.slot]]\nnumber = 3\nempty = true\n";
+    let issued = {
+        let (address, _stop) = device(path, toml, Some(&state));
+        let mut client = Client::in_session(address);
+        // A request that openssl turns into a certificate.
+        let csr = client.driver().csr(CsrQuery::default()).unwrap();
+        std::fs::write(path.join("device.csr.der"), csr).unwrap();
+        openssl(
+            path,
+            "x509 -req -inform DER -in device.csr.der -CA root.pem -CAkey root.key -CAcreateserial -days 3650 \
+             -extfile leaf.cnf -out device.pem",
+        );
+        openssl(path, "x509 -in device.pem -outform DER -out device.der");
+        openssl(path, "x509 -in root.pem -outform DER -out root.der");
+        let certificates = ["root.der", "device.der"].map(|name| std::fs::read(path.join(name)).unwrap());
+        client
+            .driver()
+            .set_certificate(
+                0,
+                0,
+                SlotContent::Chain { certificates: certificates.to_vec(), model: CertificateModel::Device },
+            )
+            .unwrap();
+        client.end();
+        certificates
+    };
+    let (address, _stop) = device(path, toml, Some(&state));
+    let mut client = Client::new(address, RequesterConfig::default());
+    client.driver().connect().unwrap();
+    let digests = client.driver().digests().unwrap();
+    assert!(digests.digests.iter().all(|(slot, _)| *slot == 0), "slot 3 is still empty: {digests:?}");
+    let found = client.driver().certificate(0).unwrap();
+    assert_eq!(found.chain.certificates, issued);
+    client.driver().challenge(0, SummaryType::None).unwrap();
+}

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use spdm::wire::Version;
 
 use crate::pci::Bdf;
 
@@ -81,6 +82,10 @@ pub struct Options {
     /// Trace DOE objects and messages on stderr, never secrets (-vv: with their bytes)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+
+    /// SPDM version to offer, 1.0 to 1.4; repeat it for more. Without it, all that TDISP can be used with.
+    #[arg(long = "spdm-version", global = true, value_name = "VERSION")]
+    pub spdm_versions: Vec<Version>,
 
     /// Trust only chains whose root certificate equals this DER or PEM file
     #[arg(long, global = true, value_name = "FILE", help_heading = "Trust", conflicts_with = "root_hash")]

@@ -11,7 +11,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use spdm::crypto::RingProvider;
+use spdm::crypto::DefaultProvider;
 use spdm::doe::{Object, ObjectType, VENDOR_PCI_SIG};
 use spdm::requester::{
     Driver, DriverError, Requester, RequesterConfig, Response, Transport as SpdmTransport,
@@ -79,7 +79,7 @@ impl Host {
     pub fn plug(socket: &Path) -> Self {
         let mut device = VfioUser::open(socket, Duration::from_secs(10)).unwrap();
         let inventory = inventory(device.config().unwrap()).unwrap();
-        let requester = Requester::new(RequesterConfig::default(), Box::new(RingProvider::new())).unwrap();
+        let requester = Requester::new(RequesterConfig::default(), Box::new(DefaultProvider::new())).unwrap();
         Self { device, requester, inventory }
     }
 

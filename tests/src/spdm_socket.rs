@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use spdm::crypto::RingProvider;
+use spdm::crypto::DefaultProvider;
 use spdm::doe::{Object, ObjectType, VENDOR_PCI_SIG};
 use spdm::requester::{Driver, Requester, RequesterConfig, Response, Transport as SpdmTransport};
 use spdm::wire::SummaryType;
@@ -86,7 +86,7 @@ impl Client {
     pub fn new(address: SocketAddr, config: RequesterConfig) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let requester = Requester::new(config, Box::new(RingProvider::new())).unwrap();
+        let requester = Requester::new(config, Box::new(DefaultProvider::new())).unwrap();
         Self { requester, wire: Wire(stream) }
     }
 

@@ -22,7 +22,7 @@ pub struct Spdm {
     pub versions: Option<Vec<Version>>,
     /// Offered versions of secured messages (DSP0277), "1.0" to "1.2".
     pub secured_versions: Vec<Version>,
-    /// Who does the cryptography.
+    /// Who does the cryptography; AWS-LC if it is in this build.
     pub provider: ProviderKind,
     /// Hashes, most preferred first; those that the provider cannot do are left out, here and below.
     pub hashes: Vec<HashAlgorithm>,
@@ -107,9 +107,10 @@ fn all<T: Copy + PartialEq>(mut preferred: Vec<T>, others: &[T]) -> Vec<T> {
 #[serde(rename_all = "kebab-case")]
 pub enum ProviderKind {
     /// `ring`.
-    #[default]
+    #[cfg_attr(not(feature = "aws-lc"), default)]
     Ring,
     /// AWS-LC: P-521, every curve with every hash, post-quantum. Needs a build with `--features aws-lc`.
+    #[cfg_attr(feature = "aws-lc", default)]
     AwsLc,
 }
 

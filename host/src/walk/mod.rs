@@ -73,8 +73,9 @@ impl Walk {
     /// # Errors
     /// [`Error::Usage`] for trust settings that cannot be used.
     pub fn new(transport: Box<dyn Transport>, options: Options, output: Output) -> Result<Self> {
-        let config = requester_config(&options)?;
-        let requester = Requester::new(config, Box::new(DefaultProvider::new()))
+        let provider = DefaultProvider::new();
+        let config = requester_config(&options, &provider)?;
+        let requester = Requester::new(config, Box::new(provider))
             .map_err(|e| Error::Usage(format!("SPDM settings: {e}")))?;
         Ok(Self {
             transport,

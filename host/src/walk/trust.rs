@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use spdm::crypto::Provider;
 use spdm::requester::{RequesterConfig, RootPin, TrustPolicy};
 use x509_parser::pem::parse_x509_pem;
 
@@ -18,7 +19,7 @@ const CLOCK_IS_SET: i64 = 1_704_067_200;
 ///
 /// # Errors
 /// [`Error::Usage`] for a root certificate or hash that cannot be read.
-pub fn requester_config(options: &Options) -> Result<RequesterConfig> {
+pub fn requester_config(options: &Options, provider: &dyn Provider) -> Result<RequesterConfig> {
     let trust = match (&options.root_cert, &options.root_hash) {
         (Some(path), _) => TrustPolicy::Pinned(vec![RootPin::Certificate(read_certificate(path)?)]),
         (None, Some(digits)) => TrustPolicy::Pinned(vec![RootPin::Digest(read_hash(digits)?)]),
@@ -30,7 +31,13 @@ pub fn requester_config(options: &Options) -> Result<RequesterConfig> {
     if time.is_none() {
         log::warn!("the clock is not set: validity periods of certificates are not checked");
     }
-    Ok(RequesterConfig { trust, time, ..RequesterConfig::default() })
+    let offered = RequesterConfig::offering(provider);
+    let versions = if options.spdm_versions.is_empty() {
+        offered.versions.clone()
+    } else {
+        options.spdm_versions.clone()
+    };
+    Ok(RequesterConfig { trust, time, versions, ..offered })
 }
 
 fn read_certificate(path: &Path) -> Result<Vec<u8>> {

@@ -92,6 +92,31 @@ impl Default for RequesterConfig {
     }
 }
 
+impl RequesterConfig {
+    /// The default, with everything that `provider` can do, what the default prefers first.
+    #[must_use]
+    pub fn offering(provider: &dyn Provider) -> Self {
+        let mut config = Self::default();
+        let verifies = |signature: &AsymAlgorithm| {
+            HashAlgorithm::ALL.iter().any(|&hash| provider.supports_signature(*signature, hash))
+        };
+        extend(&mut config.hashes, HashAlgorithm::ALL, |hash| provider.supports_hash(*hash));
+        extend(&mut config.signatures, AsymAlgorithm::ALL, verifies);
+        extend(&mut config.groups, DheGroup::ALL, |group| provider.supports_group(*group));
+        extend(&mut config.aeads, Aead::ALL, |aead| provider.supports_aead(*aead));
+        config
+    }
+}
+
+/// Adds those of `all` that are available and not there yet.
+fn extend<T: Copy + PartialEq>(list: &mut Vec<T>, all: &[T], available: impl Fn(&T) -> bool) {
+    for one in all {
+        if available(one) && !list.contains(one) {
+            list.push(*one);
+        }
+    }
+}
+
 /// Settings that cannot work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequesterConfigError {

@@ -105,15 +105,25 @@ impl core::fmt::Display for Version {
     }
 }
 
-/// A version in a configuration file: `"1.2"`, one of [`Version::IMPLEMENTED`].
+/// A version that this crate does not speak.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is none of {all}", all = Version::IMPLEMENTED.map(|version| format!("\"{version}\"")).join(", "))]
+pub struct UnknownVersion(pub String);
+
+/// `1.2`, one of [`Version::IMPLEMENTED`], as configuration files and command lines write it.
+impl core::str::FromStr for Version {
+    type Err = UnknownVersion;
+
+    fn from_str(text: &str) -> Result<Self, UnknownVersion> {
+        let known = Self::IMPLEMENTED.into_iter().find(|version| version.to_string() == text);
+        known.ok_or_else(|| UnknownVersion(text.to_owned()))
+    }
+}
+
 impl<'de> serde::Deserialize<'de> for Version {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
-        let known = Self::IMPLEMENTED.iter().find(|version| version.to_string() == text);
-        known.copied().ok_or_else(|| {
-            let all = Self::IMPLEMENTED.map(|version| format!("\"{version}\"")).join(", ");
-            serde::de::Error::custom(format!("{text:?} is none of {all}"))
-        })
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

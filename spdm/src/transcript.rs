@@ -77,6 +77,11 @@ impl Basis<'_> {
         self.begin(&[self.vca.as_ref()])
     }
 
+    /// M1/M2 of a requester, which its CHALLENGE_AUTH signs: begins with VCA from 1.2 on, with nothing before.
+    pub fn requester_m1m2(&self) -> Result<Transcript, CryptoError> {
+        self.l1l2()
+    }
+
     /// L1/L2, which MEASUREMENTS signs: begins with VCA from 1.2 on, with nothing before.
     pub fn l1l2(&self) -> Result<Transcript, CryptoError> {
         let vca = if self.version >= Version::V1_2 { self.vca.as_ref() } else { &[] };

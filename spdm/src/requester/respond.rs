@@ -210,7 +210,7 @@ impl Conversation {
         }
         let mut log = match self.log.take() {
             Some(log) => log,
-            None => core.connected()?.basis(&*core.provider).m1m2()?,
+            None => core.connected()?.basis(&*core.provider).requester_m1m2()?,
         };
         log.append(request);
         log.append(response);

@@ -288,7 +288,7 @@ impl Core {
         }
         let negotiated = self.connection.negotiated()?;
         let begun = interview.log.take();
-        let begin = || negotiated.basis(self.provider.as_ref()).m1m2();
+        let begin = || negotiated.basis(self.provider.as_ref()).requester_m1m2();
         let mut log = begun.map_or_else(begin, Ok::<_, CryptoError>)?;
         exchange.iter().for_each(|message| log.append(message));
         interview.log = Some(log);

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use spdm::SessionId;
 use spdm::crypto::{HashAlgorithm, RingProvider};
 use spdm::doe::{Object, ObjectType};
 use spdm::responder::{
-    Answer, Capability, Measurement, MeasurementValue, Responder, ResponderConfig, VendorAnswer,
+    Answer, Capability, Event, Measurement, MeasurementValue, Responder, ResponderConfig, VendorAnswer,
     VendorHandler, VendorRequest,
 };
 use spdm::slot::Slots;
@@ -61,6 +62,8 @@ pub struct Device {
     /// Where time passes for the responder, since when.
     clock: Option<Instant>,
     log: Vec<String>,
+    /// Sessions and slots of requesters that have proved who they are, oldest first.
+    pub authenticated: Vec<(Option<SessionId>, u8)>,
 }
 
 impl Device {
@@ -75,6 +78,7 @@ impl Device {
             responder: Responder::new(config, slots, Box::new(RingProvider::new())).unwrap(),
             clock: None,
             log: Vec::new(),
+            authenticated: Vec::new(),
         }
     }
 
@@ -95,7 +99,11 @@ impl Device {
             assert_eq!(object.kind, ObjectType::SPDM);
             self.responder.handle_clear(now, object.payload, &mut Reverse, &mut response)
         };
-        while self.responder.poll_event().is_some() {}
+        while let Some(event) = self.responder.poll_event() {
+            if let Event::RequesterAuthenticated { session, slot } = event {
+                self.authenticated.push((session, slot));
+            }
+        }
         if answer == Answer::Silent {
             self.log.push("< silence".into());
             return None;
@@ -104,6 +112,11 @@ impl Device {
         let mut out = Vec::new();
         Object { vendor: 1, kind: object.kind, payload: &response }.encode(&mut out).unwrap();
         Some(out)
+    }
+
+    /// The responder wants a new key for what it sends in this session.
+    pub fn renew_key(&mut self, session: SessionId) {
+        assert!(self.responder.renew_key(session));
     }
 
     /// The last few objects, for a failure's message.

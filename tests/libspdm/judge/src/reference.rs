@@ -1,8 +1,10 @@
 //! libspdm's two roles, safe to use: its requester with our device behind it, its responder as our requester's transport.
 #![allow(unsafe_code)]
 
+mod mutual;
 mod provision;
 
+pub use mutual::sample_root;
 pub use provision::{KeyPair, RESET_REQUIRED};
 
 use std::ffi::c_void;
@@ -36,8 +38,9 @@ pub struct Reference {
     peer: *mut sys::Peer,
     context: *mut c_void,
     device: *mut Device,
-    // libspdm keeps a pointer to it.
+    // libspdm keeps pointers to both.
     _root: Vec<u8>,
+    chain: *mut c_void,
 }
 
 /// What libspdm calls to send a request object.
@@ -79,7 +82,7 @@ impl Reference {
         assert!(!peer.is_null(), "libspdm refuses {config:?}");
         // SAFETY: a peer that was just made.
         let context = unsafe { sys::ref_context(peer) };
-        Self { peer, context, device, _root: root }
+        Self { peer, context, device, _root: root, chain: null_mut() }
     }
 
     fn check(&self, what: &str, status: sys::Status) {
@@ -280,6 +283,8 @@ impl Drop for Reference {
     fn drop(&mut self) {
         // SAFETY: made in `new`, freed once.
         unsafe { sys::ref_free(self.peer) };
+        // SAFETY: null or from `identify`; the peer that used it is gone.
+        unsafe { sys::ref_forget(self.chain) };
         // SAFETY: from `Box::into_raw` in `new`; the peer that used it is gone.
         drop(unsafe { Box::from_raw(self.device) });
     }
@@ -299,6 +304,9 @@ pub fn with_psk<T>(run: impl FnOnce() -> T) -> T {
 pub struct Peer {
     peer: *mut sys::Peer,
     log: Vec<String>,
+    // libspdm keeps pointers to both.
+    root: Vec<u8>,
+    chain: Vec<u8>,
 }
 
 impl Peer {
@@ -308,7 +316,7 @@ impl Peer {
         // SAFETY: the configuration is copied.
         let peer = unsafe { sys::ref_responder(config) };
         assert!(!peer.is_null(), "libspdm refuses {config:?}");
-        Self { peer, log: Vec::new() }
+        Self { peer, log: Vec::new(), root: Vec::new(), chain: Vec::new() }
     }
 
     /// From now on: 0 answers, 1 BUSY, 2 RESPONSE_NOT_READY.

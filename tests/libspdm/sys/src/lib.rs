@@ -61,6 +61,19 @@ unsafe extern "C" {
 
     pub fn ref_response_state(peer: *mut Peer, state: u32);
     pub fn ref_reset_psk();
+    pub fn ref_ask_requester(
+        spdm: *mut c_void,
+        basic: bool,
+        session: u8,
+        slot: u8,
+        chain: *mut u8,
+        chain_size: usize,
+    ) -> bool;
+    pub fn ref_trust(spdm: *mut c_void, root: *const u8, root_size: usize) -> bool;
+    pub fn ref_identify(spdm: *mut c_void, hash: u32, asym: u16, slot: u8) -> *mut c_void;
+    pub fn ref_forget(chain: *mut c_void);
+    pub fn libspdm_init_key_update_encap_state(spdm: *mut c_void);
+    pub fn libspdm_send_receive_encap_request(spdm: *mut c_void, session: *const u32) -> Status;
 
     pub fn libspdm_init_connection(spdm: *mut c_void, get_version_only: bool) -> Status;
     pub fn libspdm_get_digest(
@@ -185,6 +198,9 @@ unsafe extern "C" {
         response: *mut u8,
     ) -> Status;
 }
+
+/// Where libspdm's samples have their keys and certificates.
+pub const KEYS: &str = env!("LIBSPDM_KEYS");
 
 /// Tells libspdm's samples where their keys are; call before anything else.
 pub fn initialise() {

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use spdm::crypto::*;
 use spdm::identity::{Policy, verify_certificates};
+use spdm::psk::PreSharedKey;
 use spdm::requester::{
     Command, Driver, MeasurementQuery, Reply, Requester, RequesterConfig, Response, Transport, UpdateKeys,
 };
@@ -304,6 +305,30 @@ fn hold_requester(text: &str, version: Version) {
     recording.finish();
 }
 
+/// The responder has no certificates: the key is what both know each other by.
+fn hold_psk_requester(text: &str, version: Version) {
+    let mut recording = Recording::parse(text);
+    let hint = b"TestPskHint\0".to_vec();
+    let psks = vec![PreSharedKey::new(hint.clone(), b"TestPskData\0".to_vec())];
+    let config =
+        RequesterConfig { versions: vec![version], psks, chunks: false, ..RequesterConfig::default() };
+    let mut requester = Requester::new(config, recording.provider()).unwrap();
+    let payload = b"some payload".to_vec();
+    for command in [
+        Command::Connect,
+        Command::StartPskSession { hint, summary: SummaryType::All, end_on_update: true },
+        Command::Heartbeat,
+        Command::UpdateKeys(UpdateKeys::Requests),
+        Command::UpdateKeys(UpdateKeys::Both),
+        Command::Vendor { standard_id: 3, vendor_id: vec![1, 0], payload },
+        Command::EndSession { clear_negotiated_state: false },
+    ] {
+        let reply = Driver::new(&mut requester, &mut recording).run(command.clone());
+        reply.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    }
+    recording.finish();
+}
+
 /// The payload backwards, as the recorded device answered.
 struct Backwards;
 
@@ -381,6 +406,13 @@ fn the_requester_talks_to_libspdm_in_1_2() {
 #[test]
 fn the_requester_talks_to_libspdm_in_1_3() {
     hold_requester(include_str!("golden/requester-1.3.txt"), Version::V1_3);
+}
+
+#[test]
+fn the_requester_shares_a_key_with_libspdm() {
+    hold_psk_requester(include_str!("golden/requester-psk-1.1.txt"), Version::V1_1);
+    hold_psk_requester(include_str!("golden/requester-psk-1.2.txt"), Version::V1_2);
+    hold_psk_requester(include_str!("golden/requester-psk-1.3.txt"), Version::V1_3);
 }
 
 #[test]

@@ -31,7 +31,9 @@ impl Keeper {
                     "SPDM key pair {key_pair} was changed; at the next start it is what it was at this one"
                 );
             }
-            Event::SessionEstablished { .. } | Event::SessionEnded { .. } => {}
+            Event::SessionEstablished { .. }
+            | Event::RequesterAuthenticated { .. }
+            | Event::SessionEnded { .. } => {}
         }
     }
 

@@ -101,7 +101,7 @@ fn served(case: &Case, support: PskSupport, certificates: bool) {
 }
 
 #[test]
-fn our_responder() {
+fn psk_responder() {
     let mut tally = Tally::new("responder", "psk");
     for case in psk_cases() {
         for support in [PskSupport::WithoutContext, PskSupport::WithContext] {
@@ -189,7 +189,7 @@ fn asked(case: &Case, with_context: bool, certificates: bool) {
 }
 
 #[test]
-fn our_requester() {
+fn psk_requester() {
     let mut tally = Tally::new("requester", "psk");
     for case in psk_cases() {
         for with_context in [false, true] {

@@ -6,6 +6,8 @@ mod deferral;
 mod limits;
 mod mutual;
 mod pair;
+#[cfg(feature = "aws-lc")]
+mod post_quantum;
 mod provision;
 mod psk;
 mod psk_hostile;

@@ -43,7 +43,7 @@ impl Walk {
 
     /// VERSION, CAPABILITIES, ALGORITHMS.
     pub(super) fn connect(&mut self) -> Result<ConnectionInfo> {
-        self.step(Layer::Spdm, "VERSION, CAPABILITIES, ALGORITHMS", "SPDM 1.2 or 1.3", |walk| {
+        self.step(Layer::Spdm, "VERSION, CAPABILITIES, ALGORITHMS", "SPDM 1.2 to 1.4", |walk| {
             let info = walk.spdm()?.connect().map_err(failed)?;
             let mut text = format!("SPDM {}", info.version);
             if let Some(signature) = info.algorithms.signature {
@@ -51,7 +51,8 @@ impl Walk {
             }
             text.push_str(&format!(", {:?}", info.algorithms.hash));
             if let (Some(group), Some(aead)) = (info.algorithms.group, info.algorithms.aead) {
-                text.push_str(&format!(", ECDHE {group:?}, {aead:?}"));
+                let kind = if group.is_kem() { "" } else { "ECDHE " };
+                text.push_str(&format!(", {kind}{group:?}, {aead:?}"));
             }
             Ok(Seen::good(info, text))
         })

@@ -173,7 +173,7 @@ impl World {
         let payload = [&[protocol], message].concat();
         let mut plain = Vec::new();
         let request = VendorDefined {
-            version: Version::V1_3,
+            version: Version::V1_4,
             large: false,
             standard_id: 3,
             vendor_id: &[1, 0],

@@ -66,6 +66,15 @@ fn psks() -> Vec<PreSharedKey> {
     vec![PreSharedKey::new(b"hint".to_vec(), b"secret".to_vec())]
 }
 
+/// The version that the first byte of an input stands for, with bits 0 and 4: corpora began with the first two.
+pub(super) const fn version(options: u8) -> Version {
+    match options & 0x11 {
+        0 => Version::V1_2,
+        1 => Version::V1_3,
+        _ => Version::V1_4,
+    }
+}
+
 /// A responder that has just been reset.
 pub(super) fn responder(version: Version, handshake_in_the_clear: bool) -> Responder {
     let measurement = |index, kind, value| Measurement { index, kind, tcb: true, value };

@@ -12,7 +12,7 @@ use spdm::session::Session;
 use spdm::wire::{Code, MeasurementOperation, SummaryType, Version};
 use tdispctl::session_file::Saved;
 
-use super::peer::{Echo, ask, in_session, requester, responder, responders_end};
+use super::peer::{Echo, ask, in_session, requester, responder, responders_end, version};
 use super::script::Script;
 
 /// Larger than any message the requester takes.
@@ -160,7 +160,7 @@ impl Transport for Middle<'_, '_> {
 pub fn spdm_man_in_the_middle(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let options = script.byte();
-    let version = if options & 1 == 0 { Version::V1_2 } else { Version::V1_3 };
+    let version = version(options);
     let clear = options & 2 != 0;
     let middle = Middle {
         responder: responder(version, clear),

@@ -12,9 +12,9 @@ use spdm::codec::Reader;
 use spdm::crypto::RingProvider;
 use spdm::responder::{Event, Responder};
 use spdm::session::Session;
-use spdm::wire::{Code, KeyOperation, KeyUpdate, Version};
+use spdm::wire::{Code, KeyOperation, KeyUpdate};
 
-use super::peer::{Echo, ask, in_session, requesters_end, responder};
+use super::peer::{Echo, ask, in_session, requesters_end, responder, version};
 use super::script::Script;
 
 /// Larger than any message the responder takes.
@@ -35,8 +35,7 @@ fn check_response(request: &[u8], response: &[u8]) {
 pub fn spdm_responder_clear(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let options = script.byte();
-    let version = if options & 1 == 0 { Version::V1_2 } else { Version::V1_3 };
-    let mut responder = responder(version, options & 2 != 0);
+    let mut responder = responder(version(options), options & 2 != 0);
     let mut now = Duration::ZERO;
     while let Some(event) = script.event() {
         let mut vendor = Echo::default();
@@ -164,7 +163,7 @@ impl Client {
 /// Plain text sealed into records of a real session, forged records, clear messages and time, in any order.
 pub fn spdm_responder_in_session(bytes: &[u8]) {
     let mut script = Script::new(bytes);
-    let version = if script.byte() & 1 == 0 { Version::V1_2 } else { Version::V1_3 };
+    let version = version(script.byte());
     let (responder, _, saved) = in_session(version);
     let mut client = Client {
         responder,

@@ -22,7 +22,7 @@ impl Keeper {
         Self { directory: state_dir.map(Into::into), foreign: foreign.collect() }
     }
 
-    /// Follows one event; those of sessions are not its business.
+    /// Follows one event; those of sessions, and who is at their other end, are not its business.
     pub(super) fn follow(&self, event: &Event, slots: &Slots) {
         match event {
             Event::SlotChanged { slot } => self.slot_changed(*slot, slots),

@@ -79,14 +79,8 @@ impl<'p> KeySchedule<'p> {
         Self { provider, version, hash }
     }
 
-    /// HKDF-Expand(secret, BinConcat(length, version, label, context), length).
-    fn expand(
-        &self,
-        secret: &Secret,
-        label: &str,
-        context: &[u8],
-        length: usize,
-    ) -> Result<Secret, CryptoError> {
+    /// BinConcat(length, version, label, context).
+    fn info(&self, label: &str, context: &[u8], length: usize) -> Result<Vec<u8>, CryptoError> {
         let mut info = Vec::with_capacity(MAX_INFO_SIZE);
         let size = u16::try_from(length).map_err(|_| CryptoError::Failed)?;
         info.extend_from_slice(&size.to_le_bytes());
@@ -99,6 +93,35 @@ impl<'p> KeySchedule<'p> {
         ]);
         info.extend_from_slice(label.as_bytes());
         info.extend_from_slice(context);
+        Ok(info)
+    }
+
+    /// HKDF-Expand(secret, BinConcat(length, version, label, context), length) of every label and length.
+    fn expand_all<const N: usize>(
+        &self,
+        secret: &Secret,
+        context: &[u8],
+        labels: [(&str, usize); N],
+    ) -> Result<[Secret; N], CryptoError> {
+        let mut outputs = labels.map(|(_, length)| Secret::zeros(length));
+        let mut infos = [const { Vec::new() }; N];
+        for (info, (label, length)) in infos.iter_mut().zip(labels) {
+            *info = self.info(label, context, length)?;
+        }
+        let infos = infos.each_ref().map(Vec::as_slice);
+        self.provider.hkdf_expand_all(self.hash, secret.as_ref(), &infos, &mut outputs)?;
+        Ok(outputs)
+    }
+
+    /// As [`Self::expand_all`], of one label.
+    fn expand(
+        &self,
+        secret: &Secret,
+        label: &str,
+        context: &[u8],
+        length: usize,
+    ) -> Result<Secret, CryptoError> {
+        let info = self.info(label, context, length)?;
         self.provider.hkdf_expand(self.hash, secret.as_ref(), &info, length)
     }
 
@@ -117,8 +140,8 @@ impl<'p> KeySchedule<'p> {
             }
         };
         let handshake = self.provider.hmac(self.hash, salt.as_ref(), secret)?;
-        let request = self.expand(&handshake, "req hs data", th1.as_ref(), size)?;
-        let response = self.expand(&handshake, "rsp hs data", th1.as_ref(), size)?;
+        let labels = [("req hs data", size), ("rsp hs data", size)];
+        let [request, response] = self.expand_all(&handshake, th1.as_ref(), labels)?;
         let request_finished = self.expand(&request, "finished", &[], size)?;
         let response_finished = self.expand(&response, "finished", &[], size)?;
         Ok(HandshakeSecrets { handshake, request, response, request_finished, response_finished })
@@ -129,17 +152,14 @@ impl<'p> KeySchedule<'p> {
         let size = self.hash.size();
         let salt = self.expand(handshake, "derived", &[], size)?;
         let master = self.provider.hmac(self.hash, salt.as_ref(), Secret::zeros(size).as_ref())?;
-        Ok(ApplicationSecrets {
-            request: self.expand(&master, "req app data", th2.as_ref(), size)?,
-            response: self.expand(&master, "rsp app data", th2.as_ref(), size)?,
-            export_master: self.expand(&master, "exp master", th2.as_ref(), size)?,
-        })
+        let labels = ["req app data", "rsp app data", "exp master"].map(|label| (label, size));
+        let [request, response, export_master] = self.expand_all(&master, th2.as_ref(), labels)?;
+        Ok(ApplicationSecrets { request, response, export_master })
     }
 
     /// Key and initial vector from a direction's secret.
     pub fn traffic_key(&self, secret: &Secret, aead: Aead) -> Result<TrafficKey, CryptoError> {
-        let key = self.expand(secret, "key", &[], aead.key_size())?;
-        let iv = self.expand(secret, "iv", &[], IV_SIZE)?;
+        let [key, iv] = self.expand_all(secret, &[], [("key", aead.key_size()), ("iv", IV_SIZE)])?;
         Ok(TrafficKey { key, iv: iv.as_ref().try_into().map_err(|_| CryptoError::Failed)? })
     }
 

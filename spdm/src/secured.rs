@@ -147,7 +147,9 @@ impl RecordKey {
                 let mut inner = Reader::new(message.get(..plain).unwrap_or_default());
                 // What follows the application data is random padding.
                 let length = inner.sized16("application data")?.len();
-                message.drain(..APPLICATION_LENGTH_SIZE);
+                message.copy_within(APPLICATION_LENGTH_SIZE.., 0);
+                // Nothing of the message stays behind its end.
+                message.get_mut(length..).unwrap_or_default().zeroize();
                 message.truncate(length);
             }
             Protection::MacOnly => {

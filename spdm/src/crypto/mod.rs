@@ -156,6 +156,20 @@ pub trait Provider: Send {
         info: &[u8],
         length: usize,
     ) -> Result<Secret, CryptoError>;
+    /// HKDF-Expand with one key to several outputs, each as long as it is: what a key schedule mostly does, and
+    /// cheaper together where preparing the key is half of the work.
+    fn hkdf_expand_all(
+        &self,
+        hash: HashAlgorithm,
+        key: &[u8],
+        infos: &[&[u8]],
+        outputs: &mut [Secret],
+    ) -> Result<(), CryptoError> {
+        for (info, output) in infos.iter().zip(outputs) {
+            *output = self.hkdf_expand(hash, key, info, output.as_ref().len())?;
+        }
+        Ok(())
+    }
     /// Checks a signature over `message`, hashed with `hash`. `public_key` is the content of the certificate's
     /// SubjectPublicKeyInfo bit string: 0x04‖X‖Y for ECDSA, an RSAPublicKey in DER for RSA, else the key itself.
     fn verify(

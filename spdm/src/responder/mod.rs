@@ -46,8 +46,6 @@ pub use vendor::{VendorAnswer, VendorHandler, VendorRequest};
 
 use core::time::Duration;
 
-use zeroize::Zeroize;
-
 use crate::chains::Chains;
 use crate::codec::Reader;
 use crate::crypto::Provider;
@@ -226,8 +224,9 @@ impl Responder {
                 Next::End(EndReason::Unauthentic)
             }
         };
-        // Requests may carry keys.
-        self.request.zeroize();
+        // Requests may carry keys. The buffer stays, so that nothing can leave out what is written to it.
+        self.request.fill(0);
+        self.request.clear();
         if matches!(next, Next::Silent) {
             return Answer::Silent;
         }

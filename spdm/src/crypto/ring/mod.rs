@@ -77,6 +77,13 @@ const fn aead_algorithm(aead: Aead) -> &'static aead::Algorithm {
 
 struct Length(usize);
 
+/// HKDF-Expand to the length that the output has.
+fn expand(key: &hkdf::Prk, info: &[u8], output: &mut Secret) -> Result<(), CryptoError> {
+    key.expand(&[info], Length(output.as_ref().len()))
+        .and_then(|made| made.fill(output.as_mut()))
+        .map_err(|_| CryptoError::Failed)
+}
+
 impl hkdf::KeyType for Length {
     fn len(&self) -> usize {
         self.0
@@ -150,13 +157,30 @@ impl Provider for RingProvider {
         match Hash::new(hash) {
             Hash::Sha2(_, algorithm) => {
                 let mut secret = Secret::zeros(length);
-                hkdf::Prk::new_less_safe(algorithm, key)
-                    .expand(&[info], Length(length))
-                    .and_then(|output| output.fill(secret.as_mut()))
-                    .map_err(|_| CryptoError::Failed)?;
+                expand(&hkdf::Prk::new_less_safe(algorithm, key), info, &mut secret)?;
                 Ok(secret)
             }
             Hash::Sha3(sha3) => sha3.hkdf_expand(key, info, length),
+        }
+    }
+
+    fn hkdf_expand_all(
+        &self,
+        hash: HashAlgorithm,
+        key: &[u8],
+        infos: &[&[u8]],
+        outputs: &mut [Secret],
+    ) -> Result<(), CryptoError> {
+        let mut pairs = infos.iter().zip(outputs);
+        match Hash::new(hash) {
+            Hash::Sha2(_, algorithm) => {
+                let key = hkdf::Prk::new_less_safe(algorithm, key);
+                pairs.try_for_each(|(info, output)| expand(&key, info, output))
+            }
+            Hash::Sha3(sha3) => pairs.try_for_each(|(info, output)| {
+                *output = sha3.hkdf_expand(key, info, output.as_ref().len())?;
+                Ok(())
+            }),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Whether a certificate chain that the peer sent holds, and whether its root deserves trust: the same for both roles.
 
 use crate::codec::DecodeError;
-use crate::crypto::{AsymAlgorithm, CryptoError, Digest, HashAlgorithm, Provider, hash};
+use crate::crypto::{AsymAlgorithm, CryptoError, Digest, HashAlgorithm, Provider, hash, parse_public_key};
 use crate::identity::{ChainError, Policy, Purpose, VerifiedCertificates, verify_certificates};
 use crate::wire::{CertificateChain, Version};
 
@@ -31,6 +31,40 @@ pub enum Trust {
     Pinned,
     /// It is trusted because nothing else was known. Whoever can put itself in the middle now, stays there.
     FirstUse,
+}
+
+/// A public key of the peer that was learned beforehand (`PUB_KEY_ID_CAP`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownKey {
+    /// SubjectPublicKeyInfo in DER, which transcripts hash.
+    info: Vec<u8>,
+    algorithm: AsymAlgorithm,
+    public_key: Vec<u8>,
+}
+
+impl KnownKey {
+    /// The key of a SubjectPublicKeyInfo in DER.
+    ///
+    /// # Errors
+    /// [`CryptoError`] if that is malformed or of an algorithm this crate does not know.
+    pub fn from_der(info: &[u8]) -> Result<Self, CryptoError> {
+        let (algorithm, public_key) = parse_public_key(info)?;
+        Ok(Self { info: info.to_vec(), algorithm, public_key: public_key.to_vec() })
+    }
+
+    /// The key, if it is good for signatures of this algorithm.
+    pub(crate) fn for_algorithm(
+        &self,
+        provider: &dyn Provider,
+        hash_algorithm: HashAlgorithm,
+        algorithm: AsymAlgorithm,
+    ) -> Result<Option<PeerKey>, CryptoError> {
+        if !self.algorithm.serves(algorithm) {
+            return Ok(None);
+        }
+        let digest = hash(provider, hash_algorithm, &self.info)?;
+        Ok(Some(PeerKey { public_key: self.public_key.clone(), digest }))
+    }
 }
 
 /// A key of the peer, and the hash by which transcripts know it: of its certificate chain, or of itself.

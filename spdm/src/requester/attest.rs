@@ -4,6 +4,7 @@ use super::command::{Challenged, Measurement, MeasurementQuery, MeasurementRepor
 use super::encapsulated::{Conversation, Goal};
 use super::error::{Misuse, RequesterError, Violation};
 use super::state::{Core, Flow, Message, Next, Request};
+use crate::slot::PUBLIC_KEY_SLOT;
 use crate::transcript::SigningContext;
 use crate::wire::{
     Challenge, ChallengeAuth, GetMeasurements, MeasurementOperation, Measurements, OpaqueElements,
@@ -83,7 +84,10 @@ impl PendingChallenge {
         let (response, exact) = message
             .parse(|reader| ChallengeAuth::parse(reader, hash_size, self.summary_size, signature_size))?;
         let peer = connection.peer(self.slot)?;
-        let about_slot = response.slot() == self.slot && response.slot_mask >> self.slot & 1 == 1;
+        let about_slot = match self.slot {
+            PUBLIC_KEY_SLOT => response.slot() == 0xF && response.slot_mask == 0,
+            slot => response.slot() == slot && response.slot_mask >> slot & 1 == 1,
+        };
         message.require(about_slot, Violation::Slot)?;
         let mutual = response.asks_for_requester();
         let announced = connection.info.algorithms.requester_signature.is_some();
@@ -175,7 +179,7 @@ impl PendingMeasurements {
         let log = core.measurements_with([message.request, signed])?;
         let connection = core.connected()?;
         if let Some(slot) = self.query.signed_by {
-            message.require(response.slot == slot, Violation::Slot)?;
+            message.require(response.slot == slot & 0xF, Violation::Slot)?;
             let (peer, context) = (connection.peer(slot)?, SigningContext::Measurements);
             let genuine = connection.verify(&*core.provider, peer, context, &log, response.signature);
             message.require(genuine, Violation::Signature)?;

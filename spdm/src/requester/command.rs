@@ -26,7 +26,7 @@ pub enum Command {
     },
     /// CHALLENGE of a slot whose certificate chain has been fetched.
     Challenge {
-        /// Slot 0 to 7.
+        /// Slot 0 to 7, or 0xFF for the responder's known key.
         slot: u8,
         /// Which measurements the responder is to summarise.
         summary: SummaryType,
@@ -35,7 +35,7 @@ pub enum Command {
     Measurements(MeasurementQuery),
     /// KEY_EXCHANGE and FINISH with a slot whose certificate chain has been fetched.
     StartSession {
-        /// Slot 0 to 7.
+        /// Slot 0 to 7, or 0xFF for the responder's known key.
         slot: u8,
         /// Which measurements the responder is to summarise.
         summary: SummaryType,

@@ -5,7 +5,7 @@ use core::time::Duration;
 use crate::chains::ChainsError;
 use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm, Provider};
 use crate::psk::{self, PreSharedKey};
-use crate::trust::TrustPolicy;
+use crate::trust::{KnownKey, TrustPolicy};
 use crate::wire::{MIN_DATA_TRANSFER_SIZE, RequesterFlags, Version};
 
 /// Settings of a requester. The default offers everything the crate can do and trusts on first use.
@@ -52,6 +52,8 @@ pub struct RequesterConfig {
     pub sequence_limit: u64,
     /// Which root certificates to trust.
     pub trust: TrustPolicy,
+    /// Key of a responder that has no certificates; slot 0xFF stands for it.
+    pub responder_key: Option<KnownKey>,
     /// Seconds since 1970 at which certificates have to be valid; `None` does not check.
     pub time: Option<i64>,
     /// How often a request is sent again when the responder is busy or not ready.
@@ -84,6 +86,7 @@ impl Default for RequesterConfig {
             max_message_size: 0x2_0000,
             sequence_limit: u64::MAX,
             trust: TrustPolicy::FirstUse,
+            responder_key: None,
             time: None,
             retries: 20,
             busy_delay: Duration::from_millis(50),

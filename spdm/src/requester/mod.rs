@@ -45,7 +45,7 @@ mod state;
 mod tests;
 mod transfer;
 
-pub use crate::trust::{RootPin, Trust, TrustPolicy};
+pub use crate::trust::{KnownKey, RootPin, Trust, TrustPolicy};
 pub use command::*;
 pub use config::{RequesterConfig, RequesterConfigError};
 pub use driver::{Driver, DriverError, Response, Transport};
@@ -129,7 +129,8 @@ impl Requester {
     /// [`RestoreError`] if the session was not saved by this crate or cannot be used with this provider. The
     /// requester is as before then, otherwise its earlier connection and sessions are forgotten.
     pub fn restore(&mut self, saved: &SavedSession) -> Result<(), RestoreError> {
-        let (connection, session) = saved.revive(&*self.core.provider)?;
+        let (mut connection, session) = saved.revive(&*self.core.provider)?;
+        connection.known = self.core.known_key(&connection.info)?;
         self.pending = None;
         self.core.connection = Some(connection);
         self.core.sessions.clear();

@@ -121,7 +121,9 @@ impl Capable {
             max_message_size: self.capabilities.max_message_size,
             algorithms,
         };
-        core.connection = Some(Connection::new(info, self.vca));
+        let mut connection = Connection::new(info, self.vca);
+        connection.known = core.known_key(&connection.info)?;
+        core.connection = Some(connection);
         Ok(Next::Done(Reply::Connected(info)))
     }
 }

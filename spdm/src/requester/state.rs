@@ -15,7 +15,7 @@ use super::sessions::Sessions;
 use crate::chains::Chains;
 use crate::codec::{DecodeError, Reader};
 use crate::crypto::{AsymAlgorithm, CryptoError, Digest, HashAlgorithm, Provider, hash};
-use crate::slot::SLOT_COUNT;
+use crate::slot::{PUBLIC_KEY_SLOT, SLOT_COUNT};
 use crate::transcript::{Basis, SigningContext, Transcript, Vca, Verifier};
 use crate::trust::PeerKey;
 use crate::wire::{Code, Header, RequesterFlags, ResponderFlags, Version};
@@ -39,6 +39,8 @@ pub(super) struct Connection {
     pub(super) vca: Vca,
     pub(super) digests: Option<SlotDigests>,
     pub(super) peers: [Option<PeerKey>; SLOT_COUNT],
+    /// The key of a responder without certificates.
+    pub(super) known: Option<PeerKey>,
     /// Whether a challenge has succeeded.
     pub(super) authenticated: bool,
     /// M1/M2 without the challenge itself, since the last GET_DIGESTS or CHALLENGE.
@@ -56,6 +58,7 @@ impl Connection {
             vca,
             digests: None,
             peers: Default::default(),
+            known: None,
             authenticated: false,
             identity_log: None,
             measurement_log: None,
@@ -74,7 +77,10 @@ impl Connection {
 
     /// The slot's key, if its chain has been verified.
     pub(super) fn peer(&self, slot: u8) -> Result<&PeerKey, Misuse> {
-        let peer = self.peers.get(usize::from(slot)).ok_or(Misuse::OutOfRange("slot"))?;
+        let peer = match slot {
+            PUBLIC_KEY_SLOT => &self.known,
+            _ => self.peers.get(usize::from(slot)).ok_or(Misuse::OutOfRange("slot"))?,
+        };
         peer.as_ref().ok_or(Misuse::NoCertificate(slot))
     }
 
@@ -165,6 +171,17 @@ impl Core {
             (false, false) => 0,
         };
         RequesterFlags(self.config.flags().0 | identity)
+    }
+
+    /// The key the settings know of a responder without certificates, if it fits what was negotiated.
+    pub(super) fn known_key(&self, info: &ConnectionInfo) -> Result<Option<PeerKey>, CryptoError> {
+        let announced = info.capabilities.has(ResponderFlags::PUB_KEY_ID);
+        match (&self.config.responder_key, info.algorithms.signature) {
+            (Some(known), Some(signature)) if announced => {
+                known.for_algorithm(&*self.provider, info.algorithms.hash, signature)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Whether both sides want the handshake unprotected.

@@ -29,6 +29,7 @@ impl Core {
         let suite = self.select(&peer, &body)?;
         self.selection(&body, &suite).encode(out);
 
+        let known = self.config.mutual.known_key(self.provider.as_ref(), &peer, &suite)?;
         let mut vca = vca.clone();
         vca.append(message);
         vca.append(out);
@@ -41,6 +42,7 @@ impl Core {
             authenticated: false,
             first_digests: Vec::new(),
             identities: Default::default(),
+            known,
             conversation: None,
         }));
         Ok(Next::Stay)

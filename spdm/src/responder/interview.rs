@@ -4,6 +4,7 @@
 use crate::codec::{EncodeError, Reader};
 use crate::crypto::{CryptoError, hash};
 use crate::identity::Purpose;
+use crate::slot::PUBLIC_KEY_SLOT;
 use crate::transcript::{SigningContext, Transcript, Verifier};
 use crate::trust::{Judge, PeerKey};
 use crate::wire::{
@@ -65,6 +66,12 @@ pub(super) struct Fetch {
 impl Interview {
     pub(super) const fn new(challenge: bool) -> Self {
         Self { challenge, step: Step::Start, log: None, digests: Vec::new() }
+    }
+
+    /// The requester's key is known beforehand: it has to prove that it has it.
+    pub(super) const fn known() -> Self {
+        let step = Step::Challenge { slot: PUBLIC_KEY_SLOT, context: None };
+        Self { challenge: true, step, log: None, digests: Vec::new() }
     }
 }
 
@@ -182,7 +189,7 @@ impl Core {
         let lowest = u8::try_from(body.provisioned_slots.trailing_zeros()).unwrap_or(u8::MAX);
         let slot = if body.digest(wanted).is_some() { wanted } else { lowest };
         let digest = body.digest(slot).ok_or(BAD_RESPONSE)?;
-        let known = negotiated.identities.get(usize::from(slot)).and_then(Option::as_ref);
+        let known = negotiated.identity(slot);
         let known = known.filter(|key| key.digest.as_ref() == digest).cloned();
         let exact = response.get(..reader.consumed()).unwrap_or_default();
         if several {
@@ -261,12 +268,12 @@ impl Core {
         let size = algorithm.signature_size();
         let mut reader = Reader::new(response);
         let body = ChallengeAuth::parse(&mut reader, hash.size(), 0, size).map_err(|_| BAD_RESPONSE)?;
-        let key = negotiated.identities.get(usize::from(slot)).and_then(Option::as_ref).cloned();
-        let key = key.ok_or(BAD_RESPONSE)?;
-        let agrees = body.slot() == slot
-            && body.slot_mask >> slot & 1 == 1
-            && body.chain_hash == key.digest.as_ref()
-            && body.context == context;
+        let key = negotiated.identity(slot).cloned().ok_or(BAD_RESPONSE)?;
+        let about_slot = match slot {
+            PUBLIC_KEY_SLOT => body.slot() == 0xF && body.slot_mask == 0,
+            slot => body.slot() == slot && body.slot_mask >> slot & 1 == 1,
+        };
+        let agrees = about_slot && body.chain_hash == key.digest.as_ref() && body.context == context;
         if !agrees {
             return Err(BAD_RESPONSE);
         }

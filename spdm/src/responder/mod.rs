@@ -36,7 +36,7 @@ mod transfer;
 mod vendor;
 mod version;
 
-pub use crate::trust::{RootPin, TrustPolicy};
+pub use crate::trust::{KnownKey, RootPin, TrustPolicy};
 pub use config::*;
 pub use deferral::{Delay, Wait};
 pub use events::{EndReason, Event};

@@ -1,15 +1,15 @@
 //! Which requesters are asked to authenticate themselves, and how
 //! (DSP0274 1.3 "Basic mutual authentication", "Session-based mutual authentication").
 
-use crate::crypto::{AsymAlgorithm, HashAlgorithm, Provider};
-use crate::slot::SLOT_COUNT;
-use crate::trust::{PeerKey, TrustPolicy};
+use crate::crypto::{AsymAlgorithm, CryptoError, HashAlgorithm, Provider};
+use crate::slot::{PUBLIC_KEY_SLOT, SLOT_COUNT};
+use crate::trust::{KnownKey, PeerKey, TrustPolicy};
 use crate::wire::{MutualAuth, RequesterFlags, ResponderFlags, Version, encapsulates};
 
 use super::ConfigError;
 use super::encapsulated::Conversation;
 use super::interview::Interview;
-use super::state::Negotiated;
+use super::state::{Negotiated, Peer, Suite};
 
 /// Whether and how a requester that can authenticate itself is asked to. `Default` asks nobody.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub struct MutualAuthentication {
     pub trust: TrustPolicy,
     /// Seconds since 1970 at which certificates have to be valid; `None` does not check.
     pub time: Option<i64>,
+    /// Key of requesters that have no certificates. With it, they are asked for a signature alone.
+    pub public_key: Option<KnownKey>,
 }
 
 /// What KEY_EXCHANGE_RSP asks a requester with certificates for.
@@ -52,11 +54,27 @@ impl Default for MutualAuthentication {
             asym: vec![AsymAlgorithm::EcdsaP384, AsymAlgorithm::EcdsaP256],
             trust: TrustPolicy::FirstUse,
             time: None,
+            public_key: None,
         }
     }
 }
 
 impl MutualAuthentication {
+    /// The key of a requester without certificates, if it is known and fits what was negotiated.
+    pub(super) fn known_key(
+        &self,
+        provider: &dyn Provider,
+        peer: &Peer,
+        suite: &Suite,
+    ) -> Result<Option<PeerKey>, CryptoError> {
+        match (&self.public_key, suite.requester_asym) {
+            (Some(known), Some(asym)) if peer.flags.has(RequesterFlags::PUB_KEY_ID) => {
+                known.for_algorithm(provider, suite.hash, asym)
+            }
+            _ => Ok(None),
+        }
+    }
+
     pub(super) fn asks_in_sessions(&self) -> bool {
         self.session != SessionAuthentication::Never
     }
@@ -118,10 +136,14 @@ impl MutualAuthentication {
         negotiated: &Negotiated,
     ) -> Option<Conversation> {
         // 1.4 knows it no more.
-        let asks = self.challenge
-            && negotiated.peer.version < Version::V1_4
-            && can_ask(ours, negotiated, RequesterFlags::CHAL);
-        asks.then(|| Conversation::interview(Interview::new(true)))
+        if !self.challenge || negotiated.peer.version >= Version::V1_4 {
+            return None;
+        }
+        let (peer, known) = (&negotiated.peer, negotiated.known.is_some());
+        if known && peer.flags.has(RequesterFlags::CHAL) && encapsulates(peer.version, peer.flags, ours) {
+            return Some(Conversation::interview(Interview::known()));
+        }
+        can_ask(ours, negotiated, RequesterFlags::CHAL).then(|| Conversation::interview(Interview::new(true)))
     }
 
     /// What KEY_EXCHANGE_RSP asks for. A requester that cannot do what the configuration says is not asked.
@@ -138,6 +160,10 @@ impl MutualAuthentication {
             conversation: Some(conversation),
         };
         let version = negotiated.peer.version;
+        if let (Some(key), true) = (&negotiated.known, self.asks_in_sessions()) {
+            let proof = Proof::Key { slot: PUBLIC_KEY_SLOT, key: key.clone(), digests: Vec::new() };
+            return Demand { form: MutualAuth::Known, slot: PUBLIC_KEY_SLOT, proof, conversation: None };
+        }
         let demand = match self.session {
             SessionAuthentication::Never => None,
             SessionAuthentication::Known => known(),

@@ -4,7 +4,7 @@ use crate::chains::Chains;
 use crate::codec::{DecodeError, Reader};
 use crate::crypto::{Aead, AsymAlgorithm, CryptoError, DheGroup, Digest, HashAlgorithm, Provider, Signer};
 use crate::secured::Protection;
-use crate::slot::SLOT_COUNT;
+use crate::slot::{PUBLIC_KEY_SLOT, SLOT_COUNT};
 use crate::transcript::{Basis, Transcript, Vca};
 use crate::trust::PeerKey;
 use crate::wire::{Header, KeyUsage, RequesterFlags, Version};
@@ -160,11 +160,21 @@ pub(super) struct Negotiated {
     pub(super) first_digests: Vec<u8>,
     /// The requester's keys whose chains hold, by slot.
     pub(super) identities: [Option<PeerKey>; SLOT_COUNT],
+    /// The key of a requester without certificates.
+    pub(super) known: Option<PeerKey>,
     /// What the responder asks outside sessions.
     pub(super) conversation: Option<Conversation>,
 }
 
 impl Negotiated {
+    /// The requester's key of this slot, if it is known to hold.
+    pub(super) fn identity(&self, slot: u8) -> Option<&PeerKey> {
+        match slot {
+            PUBLIC_KEY_SLOT => self.known.as_ref(),
+            _ => self.identities.get(usize::from(slot))?.as_ref(),
+        }
+    }
+
     /// What transcripts begin from.
     pub(super) fn basis<'a>(&'a self, provider: &'a dyn Provider) -> Basis<'a> {
         Basis { provider, version: self.peer.version, hash: self.suite.hash, vca: &self.vca }

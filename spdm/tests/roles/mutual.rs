@@ -318,3 +318,66 @@ fn finish_waits_for_the_interview() {
         }
     }
 }
+
+/// Both know each other's public key and have no certificates at all.
+#[test]
+fn keys_that_are_known_beforehand_need_no_certificate() {
+    use spdm::crypto::encode_public_key;
+    use spdm::requester::{KnownKey, MeasurementQuery};
+    use spdm::slot::PublicKey;
+    use spdm::wire::MeasurementOperation;
+
+    const BARE: u8 = 0xFF;
+    let bare = |slot: Slot| {
+        let info = encode_public_key(slot.algorithm(), slot.key.public_key());
+        (Slots::known(PublicKey { info: info.clone(), key: slot.key }), KnownKey::from_der(&info).unwrap())
+    };
+    let (device, device_key) = bare(slots().slots[0].take().unwrap());
+    let (requester, requester_key) = bare(slot());
+    let challenge = Command::Challenge { slot: BARE, summary: SummaryType::All };
+    let start = Command::StartSession { slot: BARE, summary: SummaryType::None, end_on_update: false };
+    for version in VERSIONS {
+        for in_the_clear in [false, true] {
+            for (asked, known) in [(false, true), (true, true), (true, false)] {
+                let mut mutual = MutualAuthentication { challenge: asked, ..Default::default() };
+                if asked {
+                    mutual.session = SessionAuthentication::Digests;
+                }
+                mutual.public_key = known.then(|| requester_key.clone());
+                let proves = asked && known;
+                let responder = clear(asks(version, mutual), in_the_clear);
+                let mut config = requester_config(version);
+                config.handshake_in_the_clear = in_the_clear;
+                config.responder_key = Some(device_key.clone());
+                let provider = || Box::new(RingProvider::new());
+                let requester = Requester::with_identity(config, provider(), requester.clone()).unwrap();
+                let responder = Responder::new(responder, device.clone(), provider()).unwrap();
+                let mut pair = Pair { requester, device: Device { responder, now: Duration::ZERO } };
+                pair.run(Command::Connect).unwrap();
+                assert_eq!(pair.fail(Command::Digests), Misuse::NotCapable("certificates").into());
+                for _ in 0..2 {
+                    let Reply::Challenged(proof) = pair.run(challenge.clone()).unwrap() else { panic!() };
+                    let returned = proves && version < Version::V1_4;
+                    assert_eq!(proof.authenticated_as, returned.then_some(BARE), "{version}");
+                    let (operation, raw, signed_by) = (MeasurementOperation::All, false, Some(BARE));
+                    pair.run(Command::Measurements(MeasurementQuery { operation, raw, signed_by })).unwrap();
+                    pair.events();
+                    let Reply::SessionStarted(info) = pair.run(start.clone()).unwrap() else { panic!() };
+                    assert_eq!(info.authenticated_as, proves.then_some(BARE));
+                    let told = Event::RequesterAuthenticated { session: Some(info.id), slot: BARE };
+                    assert_eq!(pair.events().contains(&told), proves);
+                    pair.exercise(info.id);
+                    pair.requester.select(None).unwrap();
+                }
+            }
+        }
+    }
+    // Another key than the one that is known.
+    let mut config = requester_config(Version::V1_3);
+    config.responder_key = Some(requester_key);
+    let mut pair = Pair::with(responder_config(Version::V1_3), device, config);
+    pair.run(Command::Connect).unwrap();
+    for command in [challenge, start] {
+        assert!(matches!(pair.fail(command), RequesterError::Violation { .. }));
+    }
+}

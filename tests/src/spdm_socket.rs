@@ -15,6 +15,7 @@ use std::time::Duration;
 use spdm::crypto::DefaultProvider;
 use spdm::doe::{Object, ObjectType, VENDOR_PCI_SIG};
 use spdm::requester::{Driver, Requester, RequesterConfig, Response, Transport as SpdmTransport};
+use spdm::slot::Slots;
 use spdm::wire::SummaryType;
 use tdispd::config::Config;
 use tdispd::daemon::Daemon;
@@ -84,9 +85,14 @@ impl SpdmTransport for &mut Wire {
 impl Client {
     /// A requester of these settings, on a connection of its own.
     pub fn new(address: SocketAddr, config: RequesterConfig) -> Self {
+        Self::with_identity(address, config, Slots::default())
+    }
+
+    /// The same, of a requester that can say who it is.
+    pub fn with_identity(address: SocketAddr, config: RequesterConfig, identity: Slots) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let requester = Requester::new(config, Box::new(DefaultProvider::new())).unwrap();
+        let requester = Requester::with_identity(config, Box::new(DefaultProvider::new()), identity).unwrap();
         Self { requester, wire: Wire(stream) }
     }
 

@@ -9,8 +9,10 @@ use std::path::Path;
 use std::process::Command;
 
 use spdm::crypto::{AsymAlgorithm, HashAlgorithm};
+use spdm::identity::Material;
 use spdm::psk::PreSharedKey;
 use spdm::requester::{CsrQuery, MeasurementQuery, RequesterConfig, SlotContent};
+use spdm::slot::Slots;
 use spdm::wire::{CertificateModel, MeasurementOperation, SummaryType, Version};
 use tdispd::config::Config;
 use tests::spdm_socket::{Client, serve_kept};
@@ -165,6 +167,37 @@ fn a_session_from_a_pre_shared_key() {
             client.end();
         }
     }
+}
+
+#[test]
+fn a_requester_has_to_say_who_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    issue(path, "requester", "-algorithm EC -pkeyopt ec_paramgen_curve:P-384");
+    let read = |name: &str| std::fs::read(path.join(name)).unwrap();
+    let material = Material::load(&read("requester.chain.pem"), &read("requester.key.pem"), None).unwrap();
+    std::fs::rename(path.join("root.pem"), path.join("known.pem")).unwrap();
+    issue(path, "stranger", "-algorithm EC -pkeyopt ec_paramgen_curve:P-384");
+    for (roots, known) in [("known.pem", true), ("root.pem", false)] {
+        for session in ["encapsulated", "digests"] {
+            let toml = format!("[spdm.mutual]\nsession = \"{session}\"\nroots = [\"{roots}\"]\n");
+            let (address, _stop) = device(path, &toml, None);
+            let mut client = Client::with_identity(address, curious(), Slots::single(material.slot()));
+            client.driver().connect().unwrap();
+            client.driver().certificate(0).unwrap();
+            let started = client.driver().start_session(0, SummaryType::None, false);
+            assert_eq!(started.is_ok(), known, "{session} {roots} {started:?}");
+        }
+    }
+}
+
+#[test]
+fn a_slow_device_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let toml = "[[spdm.delay]]\nrequest = \"CHALLENGE\"\nexponent = 12\nwait = \"not-ready\"\n\
+                [[spdm.delay]]\nrequest = \"GET_DIGESTS\"\nexponent = 12\nwait = \"busy\"\n";
+    let (address, _stop) = device(directory.path(), toml, None);
+    authenticate(address, curious(), 0);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::doe::Malformed;
 
 mod spdm;
 
-pub use spdm::{Measurement, MeasurementKind, ProviderKind, Psk, Slot, Spdm, Value};
+pub use spdm::{Delay, Measurement, MeasurementKind, Mutual, ProviderKind, Psk, Slot, Spdm, Value};
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -355,6 +355,11 @@ mod tests {
             ("[spdm]\nversions = [\"1.3\", \"1.9\"]", &["line 2", "1.9", "\"1.2\", \"1.3\""]),
             ("[spdm]\nhashes = [\"sha1\"]", &["line 2", "sha1", "sha384"]),
             ("[spdm]\nversions = []", &["spdm.versions"]),
+            ("[spdm.mutual]\nslot = 8", &["spdm.mutual.slot", "0–7"]),
+            (
+                "[[spdm.delay]]\nrequest = \"HELLO\"\nexponent = 1\nwait = \"busy\"",
+                &["spdm.delay[0].request", "CHALLENGE"],
+            ),
             ("[[spdm.slot]]\nnumber = 8", &["spdm.slot[0].number", "0–7"]),
             ("[[spdm.slot]]\n[[spdm.slot]]\n", &["spdm.slot[1].number", "0 is there twice"]),
             ("[[spdm.slot]]\nchain = \"a.pem\"", &["spdm.slot[0].private_key", "together"]),

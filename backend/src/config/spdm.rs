@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use spdm::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
-use spdm::responder::{Capability, EndpointInfoSupport, Provisioning, ResponderConfig};
+use spdm::responder::{
+    Capability, EndpointInfoSupport, Provisioning, ResponderConfig, SessionAuthentication, Wait,
+};
 use spdm::slot::SLOT_COUNT;
-use spdm::wire::{CertificateModel, Version};
+use spdm::wire::{CertificateModel, Code, Version};
 
 use super::ConfigError;
 use crate::spdm_socket::Silence;
@@ -53,6 +55,11 @@ pub struct Spdm {
     pub slots: Vec<Slot>,
     /// Pre-shared keys.
     pub psk: Vec<Psk>,
+    /// Whether requesters have to say who they are.
+    pub mutual: Mutual,
+    /// Requests that take their time.
+    #[serde(rename = "delay")]
+    pub delays: Vec<Delay>,
     /// What GET_MEASUREMENTS tells.
     #[serde(rename = "measurement")]
     pub measurements: Vec<Measurement>,
@@ -78,6 +85,8 @@ impl Default for Spdm {
             capabilities: None,
             slots: Vec::new(),
             psk: Vec::new(),
+            mutual: Mutual::default(),
+            delays: Vec::new(),
             measurements: vec![
                 Measurement::text(1, MeasurementKind::ImmutableRom, "tdispd boot code"),
                 Measurement::text(
@@ -152,6 +161,32 @@ pub struct Psk {
     pub hint: String,
     /// File with the key, all of its bytes.
     pub file: PathBuf,
+}
+
+/// `[spdm.mutual]`: mutual authentication.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mutual {
+    /// CHALLENGE_AUTH asks for the requester's challenge (SPDM 1.1 to 1.3).
+    pub challenge: bool,
+    /// What KEY_EXCHANGE_RSP asks for: `never`, `known`, `encapsulated` or `digests`.
+    pub session: SessionAuthentication,
+    /// The requester's slot, 0–7.
+    pub slot: u8,
+    /// Root certificates of requesters, PEM or DER. None: any root is believed.
+    pub roots: Vec<PathBuf>,
+}
+
+/// `[[spdm.delay]]`: a request that is not answered at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delay {
+    /// Name of the request, such as `GET_MEASUREMENTS`.
+    pub request: String,
+    /// It takes 2^this microseconds, 0–31.
+    pub exponent: u8,
+    /// What the requester is told meanwhile: `busy` or `not-ready`.
+    pub wait: Wait,
 }
 
 /// DMTF measurement value type (DSP0274 1.3 "DMTFSpecMeasurementValueType").
@@ -288,7 +323,7 @@ impl Spdm {
         let slots = self.slots.iter_mut().flat_map(|slot| [&mut slot.chain, &mut slot.private_key]);
         let measured = self.measurements.iter_mut().map(|measurement| &mut measurement.file);
         let keys = self.psk.iter_mut().map(|psk| &mut psk.file);
-        for file in slots.chain(measured).flatten().chain(keys) {
+        for file in slots.chain(measured).flatten().chain(keys).chain(&mut self.mutual.roots) {
             *file = directory.join(&*file);
         }
     }
@@ -308,6 +343,17 @@ impl Spdm {
             super::within(&field, psk.hint.len() as u64, 0, 128)?;
             if !hints.insert(&psk.hint) {
                 return Err(ConfigError::value(field, format!("{:?} is there twice", psk.hint)));
+            }
+        }
+        super::within("spdm.mutual.slot", self.mutual.slot.into(), 0, SLOT_COUNT as u64 - 1)?;
+        for (place, delay) in self.delays.iter().enumerate() {
+            let field = |name: &str| format!("spdm.delay[{place}].{name}");
+            super::within(&field("exponent"), delay.exponent.into(), 0, 31)?;
+            if Code::from_name(&delay.request).is_none() {
+                return Err(ConfigError::value(
+                    field("request"),
+                    "the name of an SPDM request, such as CHALLENGE",
+                ));
             }
         }
         let mut seen = BTreeSet::new();

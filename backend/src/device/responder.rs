@@ -1,17 +1,19 @@
 //! From `[spdm]` and the state directory to a responder.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use spdm::crypto::{AsymAlgorithm, HashAlgorithm, Provider, RingProvider};
-use spdm::identity::{Material, PciName};
+use spdm::identity::{Material, PciName, read_chain};
 use spdm::psk::PreSharedKey;
 use spdm::responder::{
-    Capability, Measurement, MeasurementLogItem, MeasurementSupport, MeasurementValue, PskSupport, Responder,
-    ResponderConfig,
+    Capability, Delay, Measurement, MeasurementLogItem, MeasurementSupport, MeasurementValue,
+    MutualAuthentication, PskSupport, Responder, ResponderConfig,
 };
 use spdm::slot::{Slot, Slots};
-use spdm::wire::{CertificateModel, DeviceClass};
+use spdm::trust::{RootPin, TrustPolicy};
+use spdm::wire::{CertificateModel, Code, DeviceClass};
 use zeroize::Zeroizing;
 
 use super::build::BuildError;
@@ -67,6 +69,8 @@ pub(super) fn responder(
         device_classes: vec![device_class(config)],
         heartbeat_period: spdm.heartbeat_seconds,
         session_limit: spdm.sessions.into(),
+        mutual: mutual(spdm)?,
+        delays: spdm.delays.iter().filter_map(delay).collect(),
         ..ResponderConfig::default()
     };
     Responder::new(settings, slots, provider).map_err(|error| ConfigError::value("spdm", error).into())
@@ -101,6 +105,35 @@ pub(super) fn pci_name(config: &Config) -> PciName {
         subsystem: pci.subsystem,
         serial: Some(pci.serial),
     }
+}
+
+fn mutual(spdm: &Spdm) -> Result<MutualAuthentication, ConfigError> {
+    let root = |(place, path): (usize, &PathBuf)| {
+        let problem = |error: &dyn core::fmt::Display| {
+            ConfigError::value(format!("spdm.mutual.roots[{place}]"), format!("{}: {error}", path.display()))
+        };
+        let bytes = std::fs::read(path).map_err(|error| problem(&error))?;
+        let certificates = read_chain(&bytes).map_err(|error| problem(&error))?;
+        Ok(certificates.into_iter().map(RootPin::Certificate).collect::<Vec<_>>())
+    };
+    let pins: Vec<RootPin> =
+        spdm.mutual.roots.iter().enumerate().map(root).collect::<Result<Vec<_>, _>>()?.concat();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|now| now.as_secs());
+    Ok(MutualAuthentication {
+        challenge: spdm.mutual.challenge,
+        session: spdm.mutual.session,
+        slot: spdm.mutual.slot,
+        asym: spdm.signatures.clone(),
+        public_key: None,
+        trust: if pins.is_empty() { TrustPolicy::FirstUse } else { TrustPolicy::Pinned(pins) },
+        time: now.and_then(|now| i64::try_from(now).ok()),
+    })
+}
+
+/// Names were checked when the file was read.
+fn delay(configured: &config::Delay) -> Option<Delay> {
+    let request = Code::from_name(&configured.request)?;
+    Some(Delay { request, exponent: configured.exponent, wait: configured.wait })
 }
 
 fn psks(spdm: &Spdm) -> Result<Vec<PreSharedKey>, ConfigError> {

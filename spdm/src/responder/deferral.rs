@@ -26,7 +26,8 @@ pub struct Delay {
 }
 
 /// What a requester hears while it has to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Wait {
     /// Busy: the request is ignored until the time is over, and answered when it comes again.
     Busy,

@@ -153,6 +153,14 @@ macro_rules! codes {
                     _ => None,
                 }
             }
+
+            /// The code of this name.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name {
+                    $(stringify!($name) => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
         }
     };
 }

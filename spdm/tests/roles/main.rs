@@ -1,6 +1,7 @@
 //! Our requester against our responder, both whole: what either role's own tests cannot see.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod algorithms;
 mod deceit;
 mod deferral;
 mod limits;

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use spdm::SessionId;
-use spdm::crypto::{AsymAlgorithm, RingProvider};
+use spdm::crypto::{AsymAlgorithm, Provider, RingProvider};
 use spdm::identity::{Material, PciName, generate};
 use spdm::requester::{
     Command, Driver, DriverError, Reply, Requester, RequesterConfig, RequesterError, Response, Transport,
@@ -103,8 +103,18 @@ pub(super) fn requester_config(version: Version) -> RequesterConfig {
 
 impl Pair {
     pub(super) fn with(responder: ResponderConfig, slots: Slots, requester: RequesterConfig) -> Self {
-        let responder = Responder::new(responder, slots, Box::new(RingProvider::new())).unwrap();
-        let requester = Requester::new(requester, Box::new(RingProvider::new())).unwrap();
+        Self::by(|| Box::new(RingProvider::new()), responder, slots, requester)
+    }
+
+    /// With cryptography by this provider at both ends.
+    pub(super) fn by(
+        provider: fn() -> Box<dyn Provider>,
+        responder: ResponderConfig,
+        slots: Slots,
+        requester: RequesterConfig,
+    ) -> Self {
+        let responder = Responder::new(responder, slots, provider()).unwrap();
+        let requester = Requester::new(requester, provider()).unwrap();
         Self { requester, device: Device { responder, now: Duration::ZERO } }
     }
 

@@ -1,7 +1,7 @@
 //! Formats that stand for themselves: whatever parses has one meaning, and is written again as it was.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "what fails here is the test")]
 
-use spdm::crypto::AsymAlgorithm;
+use spdm::crypto::{PrivateKey, encode_public_key, parse_public_key};
 use spdm::doe::{DiscoveryRequest, HEADER_SIZE, Object, object_size};
 use spdm::identity::{MAX_CERTIFICATES, Policy, verify_certificates};
 use spdm::wire::CertificateChain;
@@ -86,6 +86,22 @@ pub fn certificate_chain(bytes: &[u8]) {
         }
     }
     certificates(bytes);
+    keys(bytes);
+}
+
+/// A key that is read is written in one form, which is read as the same key.
+fn keys(der: &[u8]) {
+    if let Ok((algorithm, public_key)) = parse_public_key(der) {
+        let info = encode_public_key(algorithm, public_key);
+        assert!(
+            parse_public_key(&info).is_ok_and(|(again, key)| again.serves(algorithm) && key == public_key)
+        );
+    }
+    if let Ok(key) = PrivateKey::from_der(der, Some(&[4; 65])) {
+        let again = PrivateKey::from_der(key.pkcs8(), None).unwrap();
+        assert!(again.algorithm().serves(key.algorithm()));
+        assert_eq!(again.pkcs8(), key.pkcs8());
+    }
 }
 
 fn certificates(der: &[u8]) {
@@ -93,10 +109,10 @@ fn certificates(der: &[u8]) {
     assert!((1..=MAX_CERTIFICATES).contains(&verified.certificates.len()));
     assert_eq!(verified.certificates.concat(), der);
     assert_eq!(verified.root, verified.certificates[0]);
-    let (algorithm, key) = (verified.algorithm, &verified.public_key);
-    let curves = [AsymAlgorithm::EcdsaP256, AsymAlgorithm::EcdsaP384, AsymAlgorithm::EcdsaP521];
-    let point = (key.first(), key.len() % 2) == (Some(&4), 1);
-    assert!(point || !curves.contains(&algorithm) && !key.is_empty(), "{algorithm:?} {key:02x?}");
+    let info = encode_public_key(verified.algorithm, &verified.public_key);
+    let (algorithm, public_key) = parse_public_key(&info).unwrap();
+    assert!(algorithm.serves(verified.algorithm));
+    assert_eq!(public_key, verified.public_key);
     let rooted = Policy { root: Some(&verified.root), ..Policy::default() };
     assert_eq!(verify_certificates(der, &rooted).as_ref(), Ok(&verified));
     assert!(verify_certificates(&der[..der.len() - 1], &Policy::default()).is_err());

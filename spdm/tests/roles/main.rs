@@ -12,6 +12,7 @@ mod post_quantum;
 mod provision;
 mod psk;
 mod psk_hostile;
+mod questions;
 mod several;
 mod transfer;
 mod v1_4;

@@ -4,7 +4,7 @@
 mod mutual;
 mod provision;
 
-pub use mutual::sample_root;
+pub use mutual::{sample_key, sample_root};
 pub use provision::{KeyPair, RESET_REQUIRED};
 
 use std::ffi::c_void;
@@ -41,6 +41,7 @@ pub struct Reference {
     // libspdm keeps pointers to both.
     _root: Vec<u8>,
     chain: *mut c_void,
+    keys: [Vec<u8>; 2],
 }
 
 /// What libspdm calls to send a request object.
@@ -82,7 +83,7 @@ impl Reference {
         assert!(!peer.is_null(), "libspdm refuses {config:?}");
         // SAFETY: a peer that was just made.
         let context = unsafe { sys::ref_context(peer) };
-        Self { peer, context, device, _root: root, chain: null_mut() }
+        Self { peer, context, device, _root: root, chain: null_mut(), keys: Default::default() }
     }
 
     fn check(&self, what: &str, status: sys::Status) {
@@ -307,6 +308,7 @@ pub struct Peer {
     // libspdm keeps pointers to both.
     root: Vec<u8>,
     chain: Vec<u8>,
+    keys: [Vec<u8>; 2],
 }
 
 impl Peer {
@@ -316,7 +318,7 @@ impl Peer {
         // SAFETY: the configuration is copied.
         let peer = unsafe { sys::ref_responder(config) };
         assert!(!peer.is_null(), "libspdm refuses {config:?}");
-        Self { peer, log: Vec::new(), root: Vec::new(), chain: Vec::new() }
+        Self { peer, log: Vec::new(), root: Vec::new(), chain: Vec::new(), keys: Default::default() }
     }
 
     /// From now on: 0 answers, 1 BUSY, 2 RESPONSE_NOT_READY.

@@ -3,13 +3,15 @@
 
 use judge::{
     Case, Device, Peer, REQUESTER_FLAGS, RESPONDER_FLAGS, Reference, Tally, cases, material,
-    responder_config, sample_root,
+    responder_config, sample_key, sample_root,
 };
-use spdm::crypto::{AsymAlgorithm, RingProvider};
+use spdm::crypto::{AsymAlgorithm, RingProvider, encode_public_key};
 use spdm::identity::{Material, generate_requester};
 use spdm::requester::{Command, Driver, Reply, Requester, RequesterConfig, UpdateKeys};
-use spdm::responder::{MutualAuthentication, ResponderConfig, RootPin, SessionAuthentication, TrustPolicy};
-use spdm::slot::Slots;
+use spdm::responder::{
+    KnownKey, MutualAuthentication, ResponderConfig, RootPin, SessionAuthentication, TrustPolicy,
+};
+use spdm::slot::{PUBLIC_KEY_SLOT, PublicKey, Slots};
 use spdm::wire::{SummaryType, Version};
 
 /// MUT_AUTH_CAP and ENCAP_CAP.
@@ -47,7 +49,7 @@ fn served(case: &Case, challenge: bool, session: SessionAuthentication, slot: u8
     let trust = TrustPolicy::Pinned(vec![RootPin::Certificate(sample_root(case.asym))]);
     let asym = vec![case.asym];
     let config = ResponderConfig {
-        mutual: MutualAuthentication { challenge, session, slot, asym, trust, time: None },
+        mutual: MutualAuthentication { challenge, session, slot, asym, trust, ..Default::default() },
         ..responder_config(case)
     };
     let device = Device::with(config, Slots::single(material(case.asym).slot()));
@@ -195,4 +197,84 @@ fn our_requester() {
         }
     }
     tally.finish();
+}
+
+/// A key without its certificates.
+fn bare(material: &Material) -> PublicKey {
+    let key = material.slot().key;
+    PublicKey { info: encode_public_key(key.algorithm(), key.public_key()), key }
+}
+
+/// PUB_KEY_ID_CAP instead of CERT_CAP.
+fn without_certificates(case: &Case, responder: bool) -> libspdm_sys::Config {
+    let config = reference(case, responder);
+    libspdm_sys::Config { flags: config.flags & !(1 << 1) | 1 << 16, ..config }
+}
+
+/// libspdm's requester and our responder, who know each other's keys.
+fn bare_served(case: &Case, challenge: bool) {
+    let session = if challenge { SessionAuthentication::Never } else { SessionAuthentication::Known };
+    let public_key = Some(KnownKey::from_der(&sample_key(case.asym, false)).unwrap());
+    let asym = vec![case.asym];
+    let mutual = MutualAuthentication { challenge, session, asym, public_key, ..Default::default() };
+    let ours = bare(&material(case.asym));
+    let info = ours.info.clone();
+    let config = ResponderConfig { mutual, ..responder_config(case) };
+    let root = material(case.asym).certificates()[0].clone();
+    let device = Device::with(config, Slots::known(ours));
+    let mut libspdm = Reference::new(&without_certificates(case, false), device, &root);
+    libspdm.know_keys(case.asym, &info);
+    for _ in 0..2 {
+        libspdm.connect();
+        libspdm.challenge(PUBLIC_KEY_SLOT, 0xFF);
+        let (id, ..) = libspdm.start_session(PUBLIC_KEY_SLOT, 1, 0);
+        let proved = if challenge { None } else { Some(id) };
+        let expected = vec![(proved, PUBLIC_KEY_SLOT)];
+        assert_eq!(core::mem::take(&mut libspdm.device().authenticated), expected);
+        libspdm.key_update(id, false);
+        assert_eq!(libspdm.vendor(Some(id), b"abc"), b"cba");
+    }
+}
+
+/// Our requester and libspdm's responder, who know each other's keys.
+fn bare_asked(case: &Case, basic: bool) {
+    let mut peer = Peer::new(&without_certificates(case, true));
+    let identity = bare(&identity(case.asym));
+    peer.know_keys(case.asym, &identity.info);
+    let config = RequesterConfig {
+        versions: vec![case.version],
+        handshake_in_the_clear: case.clear,
+        responder_key: Some(KnownKey::from_der(&sample_key(case.asym, true)).unwrap()),
+        ..RequesterConfig::default()
+    };
+    let provider = Box::new(RingProvider::new());
+    let mut requester = Requester::with_identity(config, provider, Slots::known(identity)).unwrap();
+    let mut r = Run { requester: &mut requester, peer: &mut peer };
+    for _ in 0..2 {
+        r.run(Command::Connect);
+        r.peer.ask(basic, u8::from(!basic), PUBLIC_KEY_SLOT, &sample_root(case.asym));
+        let reply = r.run(Command::Challenge { slot: PUBLIC_KEY_SLOT, summary: SummaryType::All });
+        let Reply::Challenged(proof) = reply else { panic!("{reply:?}") };
+        assert_eq!(proof.authenticated_as, basic.then_some(PUBLIC_KEY_SLOT));
+        r.requester.select(None).unwrap();
+        let (slot, summary) = (PUBLIC_KEY_SLOT, SummaryType::None);
+        let reply = r.run(Command::StartSession { slot, summary, end_on_update: false });
+        let Reply::SessionStarted(info) = reply else { panic!("{reply:?}") };
+        assert_eq!(info.authenticated_as, (!basic).then_some(PUBLIC_KEY_SLOT));
+        r.run(Command::UpdateKeys(UpdateKeys::Both));
+        r.run(Command::EndSession { clear_negotiated_state: false });
+    }
+}
+
+#[test]
+fn keys_without_certificates() {
+    let (mut responder, mut requester) = (Tally::new("responder", "keys"), Tally::new("requester", "keys"));
+    for case in mutual_cases() {
+        for challenge in [true, false] {
+            responder.check(&case, &format!("{challenge}"), || bare_served(&case, challenge));
+            requester.check(&case, &format!("{challenge}"), || bare_asked(&case, challenge));
+        }
+    }
+    responder.finish();
+    requester.finish();
 }

@@ -54,3 +54,10 @@ void ref_forget(void *chain)
 {
     free(chain);
 }
+
+/* Both sides' public keys (SubjectPublicKeyInfo in DER), which have to outlive the peer. */
+bool ref_know_keys(void *spdm, const uint8_t *own, size_t own_size, const uint8_t *other, size_t other_size)
+{
+    return set(spdm, LIBSPDM_DATA_LOCAL_PUBLIC_KEY, 0, own, own_size)
+           && set(spdm, LIBSPDM_DATA_PEER_PUBLIC_KEY, 0, other, other_size);
+}

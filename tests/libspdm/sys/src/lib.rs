@@ -71,6 +71,13 @@ unsafe extern "C" {
     ) -> bool;
     pub fn ref_trust(spdm: *mut c_void, root: *const u8, root_size: usize) -> bool;
     pub fn ref_identify(spdm: *mut c_void, hash: u32, asym: u16, slot: u8) -> *mut c_void;
+    pub fn ref_know_keys(
+        spdm: *mut c_void,
+        own: *const u8,
+        own_size: usize,
+        other: *const u8,
+        other_size: usize,
+    ) -> bool;
     pub fn ref_forget(chain: *mut c_void);
     pub fn libspdm_init_key_update_encap_state(spdm: *mut c_void);
     pub fn libspdm_send_receive_encap_request(spdm: *mut c_void, session: *const u32) -> Status;

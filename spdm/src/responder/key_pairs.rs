@@ -2,7 +2,7 @@
 
 use crate::crypto::AsymAlgorithm;
 use crate::crypto::public_key::key_identifier;
-use crate::slot::{KeyPair, Slots};
+use crate::slot::{KeyPair, Slot, Slots};
 use crate::wire::{
     ErrorCode, GetKeyPairInfo, KeyPairAlgorithms, KeyPairCapabilities, KeyPairInfo, KeyPairOperation,
     KeyPairParameters, ResponderFlags, SetKeyPairInfo, SetKeyPairInfoAck,
@@ -49,7 +49,8 @@ impl Core {
         match &body.operation {
             KeyPairOperation::Change(parameters) => {
                 check(pair, parameters, self.chains.slots().associated(id))?;
-                self.change(id, parameters)?;
+                self.check_slots(id, parameters, pair.key.is_some())?;
+                self.change(id, parameters);
             }
             KeyPairOperation::Erase => {
                 self.check_idle(id, KeyPairCapabilities::ERASE)?;
@@ -59,8 +60,9 @@ impl Core {
             KeyPairOperation::Generate(parameters) => {
                 check(pair, parameters, self.chains.slots().associated(id))?;
                 self.check_idle(id, KeyPairCapabilities::GENERATE)?;
+                self.check_slots(id, parameters, true)?;
                 self.generate(id, parameters)?;
-                self.change(id, parameters)?;
+                self.change(id, parameters);
             }
         }
         self.sessions.events.key_pair_changed(id);
@@ -92,28 +94,32 @@ impl Core {
     }
 
     /// Slots that hold a chain keep their key, and no slot gets a key that is not there.
-    fn change(&mut self, id: u8, parameters: &KeyPairParameters) -> Result<(), Reject> {
-        let slots = self.chains.slots_mut();
-        let pair = find_mut(slots, id).ok_or(Reject::INVALID)?;
-        let (key, before) = (pair.key.clone(), pair.usage);
-        let usage = if parameters.usage.0 == 0 { before } else { parameters.usage };
-        let chosen = |number: u8| parameters.slots >> number & 1 == 1;
-        for (number, slot) in slots.existing() {
-            let moves = chosen(number) != (slot.key_pair == id);
-            if moves && (slot.is_provisioned() || key.is_none()) {
-                return Err(FAILED);
-            }
-        }
+    fn check_slots(&self, id: u8, parameters: &KeyPairParameters, has_key: bool) -> Result<(), Reject> {
+        let slots = self.chains.slots();
+        let wanted = wanted_slots(slots, id, parameters);
         let existing = slots.existing().fold(0, |mask, (number, _)| mask | 1 << number);
-        if parameters.slots & !existing != 0 {
+        if wanted & !existing != 0 {
             return Err(Reject::INVALID);
         }
-        if let Some(pair) = find_mut(slots, id) {
-            pair.usage = usage;
+        let stays = |(number, slot): (u8, &Slot)| {
+            let moves = (wanted >> number & 1 == 1) != (slot.key_pair == id);
+            !moves || !slot.is_provisioned() && has_key
+        };
+        if slots.existing().all(stays) { Ok(()) } else { Err(FAILED) }
+    }
+
+    /// What has been checked.
+    fn change(&mut self, id: u8, parameters: &KeyPairParameters) {
+        let slots = self.chains.slots_mut();
+        let wanted = wanted_slots(slots, id, parameters);
+        let Some(pair) = find_mut(slots, id) else { return };
+        if parameters.usage.0 != 0 {
+            pair.usage = parameters.usage;
         }
+        let (key, usage) = (pair.key.clone(), pair.usage);
         for (number, slot) in (0_u8..).zip(&mut slots.slots) {
             match (slot, &key) {
-                (Some(slot), Some(key)) if chosen(number) => {
+                (Some(slot), Some(key)) if wanted >> number & 1 == 1 => {
                     slot.key_pair = id;
                     slot.key = key.clone();
                     slot.usage = usage;
@@ -122,7 +128,14 @@ impl Core {
                 (Some(_) | None, _) => {}
             }
         }
-        Ok(())
+    }
+}
+
+/// The slots a key pair is to have: those it has, if that cannot be changed.
+fn wanted_slots(slots: &Slots, id: u8, parameters: &KeyPairParameters) -> u8 {
+    match find(slots, id) {
+        Some(pair) if pair.capabilities.has(KeyPairCapabilities::ASSOCIATE) => parameters.slots,
+        Some(_) | None => slots.associated(id),
     }
 }
 

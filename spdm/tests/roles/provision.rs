@@ -369,6 +369,9 @@ fn key_pairs_are_changed_erased_and_generated() {
         assert_eq!(refusal(&mut pair, command.clone()), error, "{command:?}");
     }
     assert_eq!(pair.events(), []);
+    pair.run(set(1, Change(wanted(0, any, 0)))).unwrap();
+    assert_eq!(pair_info(&mut pair, 1).slots, 1, "what cannot be changed stays");
+    assert_eq!(pair.events(), [Event::KeyPairChanged { key_pair: 1 }]);
 
     pair.run(set(3, Change(wanted(5, any, 4)))).unwrap();
     assert_eq!(pair.events(), [Event::KeyPairChanged { key_pair: 3 }]);
@@ -395,6 +398,8 @@ fn key_pairs_are_changed_erased_and_generated() {
     let report = pair_info(&mut pair, 3);
     assert_eq!((report.slots, report.algorithm, report.public_key_info.len()), (0, any, 0));
     assert_eq!(refusal(&mut pair, set(3, Change(wanted(0, any, 4)))), failed, "there is no key to associate");
+    assert_eq!(refusal(&mut pair, set(3, Generate(wanted(0, p256, 2)))), failed, "slot 1 has a key");
+    assert_eq!(pair_info(&mut pair, 3).algorithm, any, "and no key was made");
     pair.run(set(3, Generate(wanted(2, p256, 4)))).unwrap();
     let report = pair_info(&mut pair, 3);
     assert_eq!((report.slots, report.algorithm, report.usage), (4, p256, KeyUsage(2)));

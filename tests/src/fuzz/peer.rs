@@ -16,8 +16,8 @@ use spdm::identity::{Material, PciName, generate};
 use spdm::psk::PreSharedKey;
 use spdm::requester::{Driver, Requester, RequesterConfig, Response, SavedSession, Transport};
 use spdm::responder::{
-    Answer, Capability, Measurement, MeasurementValue, PskSupport, Responder, ResponderConfig, VendorAnswer,
-    VendorHandler, VendorRequest,
+    Answer, Capability, EndpointInfoSupport, Measurement, MeasurementValue, MultipleKeys, Provisioning,
+    PskSupport, Responder, ResponderConfig, VendorAnswer, VendorHandler, VendorRequest,
 };
 use spdm::session::{self, Session};
 use spdm::slot::Slots;
@@ -95,7 +95,23 @@ pub(super) fn responder(version: Version, handshake_in_the_clear: bool) -> Respo
     };
     // With context: a pre-shared key alone makes no session of a message that anyone may have sent before.
     let psk = PskSupport::WithContext;
-    let capabilities = Capability { handshake_in_the_clear, psk, ..config.capabilities };
+    let provisioning = Provisioning {
+        set_certificate: true,
+        csr: true,
+        trusted_environment: true,
+        key_pair_info: true,
+        set_key_pair_info: true,
+        multiple_keys: MultipleKeys::Negotiated,
+        ..Provisioning::default()
+    };
+    let capabilities = Capability {
+        handshake_in_the_clear,
+        psk,
+        measurement_log: true,
+        endpoint_info: EndpointInfoSupport::Signed,
+        provisioning,
+        ..config.capabilities
+    };
     let config = ResponderConfig { capabilities, ..config };
     Responder::new(config, Slots::single(material().slot()), Box::new(RingProvider::new())).unwrap()
 }

@@ -321,6 +321,14 @@ impl Peer {
         Self { peer, log: Vec::new(), root: Vec::new(), chain: Vec::new(), keys: Default::default() }
     }
 
+    /// One object in, the answer into the buffer, without a log: its size, 0 if there is none.
+    pub fn handle(&mut self, request: &[u8], response: &mut [u8]) -> usize {
+        // SAFETY: both buffers have the sizes that go with them.
+        unsafe {
+            sys::ref_handle(self.peer, request.as_ptr(), request.len(), response.as_mut_ptr(), response.len())
+        }
+    }
+
     /// From now on: 0 answers, 1 BUSY, 2 RESPONSE_NOT_READY.
     pub fn state(&mut self, state: u32) {
         // SAFETY: the peer lives as long as `self`.
@@ -349,10 +357,7 @@ impl Transport for &mut Peer {
         Object { vendor: 1, kind, payload: message }.encode(&mut request).unwrap();
         self.log.push(format!("> {kind:?} {}", hex(message)));
         let mut response = vec![0; 2 * ROOM];
-        // SAFETY: both buffers have the sizes that go with them.
-        let size = unsafe {
-            sys::ref_handle(self.peer, request.as_ptr(), request.len(), response.as_mut_ptr(), response.len())
-        };
+        let size = self.handle(&request, &mut response);
         if size == 0 {
             self.log.push("< silence".into());
             return Err("no answer");

@@ -305,7 +305,7 @@ size_t ref_handle(ref_peer *peer, const uint8_t *request, size_t request_size,
     peer->inbound_size = request_size;
     peer->sent = 0;
     libspdm_return_t status = libspdm_responder_dispatch_message(peer->spdm);
-    if (getenv("LIBSPDM_LOG") != NULL && LIBSPDM_STATUS_IS_ERROR(status)) {
+    if (LIBSPDM_STATUS_IS_ERROR(status) && getenv("LIBSPDM_LOG") != NULL) {
         fprintf(stderr, "dispatch: %x\n", (unsigned)status);
     }
     if (!peer->sent || peer->outbound_size > response_size) {

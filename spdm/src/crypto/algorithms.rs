@@ -191,6 +191,12 @@ impl AsymAlgorithm {
         u16::from_le_bytes([low, high])
     }
 
+    /// Its bit in `ReqPqcAsymAlg`, which is that of `PqcAsymAlgo` in 16 bits; 0 if there is none.
+    pub const fn requester_pqc_bit(self) -> u16 {
+        let [low, high, ..] = self.pqc_bit().to_le_bytes();
+        u16::from_le_bytes([low, high])
+    }
+
     /// Size of a signature, in bytes. That of RSA is also the size of the modulus.
     pub const fn signature_size(self) -> usize {
         match self {

@@ -141,6 +141,7 @@ fn offer(core: &Core, capabilities: &Capabilities) -> NegotiateAlgorithms {
     let log = v1_3 && capabilities.flags.has(ResponderFlags::MEL);
     // A table with nothing in it is left out.
     let table = |mask: u16| (mask != 0).then_some(mask);
+    let of_requester = core.requester_offer();
     NegotiateAlgorithms {
         version,
         measurement_specification: MEASUREMENT_SPECIFICATION_DMTF,
@@ -152,9 +153,9 @@ fn offer(core: &Core, capabilities: &Capabilities) -> NegotiateAlgorithms {
         tables: AlgorithmTables {
             dhe: table(config.groups.iter().fold(0, |mask, group| mask | group.dhe_bit())),
             aead: Some(config.aeads.iter().fold(0, |mask, aead| mask | aead.bit())),
-            requester_asym: core.requester_offer(),
+            requester_asym: of_requester.and_then(|[base, _]| table(base)),
             key_schedule: Some(KEY_SCHEDULE_SPDM),
-            requester_pqc_asym: None,
+            requester_pqc_asym: of_requester.and_then(|[_, pqc]| table(pqc)),
             kem: table(config.groups.iter().fold(0, |mask, group| mask | group.kem_bit())),
         },
     }
@@ -210,9 +211,6 @@ fn select(
     let schedule = selected.tables.key_schedule.unwrap_or(0);
     if schedule & !KEY_SCHEDULE_SPDM != 0 || (sessions && schedule != KEY_SCHEDULE_SPDM) {
         return Err("key schedule");
-    }
-    if selected.tables.requester_pqc_asym.unwrap_or(0) != 0 {
-        return Err("requester's signature algorithm");
     }
     let requester_signature = core.requester_selection(selected, flags, hash)?;
     // Multiple keys of our own and free-form opaque data were not offered; the general form is needed for sessions only, and

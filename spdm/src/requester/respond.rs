@@ -220,13 +220,15 @@ impl Conversation {
 }
 
 impl Core {
-    /// `ReqBaseAsymAlg`: what we can sign with, if a responder asks.
-    pub(super) fn requester_offer(&self) -> Option<u16> {
+    /// `ReqBaseAsymAlg` and `ReqPqcAsymAlg`: what we can sign with, if a responder asks.
+    pub(super) fn requester_offer(&self) -> Option<[u16; 2]> {
         let known = self.chains.has_certificates() || self.chains.has_public_key();
         let able =
             |asym: &&AsymAlgorithm| self.config.hashes.iter().any(|hash| self.chains.can_sign(**asym, *hash));
-        known
-            .then(|| AsymAlgorithm::ALL.iter().filter(able).fold(0, |mask, asym| mask | asym.requester_bit()))
+        let offer = |[base, pqc]: [u16; 2], asym: &AsymAlgorithm| {
+            [base | asym.requester_bit(), pqc | asym.requester_pqc_bit()]
+        };
+        known.then(|| AsymAlgorithm::ALL.iter().filter(able).fold([0; 2], offer))
     }
 
     /// What the responder selected of it. Where one side cannot do mutual authentication, it means nothing.
@@ -237,17 +239,19 @@ impl Core {
         hash: HashAlgorithm,
     ) -> Result<Option<AsymAlgorithm>, &'static str> {
         const FAULT: &str = "requester's signature algorithm";
-        let mask = selected.tables.requester_asym.unwrap_or(0);
-        let Some(offered) = self.requester_offer() else {
-            return if mask == 0 { Ok(None) } else { Err(FAULT) };
+        let base = selected.tables.requester_asym.unwrap_or(0);
+        let pqc = selected.tables.requester_pqc_asym.unwrap_or(0);
+        let Some([base_offered, pqc_offered]) = self.requester_offer() else {
+            return if base | pqc == 0 { Ok(None) } else { Err(FAULT) };
         };
-        if mask & !offered != 0 {
+        if base & !base_offered | pqc & !pqc_offered != 0 {
             return Err(FAULT);
         }
         if !responder.has(ResponderFlags::MUT_AUTH) {
             return Ok(None);
         }
-        let asym = AsymAlgorithm::from_base_bit(mask.into());
+        let asym =
+            AsymAlgorithm::from_base_bit(base.into()).or_else(|| AsymAlgorithm::from_pqc_bit(pqc.into()));
         asym.filter(|asym| self.chains.can_sign(*asym, hash)).map(Some).ok_or(FAULT)
     }
 

@@ -131,9 +131,10 @@ impl Core {
         if !self.flags.has(ResponderFlags::MUT_AUTH) || !peer.flags.has(RequesterFlags::MUT_AUTH) {
             return Ok(None);
         }
-        let offered = tables.requester_asym.unwrap_or(0);
+        let (base, pqc) = (tables.requester_asym.unwrap_or(0), tables.requester_pqc_asym.unwrap_or(0));
         let verifiable = |asym: &&AsymAlgorithm| {
-            offered & asym.requester_bit() != 0 && self.provider.supports_signature(**asym, hash)
+            base & asym.requester_bit() | pqc & asym.requester_pqc_bit() != 0
+                && self.provider.supports_signature(**asym, hash)
         };
         self.config.mutual.asym.iter().find(verifiable).copied().map(Some).ok_or(Reject::INVALID)
     }
@@ -167,7 +168,6 @@ impl Core {
         let tables = &body.tables;
         let opaque_format = if suite.general_opaque { OPAQUE_FORMAT_GENERAL } else { 0 };
         let requester_keys = if suite.requester_keys { MULTI_KEY_CONNECTION } else { 0 };
-        let requester_asym = suite.requester_asym.map_or(0, AsymAlgorithm::requester_bit);
         Algorithms {
             version: body.version,
             measurement_specification: suite.measurements.map_or(0, |_| MEASUREMENT_SPECIFICATION_DMTF),
@@ -184,9 +184,13 @@ impl Core {
             tables: AlgorithmTables {
                 dhe: tables.dhe.map(|_| group.map_or(0, DheGroup::dhe_bit)),
                 aead: tables.aead.map(|_| session.map_or(0, |session| session.aead.bit())),
-                requester_asym: tables.requester_asym.map(|_| requester_asym),
+                requester_asym: tables
+                    .requester_asym
+                    .map(|_| suite.requester_asym.map_or(0, AsymAlgorithm::requester_bit)),
                 key_schedule: tables.key_schedule.map(|_| session.map_or(0, |_| KEY_SCHEDULE_SPDM)),
-                requester_pqc_asym: tables.requester_pqc_asym.map(|_| 0),
+                requester_pqc_asym: tables
+                    .requester_pqc_asym
+                    .map(|_| suite.requester_asym.map_or(0, AsymAlgorithm::requester_pqc_bit)),
                 kem: tables.kem.map(|_| group.map_or(0, DheGroup::kem_bit)),
             },
         }
@@ -201,6 +205,11 @@ impl Core {
         let log = measures && self.flags.has(ResponderFlags::MEL);
         // A table with nothing in it is left out.
         let table = |mask: u16| (sessions && mask != 0).then_some(mask);
+        let mutual = self.flags.has(ResponderFlags::MUT_AUTH);
+        let of_requester = |bit: fn(AsymAlgorithm) -> u16| {
+            let mask = config.mutual.asym.iter().fold(0, |mask, &asym| mask | bit(asym));
+            (mutual && mask != 0).then_some(mask)
+        };
         NegotiateAlgorithms {
             version,
             measurement_specification: if measures { MEASUREMENT_SPECIFICATION_DMTF } else { 0 },
@@ -212,9 +221,9 @@ impl Core {
             tables: AlgorithmTables {
                 dhe: table(config.groups.iter().fold(0, |mask, group| mask | group.dhe_bit())),
                 aead: table(config.aeads.iter().fold(0, |mask, aead| mask | aead.bit())),
-                requester_asym: None,
+                requester_asym: of_requester(AsymAlgorithm::requester_bit),
                 key_schedule: table(KEY_SCHEDULE_SPDM),
-                requester_pqc_asym: None,
+                requester_pqc_asym: of_requester(AsymAlgorithm::requester_pqc_bit),
                 kem: table(config.groups.iter().fold(0, |mask, group| mask | group.kem_bit())),
             },
         }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use spdm::crypto::{AsymAlgorithm, DefaultProvider, DheGroup, HashAlgorithm};
-use spdm::identity::generate;
+use spdm::identity::{generate, generate_requester};
 use spdm::requester::{Command, MeasurementQuery, Reply, Requester, RequesterConfig, RequesterError};
-use spdm::responder::{Responder, ResponderConfig};
+use spdm::responder::{
+    MutualAuthentication, Responder, ResponderConfig, RootPin, SessionAuthentication, TrustPolicy,
+};
 use spdm::slot::Slots;
 use spdm::wire::{ErrorCode, MeasurementOperation, SummaryType, Version};
 
@@ -95,4 +97,50 @@ fn without_chunks_a_signature_may_be_too_long() {
         matches!(error, RequesterError::Refused { code: ErrorCode::RESPONSE_TOO_LARGE, .. }),
         "{error:?}"
     );
+}
+
+/// The requester's algorithm is selected from two masks, as the responder's is, and independently of it.
+#[test]
+fn a_requester_may_sign_with_a_post_quantum_key() {
+    let (version, hash) = (Version::V1_4, HashAlgorithm::Sha384);
+    for (asym, in_the_clear) in
+        [(AsymAlgorithm::MlDsa44, false), (AsymAlgorithm::MlDsa65, true), (AsymAlgorithm::MlDsa87, false)]
+    {
+        let material = generate_requester("a requester", asym).unwrap();
+        let trust = TrustPolicy::Pinned(vec![RootPin::Certificate(material.certificates()[0].clone())]);
+        let mutual = MutualAuthentication {
+            session: SessionAuthentication::Encapsulated,
+            asym: vec![AsymAlgorithm::EcdsaP384, asym],
+            trust,
+            ..MutualAuthentication::default()
+        };
+        let mut settings = ResponderConfig {
+            hashes: vec![hash],
+            max_message_size: 0x1_0000,
+            mutual,
+            ..responder_config(version)
+        };
+        settings.capabilities.chunks = true;
+        settings.capabilities.handshake_in_the_clear = in_the_clear;
+        let config = RequesterConfig {
+            hashes: vec![hash],
+            handshake_in_the_clear: in_the_clear,
+            ..requester_config(version)
+        };
+        let provider = || Box::new(DefaultProvider::default());
+        let classic = AsymAlgorithm::EcdsaP384;
+        let responder = Responder::new(settings, slots_of(classic), provider()).unwrap();
+        let requester = Requester::with_identity(config, provider(), Slots::single(material.slot())).unwrap();
+        let mut pair = Pair { requester, device: Device { responder, now: Duration::ZERO } };
+        let Reply::Connected(info) = pair.run(Command::Connect).unwrap() else { panic!() };
+        assert_eq!(
+            (info.algorithms.signature, info.algorithms.requester_signature),
+            (Some(classic), Some(asym))
+        );
+        pair.run(Command::Certificate { slot: 0 }).unwrap();
+        let start = Command::StartSession { slot: 0, summary: SummaryType::None, end_on_update: false };
+        let Reply::SessionStarted(session) = pair.run(start).unwrap() else { panic!() };
+        assert_eq!(session.authenticated_as, Some(0));
+        pair.exercise(session.id);
+    }
 }

@@ -1,7 +1,7 @@
 //! What a run negotiates: the matrix of versions, algorithms and protections that both sides can do.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use libspdm_sys as sys;
 use spdm::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
@@ -95,12 +95,35 @@ impl Case {
     }
 }
 
-/// Our key and certificates of this algorithm, the same ones for a whole process.
+/// Our key and certificates of this algorithm, the same ones for a whole process; OpenSSL's for RSA, whose keys ring
+/// does not make.
 pub fn material(asym: AsymAlgorithm) -> Material {
-    static P256: OnceLock<Material> = OnceLock::new();
-    static P384: OnceLock<Material> = OnceLock::new();
-    let cell = if asym == AsymAlgorithm::EcdsaP256 { &P256 } else { &P384 };
-    cell.get_or_init(|| generate(&NAME, asym).unwrap()).clone()
+    use AsymAlgorithm as A;
+    static MADE: Mutex<Vec<(AsymAlgorithm, Material)>> = Mutex::new(Vec::new());
+    macro_rules! load {
+        ($chain:literal, $key:literal) => {
+            Material::load(
+                include_bytes!(concat!("../../../../spdm/tests/identities/", $chain)),
+                include_bytes!(concat!("../../../../spdm/tests/identities/", $key)),
+                Some(asym),
+            )
+        };
+    }
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, material)) = made.iter().find(|(algorithm, _)| *algorithm == asym) {
+        return material.clone();
+    }
+    let material = match asym {
+        A::RsaSsa2048 | A::RsaPss2048 => load!("rsa2048.chain.pem", "rsa2048.key.pem"),
+        A::RsaSsa3072 | A::RsaPss3072 => load!("rsa3072.chain.pem", "rsa3072.key.pem"),
+        A::RsaSsa4096 | A::RsaPss4096 => load!("rsa4096.chain.der", "rsa4096.key.der"),
+        A::EcdsaP256 | A::EcdsaP384 | A::EcdsaP521 | A::Ed25519 | A::MlDsa44 | A::MlDsa65 | A::MlDsa87 => {
+            generate(&NAME, asym)
+        }
+    }
+    .unwrap();
+    made.push((asym, material.clone()));
+    material
 }
 
 /// DSP0277 versions with measurement hashes. The two do not touch each other, so that beside "all versions" one hash each

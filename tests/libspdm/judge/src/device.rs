@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use spdm::SessionId;
-use spdm::crypto::{HashAlgorithm, RingProvider};
+use spdm::crypto::{HashAlgorithm, Provider, RingProvider};
 use spdm::doe::{Object, ObjectType};
 use spdm::responder::{
     Answer, Capability, Event, Measurement, MeasurementValue, Responder, ResponderConfig, VendorAnswer,
@@ -74,8 +74,13 @@ impl Device {
 
     /// One of these settings.
     pub fn with(config: ResponderConfig, slots: Slots) -> Self {
+        Self::by(Box::new(RingProvider::new()), config, slots)
+    }
+
+    /// One of these settings, with cryptography by this provider.
+    pub fn by(provider: Box<dyn Provider>, config: ResponderConfig, slots: Slots) -> Self {
         Self {
-            responder: Responder::new(config, slots, Box::new(RingProvider::new())).unwrap(),
+            responder: Responder::new(config, slots, provider).unwrap(),
             clock: None,
             log: Vec::new(),
             authenticated: Vec::new(),

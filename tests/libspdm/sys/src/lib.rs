@@ -7,6 +7,8 @@ use openssl_sys as _;
 
 use std::ffi::{c_char, c_void};
 
+pub mod crypto;
+
 /// What a peer offers: `ref_config` of the shim, bit for bit as on the wire.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]

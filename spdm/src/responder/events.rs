@@ -89,7 +89,11 @@ impl Events {
     pub(super) fn session_ended(&mut self, id: SessionId, reason: EndReason) {
         let unseen = self.0.iter().rposition(|event| *event == Event::SessionEstablished { id });
         match unseen {
-            Some(position) => drop(self.0.remove(position)),
+            Some(position) => {
+                drop(self.0.remove(position));
+                let of_session = |event: &Event| matches!(event, Event::RequesterAuthenticated { session: Some(other), .. } if *other == id);
+                self.0.retain(|event| !of_session(event));
+            }
             None => self.0.push_back(Event::SessionEnded { id, reason }),
         }
     }

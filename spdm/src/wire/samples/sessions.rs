@@ -72,6 +72,7 @@ pub(super) fn samples() -> Vec<Sample> {
             again!(|reader| PskFinish::parse(reader, HASH)),
         ),
         sample("PSK_FINISH_RSP 1.4", "14670000 0300 010203", again!(PskFinishRsp::parse)),
+        sample("GET_ENCAPSULATED_REQUEST", "12ea0000", again!(GetEncapsulatedRequest::parse)),
         sample("HEARTBEAT", "12e80000", again!(Heartbeat::parse)),
         sample("HEARTBEAT_ACK", "12680000", again!(HeartbeatAck::parse)),
         sample("KEY_UPDATE", "12e90207", again!(KeyUpdate::parse)),

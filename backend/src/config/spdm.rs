@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use spdm::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
 use spdm::responder::{
-    Capability, EndpointInfoSupport, Provisioning, ResponderConfig, SessionAuthentication, Wait,
+    Capability, EndpointInfoSupport, Provisioning, PskSupport, ResponderConfig, SessionAuthentication, Wait,
 };
 use spdm::slot::SLOT_COUNT;
 use spdm::wire::{CertificateModel, Code, Version};
@@ -36,8 +36,9 @@ pub struct Spdm {
     pub aeads: Vec<Aead>,
     /// Hashes of measurements: the first is used. None: measurements are raw bit streams.
     pub measurement_hashes: Vec<HashAlgorithm>,
-    /// Heartbeat period in seconds; 0 offers none.
-    pub heartbeat_seconds: u8,
+    /// Heartbeat period in seconds; 0 offers none. If it is not said: none; without any --socket, 240, as spdm-emu has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat_seconds: Option<u8>,
     /// Sessions at the same time, 1–64.
     pub sessions: u16,
     /// Bytes of the largest SPDM message in one piece, 1024–65,535.
@@ -77,7 +78,7 @@ impl Default for Spdm {
             groups: all(responder.groups, DheGroup::ALL),
             aeads: all(responder.aeads, Aead::ALL),
             measurement_hashes: all(responder.measurement_hashes, HashAlgorithm::ALL),
-            heartbeat_seconds: 0,
+            heartbeat_seconds: None,
             sessions: 4,
             transfer_size: 4608,
             silence: Silence::default(),
@@ -293,9 +294,15 @@ impl Spdm {
         self.versions.clone().unwrap_or_else(usual)
     }
 
+    /// The heartbeat period, in seconds, of a device that is `standalone` or plugged into a VMM.
+    pub fn heartbeat(&self, standalone: bool) -> u8 {
+        self.heartbeat_seconds.unwrap_or(if standalone { 240 } else { 0 })
+    }
+
     /// The switches of a device that is `standalone` or plugged into a VMM.
     pub fn capabilities(&self, standalone: bool) -> Capability {
-        let plugged = Capability::default();
+        // Where there are pre-shared keys at all.
+        let plugged = Capability { psk: PskSupport::WithContext, ..Capability::default() };
         // SET_CERTIFICATE would need a chain to issue alias certificates from.
         let alias = self.slots.iter().any(|slot| slot.model == CertificateModel::Alias);
         let profile = if standalone {

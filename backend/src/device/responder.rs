@@ -45,6 +45,8 @@ pub(super) fn responder(
         measurements: if measurements.is_empty() { MeasurementSupport::None } else { profile.measurements },
         fresh_measurements: profile.fresh_measurements && !measurements.is_empty(),
         measurement_log: profile.measurement_log && !measurements.is_empty(),
+        // libspdm's requester refuses to send HEARTBEAT where the period is 0.
+        heartbeat: profile.heartbeat && spdm.heartbeat(standalone) > 0,
         psk: if spdm.psk.is_empty() { PskSupport::None } else { profile.psk },
         alias_certificates: slots.iter().any(|(_, slot)| slot.model == CertificateModel::Alias),
         ..profile
@@ -67,7 +69,7 @@ pub(super) fn responder(
         measurement_log: measurements.iter().map(log).collect(),
         measurements,
         device_classes: vec![device_class(config)],
-        heartbeat_period: spdm.heartbeat_seconds,
+        heartbeat_period: spdm.heartbeat(standalone),
         session_limit: spdm.sessions.into(),
         mutual: mutual(spdm)?,
         delays: spdm.delays.iter().filter_map(delay).collect(),

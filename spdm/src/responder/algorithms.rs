@@ -44,6 +44,7 @@ impl Core {
             identities: Default::default(),
             known,
             conversation: None,
+            read: Default::default(),
         }));
         Ok(Next::Stay)
     }

@@ -62,6 +62,9 @@ impl Core {
         let (portion, remainder) = rest.split_at(length.min(room).min(rest.len()));
         let remainder = u32::try_from(remainder.len()).unwrap_or(u32::MAX);
         let model = if negotiated.suite.multiple_keys { slot.model.code() } else { 0 };
+        if let Some(read) = negotiated.read.get_mut(usize::from(body.slot)).filter(|_| remainder == 0) {
+            *read = Some(chain.digest);
+        }
         let (version, slot, large) = (body.version, body.slot, body.large);
         Certificate { version, slot, model, large, portion, remainder }.encode(out)?;
         self.record_authentication(request, message, out)

@@ -13,7 +13,7 @@ impl Core {
         let provider = self.provider.as_ref();
         let negotiated = self.connection.negotiated()?;
         let suite = negotiated.suite;
-        let (key, digest) = suite.identity(&self.chains, body.slot, KeyUsage::CHALLENGE)?;
+        let (key, digest) = negotiated.own_identity(&self.chains, body.slot, KeyUsage::CHALLENGE)?;
         if body.summary != SummaryType::None && suite.measurements.is_none() {
             return Err(Reject::INVALID);
         }

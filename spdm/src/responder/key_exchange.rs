@@ -27,7 +27,7 @@ impl Core {
         if wants_events(body.version, body.policy) {
             return Err(Reject::INVALID);
         }
-        let (key, digest) = suite.identity(&self.chains, body.slot, KeyUsage::KEY_EX)?;
+        let (key, digest) = negotiated.own_identity(&self.chains, body.slot, KeyUsage::KEY_EX)?;
         if body.summary != SummaryType::None && suite.measurements.is_none() {
             return Err(Reject::INVALID);
         }
@@ -63,7 +63,7 @@ impl Core {
         }
         .encode(out)?;
 
-        let mut transcript = negotiated.basis(provider).th_of_keys(&negotiated.first_digests, digest)?;
+        let mut transcript = negotiated.basis(provider).th_of_keys(&negotiated.first_digests, &digest)?;
         transcript.append(message);
         transcript.append(out);
         let unsigned = out.len();

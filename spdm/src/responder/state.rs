@@ -164,6 +164,8 @@ pub(super) struct Negotiated {
     pub(super) known: Option<PeerKey>,
     /// What the responder asks outside sessions.
     pub(super) conversation: Option<Conversation>,
+    /// Digests of the chains that the requester has read to their ends, by slot.
+    pub(super) read: [Option<Digest>; SLOT_COUNT],
 }
 
 impl Negotiated {
@@ -173,6 +175,20 @@ impl Negotiated {
             PUBLIC_KEY_SLOT => self.known.as_ref(),
             _ => self.identities.get(usize::from(slot))?.as_ref(),
         }
+    }
+
+    /// [`Suite::identity`], by the chain that the requester has: SET_CERTIFICATE may have written the slot since it read
+    /// it, perhaps through another session, and its transcripts have the old chain until it reads again. spdm-emu's
+    /// requester writes a slot and then uses it without reading.
+    pub(super) fn own_identity<'c>(
+        &self,
+        chains: &'c Chains,
+        number: u8,
+        usage: KeyUsage,
+    ) -> Result<(&'c dyn Signer, Digest), Reject> {
+        let (key, current) = self.suite.identity(chains, number, usage)?;
+        let read = self.read.get(usize::from(number)).and_then(Option::as_ref);
+        Ok((key, *read.unwrap_or(current)))
     }
 
     /// What transcripts begin from.

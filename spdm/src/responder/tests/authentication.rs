@@ -337,3 +337,35 @@ fn crate_point() -> Vec<u8> {
     use crate::crypto::{DheGroup, Provider};
     RingProvider::new().start_exchange(DheGroup::P256).unwrap().public().to_vec()
 }
+
+/// SET_CERTIFICATE may come through another session: whoever has read a chain goes on with it until it reads again.
+#[test]
+fn a_slot_that_is_written_keeps_the_chain_that_was_read() {
+    for version in [Version::V1_2, Version::V1_3] {
+        let mut device = Device::negotiated(version);
+        let old = device.chain_digest();
+        let named = |device: &mut Device| {
+            let request = challenge(device, 0, SummaryType::None);
+            let response = device.send(&request);
+            let digest = response[4..4 + old.as_ref().len()].to_vec();
+            let known = if digest == old.as_ref() { "old" } else { "new" };
+            assert_eq!(digest.len(), 32);
+            known
+        };
+        let read = |device: &mut Device, length| device.send(&get_certificate(device, 0, 0, length));
+        assert_eq!(named(&mut device), "old");
+        read(&mut device, 0xFFFF);
+        let slot = device.responder.core.chains.slots().get(0).unwrap().clone();
+        let certificates = [slot.certificates.clone(), vec![slot.certificates[0].clone()]].concat();
+        let written = crate::slot::Slot { certificates, ..slot };
+        device.responder.core.chains.replace(&RingProvider::new(), 0, written).unwrap();
+        assert_eq!(named(&mut device), "old");
+        read(&mut device, 8);
+        assert_eq!(named(&mut device), "old", "a piece is not the chain");
+        read(&mut device, 0xFFFF);
+        assert_eq!(named(&mut device), "new");
+        device.get_version();
+        device.negotiate();
+        assert_eq!(named(&mut device), "new", "nothing was read in this connection");
+    }
+}

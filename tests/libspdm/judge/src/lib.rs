@@ -3,6 +3,7 @@
 
 mod case;
 mod device;
+pub mod emu;
 mod reference;
 mod tally;
 

@@ -33,11 +33,39 @@ pub struct Measured {
     pub record: Vec<u8>,
 }
 
-/// libspdm's requester with our device behind it.
+/// What takes data objects: a device in this process, or a way to one.
+pub trait Objects {
+    /// One SPDM object in, the answer out, if there is one.
+    fn object(&mut self, request: &[u8]) -> Option<Vec<u8>>;
+
+    /// The last few objects, for a failure's message.
+    fn recent(&self) -> String;
+
+    /// The device, if it is in this process.
+    fn device(&mut self) -> &mut Device {
+        panic!("the device is somewhere else");
+    }
+}
+
+impl Objects for Device {
+    fn device(&mut self) -> &mut Device {
+        self
+    }
+
+    fn object(&mut self, request: &[u8]) -> Option<Vec<u8>> {
+        Device::object(self, request)
+    }
+
+    fn recent(&self) -> String {
+        Device::recent(self)
+    }
+}
+
+/// libspdm's requester with a device behind it, ours unless something else is said.
 pub struct Reference {
     peer: *mut sys::Peer,
     context: *mut c_void,
-    device: *mut Device,
+    device: *mut Box<dyn Objects>,
     // libspdm keeps pointers to both.
     _root: Vec<u8>,
     chain: *mut c_void,
@@ -53,7 +81,7 @@ unsafe extern "C" fn exchange(
     room: usize,
 ) -> usize {
     // SAFETY: `Reference::new` passed this pointer, and nobody else uses the device while libspdm runs.
-    let device = unsafe { &mut *user.cast::<Device>() };
+    let device = unsafe { &mut *user.cast::<Box<dyn Objects>>() };
     // SAFETY: libspdm's message of that length.
     let request = unsafe { std::slice::from_raw_parts(request, size) };
     // A panic must not cross C; its message is already out, and the lack of an answer fails the check.
@@ -75,8 +103,9 @@ fn pointer(session: Option<&u32>) -> *const u32 {
 // with it or that libspdm fills at most (8 digests of 64 bytes).
 impl Reference {
     /// A requester that trusts `root`, a DER certificate.
-    pub fn new(config: &sys::Config, device: Device, root: &[u8]) -> Self {
+    pub fn new(config: &sys::Config, device: impl Objects + 'static, root: &[u8]) -> Self {
         sys::initialise();
+        let device: Box<dyn Objects> = Box::new(device);
         let (device, root) = (Box::into_raw(Box::new(device)), root.to_vec());
         // SAFETY: the device and the root outlive the peer, see `drop`.
         let peer = unsafe { sys::ref_requester(config, root.as_ptr(), root.len(), exchange, device.cast()) };
@@ -86,7 +115,13 @@ impl Reference {
         Self { peer, context, device, _root: root, chain: null_mut(), keys: Default::default() }
     }
 
-    fn check(&self, what: &str, status: sys::Status) {
+    /// libspdm's context, for what is not here.
+    pub(crate) fn context(&mut self) -> *mut c_void {
+        self.context
+    }
+
+    /// Fails unless libspdm succeeded.
+    pub(crate) fn check(&self, what: &str, status: sys::Status) {
         if status != 0 {
             // SAFETY: libspdm is not running; only `exchange` uses the device otherwise.
             let device = unsafe { &*self.device };
@@ -162,6 +197,28 @@ impl Reference {
         self.check(&format!("measurements {attributes} {operation:#x}"), status);
         measured.record.truncate(usize::try_from(size).unwrap());
         measured
+    }
+
+    /// GET_MEASUREMENTS of one index by slot 0: whether it came.
+    pub fn has_measurement(&mut self, session: Option<u32>, attributes: u8, index: u8) -> bool {
+        let (mut changed, mut blocks) = (0, 0);
+        let (mut record, mut size) = (vec![0; ROOM], u32::try_from(ROOM).unwrap());
+        let id = pointer(session.as_ref());
+        // SAFETY: see above.
+        let status = unsafe {
+            sys::libspdm_get_measurement(
+                self.context,
+                id,
+                attributes,
+                index,
+                0,
+                &mut changed,
+                &mut blocks,
+                &mut size,
+                record.as_mut_ptr(),
+            )
+        };
+        status == 0 && blocks == 1
     }
 
     /// KEY_EXCHANGE and FINISH: id, heartbeat period and measurement summary (64 bytes).

@@ -8,6 +8,9 @@ use openssl_sys as _;
 use std::ffi::{c_char, c_void};
 
 pub mod crypto;
+mod emu;
+
+pub use emu::*;
 
 /// What a peer offers: `ref_config` of the shim, bit for bit as on the wire.
 #[derive(Clone, Copy, Debug, Default)]

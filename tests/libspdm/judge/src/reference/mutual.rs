@@ -59,7 +59,7 @@ impl Reference {
     /// Our device, between two requests.
     pub fn device(&mut self) -> &mut crate::Device {
         // SAFETY: libspdm is not running; only `exchange` uses the device otherwise.
-        unsafe { &mut *self.device }
+        unsafe { &mut *self.device }.device()
     }
 }
 

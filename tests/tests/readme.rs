@@ -64,6 +64,18 @@ fn every_command_works() {
 }
 
 #[test]
+fn its_configuration_is_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("device.toml");
+    let examples = blocks("toml");
+    assert!(!examples.is_empty());
+    for example in examples {
+        std::fs::write(&path, example).unwrap();
+        tdispd::config::Config::load(&path).unwrap();
+    }
+}
+
+#[test]
 fn the_qemu_command_line_plugs_the_device_in() {
     if std::env::var_os("TDISPD_SKIP_GUESTS").is_some_and(|value| value == "1") {
         eprintln!("SKIPPED the README's QEMU command line: TDISPD_SKIP_GUESTS=1");

@@ -90,7 +90,7 @@ impl Events {
         let unseen = self.0.iter().rposition(|event| *event == Event::SessionEstablished { id });
         match unseen {
             Some(position) => {
-                drop(self.0.remove(position));
+                self.0.remove(position);
                 let of_session = |event: &Event| matches!(event, Event::RequesterAuthenticated { session: Some(other), .. } if *other == id);
                 self.0.retain(|event| !of_session(event));
             }

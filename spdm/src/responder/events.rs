@@ -91,8 +91,10 @@ impl Events {
         match unseen {
             Some(position) => {
                 self.0.remove(position);
-                let of_session = |event: &Event| matches!(event, Event::RequesterAuthenticated { session: Some(other), .. } if *other == id);
-                self.0.retain(|event| !of_session(event));
+                let of_session = Some(id);
+                self.0.retain(|event| {
+                    !matches!(event, Event::RequesterAuthenticated { session, .. } if *session == of_session)
+                });
             }
             None => self.0.push_back(Event::SessionEnded { id, reason }),
         }

@@ -28,6 +28,8 @@ pub(crate) struct Chains {
     built: Vec<Built>,
     /// Hashes of the public key that stands without a certificate.
     key_digests: Vec<(HashAlgorithm, Digest)>,
+    /// Slots get chains from the peer: one with a key counts, though it holds none yet or any more.
+    writable: bool,
 }
 
 /// Slots that cannot be used.
@@ -72,7 +74,13 @@ impl Chains {
             let digest = hash(provider, algorithm, &key.info).map_err(|_| ChainsError::Hash)?;
             key_digests.push((algorithm, digest));
         }
-        Ok(Self { slots, hashes: hashes.to_vec(), built, key_digests })
+        Ok(Self { slots, hashes: hashes.to_vec(), built, key_digests, writable: false })
+    }
+
+    /// Whether the peer can write slots.
+    pub(crate) const fn writable(mut self, writable: bool) -> Self {
+        self.writable = writable;
+        self
     }
 
     pub(crate) const fn slots(&self) -> &Slots {
@@ -106,12 +114,17 @@ impl Chains {
 
     /// Whether there is nothing to be known by.
     pub(crate) fn is_empty(&self) -> bool {
-        self.built.is_empty() && !self.has_public_key()
+        self.built.is_empty() && !self.has_public_key() && self.to_write().next().is_none()
     }
 
-    /// Whether slot 0 holds a chain, as it has to where certificates are used.
+    /// Whether slot 0 holds a chain or can be given one, as it has to where certificates are used.
     pub(crate) fn has_certificates(&self) -> bool {
-        self.slots.get(0).is_some()
+        self.slots.get(0).is_some() || self.to_write().any(|(number, _)| number == 0)
+    }
+
+    /// Slots whose key waits for a chain from the peer, and those that have one.
+    fn to_write(&self) -> impl Iterator<Item = (u8, &Slot)> {
+        self.slots.existing().filter(|(_, slot)| self.writable && slot.key_pair != 0)
     }
 
     /// Whether there is a public key that stands without a certificate.
@@ -163,6 +176,11 @@ impl Chains {
         let slots = self.slots.iter().map(|(_, slot)| &slot.key);
         let mut keys = slots.chain(self.slots.public_key.as_ref().map(|public| &public.key));
         keys.any(|key| key.algorithm() == asym && key.supports(algorithm))
+    }
+
+    /// Whether a slot could sign with this pair if it had a chain, which the peer can give it.
+    pub(crate) fn could_sign(&self, asym: AsymAlgorithm, algorithm: HashAlgorithm) -> bool {
+        self.to_write().any(|(_, slot)| slot.algorithm() == asym && slot.key.supports(algorithm))
     }
 }
 

@@ -111,15 +111,20 @@ impl Core {
         }
     }
 
-    /// Signature and hash go together: some slot must be able to sign with the pair. Post-quantum algorithms have
-    /// their place in the order of preference like all others; before 1.4 nobody offers them.
+    /// Signature and hash go together: some slot must be able to sign with the pair, or at least be there to be given a
+    /// chain by which it can: a device whose slots are empty is provisioned in such a connection. Post-quantum algorithms
+    /// have their place in the order of preference like all others; before 1.4 nobody offers them.
     fn select_signature(&self, body: &NegotiateAlgorithms) -> Option<(AsymAlgorithm, HashAlgorithm)> {
         let offered =
             |asym: &&AsymAlgorithm| body.base_asym & asym.base_bit() | body.pqc_asym & asym.pqc_bit() != 0;
         let asyms = self.config.asym.iter().filter(offered);
-        asyms
+        let pairs = asyms
             .flat_map(|&asym| self.config.hashes.iter().map(move |&hash| (asym, hash)))
-            .find(|&(asym, hash)| body.base_hash & hash.bit() != 0 && self.chains.can_sign(asym, hash))
+            .filter(|(_, hash)| body.base_hash & hash.bit() != 0);
+        pairs
+            .clone()
+            .find(|&(asym, hash)| self.chains.can_sign(asym, hash))
+            .or_else(|| pairs.clone().find(|&(asym, hash)| self.chains.could_sign(asym, hash)))
     }
 
     /// A signature algorithm of the requester, if both sides can do mutual authentication.

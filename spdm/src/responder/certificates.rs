@@ -1,8 +1,6 @@
 //! GET_DIGESTS and GET_CERTIFICATE (DSP0274 1.4, sections of these names).
 
-use crate::wire::{
-    Certificate, Code, Digests, ErrorCode, GetCertificate, GetDigests, ResponderFlags, SlotKey,
-};
+use crate::wire::{Certificate, Code, Digests, GetCertificate, GetDigests, ResponderFlags, SlotKey};
 
 use super::Core;
 use super::reject::{Handled, Next, Reject};
@@ -21,10 +19,6 @@ impl Core {
             if negotiated.suite.multiple_keys {
                 keys.push(SlotKey { key_pair: slot.key_pair, model: Some(slot.model), usage: slot.usage });
             }
-        }
-        // libspdm's responder, too, has no other word for slots that have all been erased.
-        if digests.is_empty() {
-            return Err(Reject::error(ErrorCode::UNSPECIFIED));
         }
         Digests { version: body.version, supported_slots, provisioned_slots, digests: &digests, keys }
             .encode(out);

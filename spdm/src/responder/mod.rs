@@ -130,11 +130,13 @@ impl Responder {
         config.aeads.retain(|&aead| provider.supports_aead(aead));
         let listed = config.capabilities.provisioning.key_pair_info;
         let slots = if listed { key_pairs::numbered(slots)? } else { slots };
-        let chains = Chains::new(provider.as_ref(), slots, &config.hashes)?;
+        let writable = config.capabilities.provisioning.set_certificate;
+        let chains = Chains::new(provider.as_ref(), slots, &config.hashes)?.writable(writable);
         config.check_identity(&chains)?;
         config.mutual.settle(provider.as_ref(), &config.hashes)?;
         let flags = config.capabilities.flags(&chains, &config.mutual);
-        config.asym.retain(|&asym| config.hashes.iter().any(|&hash| chains.can_sign(asym, hash)));
+        let signs = |asym, hash| chains.can_sign(asym, hash) || chains.could_sign(asym, hash);
+        config.asym.retain(|&asym| config.hashes.iter().any(|&hash| signs(asym, hash)));
         let key_exchange = flags.has(ResponderFlags::KEY_EX);
         for (missing, what) in [
             (config.hashes.is_empty(), "hash"),

@@ -28,8 +28,10 @@ impl Core {
         let suite = self.connection.negotiated()?.suite;
         let settings = self.config.capabilities.provisioning;
         let slot = self.chains.slots().at(body.slot).ok_or(Reject::INVALID)?;
-        // DSP0274 recommends a trusted environment for slot 0 and demands one, or a session, for the others.
-        if body.slot != 0 && request.session.is_none() && !settings.trusted_environment {
+        // DSP0274 recommends a trusted environment for slot 0 and demands one, or a session, for the others. A chain for
+        // slot 0 has at least to be one for its key; erasing it takes nothing but the wish.
+        let guarded = body.slot != 0 || matches!(body.action, SlotAction::Erase);
+        if guarded && request.session.is_none() && !settings.trusted_environment {
             return Err(Reject::UNEXPECTED);
         }
         let key_pair = if suite.multiple_keys { slot.key_pair } else { 0 };

@@ -4,6 +4,7 @@
 mod algorithms;
 mod deceit;
 mod deferral;
+mod empty_slots;
 mod limits;
 mod mutual;
 mod pair;

@@ -59,12 +59,19 @@ pub struct ApplicationSecrets {
 }
 
 /// AEAD key and initial vector of one direction.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TrafficKey {
     /// Key.
     pub key: Secret,
     /// Initial vector, before the sequence number goes in.
     pub iv: [u8; IV_SIZE],
+}
+
+/// The initial vector is as secret as the key.
+impl core::fmt::Debug for TrafficKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("TrafficKey").finish_non_exhaustive()
+    }
 }
 
 impl Drop for TrafficKey {
@@ -209,6 +216,7 @@ mod tests {
         let key = hex("2382fc62b2e82ad4d6296e3fc7388f484ef7fd27d5c7664c6f388497bb9fcb53");
         assert_eq!(traffic.key.as_ref(), key);
         assert_eq!(traffic.iv.as_slice(), hex("862b00c958445f37e886a4a0"));
+        assert_eq!(format!("{traffic:?}"), "TrafficKey { .. }");
     }
 
     /// Every step written out by hand over HMAC alone: HKDF-Expand of at most one block is HMAC(secret, info ‖ 1).

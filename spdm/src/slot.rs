@@ -47,6 +47,11 @@ impl Slot {
     pub fn is_provisioned(&self) -> bool {
         !self.certificates.is_empty()
     }
+
+    /// Whether it holds a chain and the key that goes with it.
+    fn can_prove(&self) -> bool {
+        self.is_provisioned() && self.key_pair != 0
+    }
 }
 
 impl core::fmt::Debug for Slot {
@@ -165,9 +170,9 @@ impl Slots {
         Self { public_key: Some(public_key), ..Self::default() }
     }
 
-    /// The slot with this number, if it exists and is provisioned.
+    /// The slot with this number, if it exists, is provisioned and has its key.
     pub fn get(&self, number: u8) -> Option<&Slot> {
-        self.at(number).filter(|slot| slot.is_provisioned())
+        self.at(number).filter(|slot| slot.can_prove())
     }
 
     /// The slot with this number, if it exists, provisioned or not.
@@ -180,9 +185,9 @@ impl Slots {
         (0_u8..).zip(&self.slots).filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
     }
 
-    /// Provisioned slots with their numbers.
+    /// Provisioned slots that have their key, with their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (u8, &Slot)> {
-        self.existing().filter(|(_, slot)| slot.is_provisioned())
+        self.existing().filter(|(_, slot)| slot.can_prove())
     }
 
     /// Provisioned slots whose key has this algorithm, bit per slot.

@@ -62,7 +62,7 @@ impl Core {
             }
             (false, 0, None) => {
                 let asym = suite.asym()?;
-                let slot = slots.existing().find(|(_, slot)| slot.algorithm() == asym);
+                let slot = slots.existing().find(|(_, slot)| slot.key_pair != 0 && slot.algorithm() == asym);
                 slot.map(|(_, slot)| slot.key.clone())
             }
             _ => return Err(Reject::INVALID),

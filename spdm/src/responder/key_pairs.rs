@@ -49,6 +49,7 @@ impl Core {
         match &body.operation {
             KeyPairOperation::Change(parameters) => {
                 check(pair, parameters, self.chains.slots().associated(id))?;
+                check_algorithm(pair, parameters)?;
                 self.check_slots(id, parameters, pair.key.is_some())?;
                 self.change(id, parameters);
             }
@@ -93,7 +94,7 @@ impl Core {
         Ok(())
     }
 
-    /// Slots that hold a chain keep their key, and no slot gets a key that is not there.
+    /// Slots that hold a chain, or will at the next reset, keep their key, and no slot gets a key that is not there.
     fn check_slots(&self, id: u8, parameters: &KeyPairParameters, has_key: bool) -> Result<(), Reject> {
         let slots = self.chains.slots();
         let wanted = wanted_slots(slots, id, parameters);
@@ -103,7 +104,7 @@ impl Core {
         }
         let stays = |(number, slot): (u8, &Slot)| {
             let moves = (wanted >> number & 1 == 1) != (slot.key_pair == id);
-            !moves || !slot.is_provisioned() && has_key
+            !moves || !slot.is_provisioned() && !self.waits(number) && has_key
         };
         if slots.existing().all(stays) { Ok(()) } else { Err(FAILED) }
     }
@@ -168,6 +169,13 @@ fn check(pair: &KeyPair, wanted: &KeyPairParameters, slots: u8) -> Result<(), Re
         return Err(UNSUPPORTED);
     }
     Ok(())
+}
+
+/// A key keeps its algorithm: to have another, a new key is generated.
+fn check_algorithm(pair: &KeyPair, wanted: &KeyPairParameters) -> Result<(), Reject> {
+    let current = pair.key.as_ref().map(|key| KeyPairAlgorithms::of(key.algorithm()));
+    let same = wanted.algorithm.count() == 0 || current == Some(wanted.algorithm);
+    if same { Ok(()) } else { Err(FAILED) }
 }
 
 /// Gives slots without a list of key pairs one, and checks the list of those that have one.

@@ -40,6 +40,10 @@ impl Core {
         }
         let content = match body.action {
             SlotAction::Erase => Content { certificates: Vec::new(), model: slot.model },
+            // There is nothing to certify: the key was taken from the slot.
+            SlotAction::Store { .. } if slot.key_pair == 0 => {
+                return Err(Reject::error(ErrorCode::OPERATION_FAILED));
+            }
             SlotAction::Store { model, chain } => {
                 let model = new_model(&suite, body.slot, slot, model)?;
                 Content { certificates: self.check_chain(&suite, body.version, slot, chain)?, model }
@@ -109,12 +113,16 @@ impl Core {
         }
     }
 
+    /// Whether a slot changes at the next reset.
+    pub(super) fn waits(&self, slot: u8) -> bool {
+        self.pending.get(usize::from(slot)).is_some_and(Option::is_some)
+    }
+
     /// A slot that waits for a reset is not shown before (`None`: any of them).
     pub(super) fn check_installed(&self, number: Option<u8>) -> Result<(), Reject> {
-        let waits = |slot: u8| self.pending.get(usize::from(slot)).is_some_and(Option::is_some);
         let any = match number {
-            Some(number) => waits(number),
-            None => (0..8).any(waits),
+            Some(number) => self.waits(number),
+            None => (0..8).any(|number| self.waits(number)),
         };
         if any { Err(Reject::error(ErrorCode::RESET_REQUIRED)) } else { Ok(()) }
     }

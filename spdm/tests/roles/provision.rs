@@ -367,6 +367,7 @@ fn key_pairs_are_changed_erased_and_generated() {
         (set(3, Change(wanted(0x10, any, 0))), invalid),
         (set(3, Change(wanted(0, p256.union(p384), 0))), invalid),
         (set(3, Change(wanted(0, p521, 0))), unsupported),
+        (set(3, Change(wanted(0, p384, 0))), failed),
         // Slot 1 holds a chain for another key; slot 3 does not exist.
         (set(3, Change(wanted(0, any, 2))), failed),
         (set(3, Change(wanted(0, any, 8))), invalid),

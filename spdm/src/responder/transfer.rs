@@ -2,7 +2,9 @@
 //! (DSP0274 1.3 "Large SPDM message transfer mechanism").
 //!
 //! There is one transfer at a time. From its first to its last chunk every request that does not belong to it is
-//! unexpected, GET_VERSION apart; what libspdm 3.6 does, which gives the transfer up instead, is what 1.2 left open.
+//! unexpected in the same session or in the clear, GET_VERSION apart; what libspdm 3.6 does, which gives the transfer up
+//! instead, is what 1.2 left open. That is what is done for a request from elsewhere, which must not wait for a
+//! transfer that somebody else may never finish.
 
 use zeroize::Zeroizing;
 
@@ -112,7 +114,8 @@ impl Core {
         ErrorResponse { version, code: ErrorCode::LARGE_RESPONSE, data: 0, extended: &[handle] }.encode(out);
     }
 
-    /// Only the transfer's own chunks may come in the middle of it.
+    /// Only the transfer's own chunks may come in the middle of it. A request in another session, or in the clear
+    /// when the transfer is not, ends it, unless it carries chunks itself.
     pub(super) fn check_transfer(&mut self, request: &Request<'_>) -> Result<(), Reject> {
         let Some(transfer) = &self.transfers.transfer else { return Ok(()) };
         if transfer.session.is_some_and(|id| self.sessions.find(id).is_none()) {
@@ -123,8 +126,13 @@ impl Core {
             Direction::Inbound { .. } => Code::CHUNK_SEND,
             Direction::Outbound { .. } => Code::CHUNK_GET,
         };
-        let belongs = request.header.code == expected && transfer.session == self.session_of(request);
-        if belongs { Ok(()) } else { Err(Reject::UNEXPECTED) }
+        let code = request.header.code;
+        let ours = transfer.session == self.session_of(request);
+        if !ours && ![Code::CHUNK_SEND, Code::CHUNK_GET].contains(&code) {
+            self.transfers.clear();
+            return Ok(());
+        }
+        if ours && code == expected { Ok(()) } else { Err(Reject::UNEXPECTED) }
     }
 
     /// Id of the session that a request came in.

@@ -331,7 +331,7 @@ fn what_carries_chunks_is_not_carried_in_them() {
     }
 }
 
-/// What may come while a transfer is under way, in the clear and in a session: only the next chunk.
+/// What may come where a transfer is under way, in the clear and in a session: only the next chunk.
 #[test]
 fn nothing_comes_between_chunks() {
     for inbound in [true, false] {
@@ -363,8 +363,6 @@ fn nothing_comes_between_chunks() {
             {
                 let request = device.simple(code);
                 assert_eq!(exchange(&mut device, &request), unexpected, "{code:?}");
-                assert_eq!(device.try_send(&request).unwrap(), unexpected, "{code:?}");
-                assert_eq!(other.try_send(&mut device, &request).unwrap(), unexpected, "{code:?}");
             }
             let foreign = if inbound { chunk_get(version, 1, 0) } else { first.clone() };
             assert_eq!(exchange(&mut device, &foreign), unexpected);
@@ -409,12 +407,44 @@ fn get_version_reset_and_the_sessions_end_drop_a_transfer() {
 
     let mut client = device.establish();
     client.try_send(&mut device, &first).unwrap();
-    let digests = device.simple(Code::GET_DIGESTS);
-    assert_eq!(device.error(&digests), (ErrorCode::UNEXPECTED_REQUEST, 0));
+    assert_eq!(device.try_send(&first).unwrap(), [0x12, 0x7F, 4, 0], "one transfer at a time");
     let mut forged = client.seal(&first);
     forged[10] ^= 1;
     client.deliver(&mut device, &forged).unwrap();
-    assert_eq!(device.send(&digests)[1], Code::DIGESTS.0, "DECRYPT_ERROR ended the session");
+    assert_eq!(
+        device.try_send(&first).unwrap()[1],
+        Code::CHUNK_SEND_ACK.0,
+        "DECRYPT_ERROR ended the session"
+    );
+}
+
+/// Who leaves a transfer unfinished keeps nobody else waiting.
+#[test]
+fn a_request_from_elsewhere_drops_a_transfer() {
+    let version = Version::V1_2;
+    let message = vendor_message(version, &[7; 60]);
+    let [first, last] = chunks(version, &message, 64).try_into().unwrap();
+    let mut device = negotiated(version, 64);
+    let (mut client, mut other) = (device.establish(), device.establish());
+    let heartbeat = device.simple(Code::HEARTBEAT);
+    let served = |response: Vec<u8>| assert_eq!(response[1], Code::HEARTBEAT_ACK.0);
+
+    device.try_send(&first).unwrap();
+    served(client.try_send(&mut device, &heartbeat).unwrap());
+    assert_eq!(early_error(&mut device, &last), ErrorCode::INVALID_REQUEST, "it was dropped");
+
+    client.try_send(&mut device, &first).unwrap();
+    served(other.try_send(&mut device, &heartbeat).unwrap());
+    client.try_send(&mut device, &first).unwrap();
+    assert_eq!(device.try_send(&heartbeat).unwrap(), [0x12, 0x7F, 0x0B, 0], "refused for itself only");
+    served(client.try_send(&mut device, &heartbeat).unwrap());
+
+    // A response that is not fetched.
+    device.try_send(&first).unwrap();
+    let large = device.try_send(&last).unwrap();
+    assert_eq!(large[..3], [0x12, 0x7F, 0x0F]);
+    served(other.try_send(&mut device, &heartbeat).unwrap());
+    assert_eq!(device.try_send(&chunk_get(version, large[4], 0)).unwrap(), [0x12, 0x7F, 4, 0]);
 }
 
 #[test]

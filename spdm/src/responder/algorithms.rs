@@ -45,6 +45,7 @@ impl Core {
             known,
             conversation: None,
             read: Default::default(),
+            shown: Default::default(),
         }));
         Ok(Next::Stay)
     }

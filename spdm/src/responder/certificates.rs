@@ -14,8 +14,10 @@ impl Core {
         let (asym, hash) = (negotiated.suite.asym()?, negotiated.suite.hash);
         let (supported_slots, provisioned_slots) = (self.chains.supported(asym), self.chains.mask(asym));
         let (mut digests, mut keys) = (Vec::new(), Vec::new());
-        for (slot, chain) in (0..8).filter_map(|slot| self.chains.get(slot, asym, hash)) {
+        for (number, shown) in (0_u8..).zip(&mut negotiated.shown) {
+            let Some((slot, chain)) = self.chains.get(number, asym, hash) else { continue };
             digests.extend_from_slice(chain.digest.as_ref());
+            *shown = Some(chain.digest);
             if negotiated.suite.multiple_keys {
                 keys.push(SlotKey { key_pair: slot.key_pair, model: Some(slot.model), usage: slot.usage });
             }
@@ -56,8 +58,13 @@ impl Core {
         let (portion, remainder) = rest.split_at(length.min(room).min(rest.len()));
         let remainder = u32::try_from(remainder.len()).unwrap_or(u32::MAX);
         let model = if negotiated.suite.multiple_keys { slot.model.code() } else { 0 };
-        if let Some(read) = negotiated.read.get_mut(usize::from(body.slot)).filter(|_| remainder == 0) {
-            *read = Some(chain.digest);
+        if remainder == 0 {
+            let number = usize::from(body.slot);
+            let known = [&mut negotiated.read, &mut negotiated.shown];
+            known
+                .into_iter()
+                .filter_map(|slots| slots.get_mut(number))
+                .for_each(|known| *known = Some(chain.digest));
         }
         let (version, slot, large) = (body.version, body.slot, body.large);
         Certificate { version, slot, model, large, portion, remainder }.encode(out)?;

@@ -29,9 +29,7 @@ impl Core {
     pub(super) fn get_csr(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
         let (body, message) = request.parse(GetCsr::parse)?;
         let suite = self.connection.negotiated()?.suite;
-        if !(suite.general_opaque || body.opaque.is_empty()) {
-            return Err(Reject::INVALID);
-        }
+        suite.check_opaque(body.version, body.opaque)?;
         let key = self.key_to_certify(&suite, &body)?;
         let wishes = CsrWishes::parse(body.requester_info).ok_or(Reject::INVALID)?;
         if self.config.capabilities.provisioning.at_reset {

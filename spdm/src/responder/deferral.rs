@@ -105,12 +105,6 @@ impl Core {
             Some((busy_with, _)) if busy_with == code => {}
             Some(_) | None => self.deferrals.busy = Some((code, now.saturating_add(delay.duration()))),
         }
-        // DSP0274 1.3 "L1/L2": an ERROR begins them anew.
-        if code == Code::GET_MEASUREMENTS
-            && let Ok(l1l2) = self.l1l2(request)
-        {
-            *l1l2 = None;
-        }
         Err(Reject::error(ErrorCode::BUSY))
     }
 

@@ -25,7 +25,8 @@ impl Core {
             }
             Some(_) | None => return Err(Reject::SESSION_REQUIRED),
         };
-        let (hash, signer) = (negotiated.suite.hash, negotiated.suite.requester_asym);
+        let suite = negotiated.suite;
+        let (hash, signer) = (suite.hash, suite.requester_asym);
         let hash_size = hash.size();
         let entry = self.sessions.get_mut(index).ok_or(Reject::SESSION_REQUIRED)?;
         let Stage::Handshake { transcript, proof } = &mut entry.stage else {
@@ -38,6 +39,7 @@ impl Core {
         };
         let signature_size = signer.map_or(0, AsymAlgorithm::signature_size);
         let (body, message) = request.parse(|reader| Finish::parse(reader, signature_size, hash_size))?;
+        suite.check_opaque(body.version, body.opaque)?;
         // Whoever was asked to authenticate itself does, with the key it was asked for; nobody else.
         let expected = key.map(|(slot, ..)| slot);
         if body.signature.map(|_| body.requester_slot) != expected {

@@ -4,7 +4,8 @@
 use crate::slot::slot_of_field;
 use crate::transcript::{SigningContext, Transcript, sign};
 use crate::wire::{
-    ContentChanged, GetMeasurements, KeyUsage, MeasurementOperation, Measurements, NONCE_SIZE, ResponderFlags,
+    Code, ContentChanged, GetMeasurements, KeyUsage, MeasurementOperation, Measurements, NONCE_SIZE,
+    ResponderFlags,
 };
 
 use super::Core;
@@ -22,8 +23,18 @@ impl Core {
         Ok(Next::Stay)
     }
 
+    /// DSP0274 1.3 "L1/L2": an ERROR to GET_MEASUREMENTS, whatever the reason, begins it anew. ResponseNotReady is none
+    /// yet.
+    pub(super) fn forget_measurements(&mut self, request: &Request<'_>) {
+        if request.header.code == Code::GET_MEASUREMENTS
+            && let Ok(l1l2) = self.l1l2(request)
+        {
+            *l1l2 = None;
+        }
+    }
+
     /// Every session has an L1/L2 of its own.
-    pub(super) fn l1l2(&mut self, request: &Request<'_>) -> Result<&mut Option<Transcript>, Reject> {
+    fn l1l2(&mut self, request: &Request<'_>) -> Result<&mut Option<Transcript>, Reject> {
         let Some(index) = request.session else { return Ok(&mut self.connection.negotiated()?.l1l2) };
         match self.sessions.get_mut(index).map(|entry| &mut entry.stage) {
             Some(Stage::Application { l1l2, .. }) => Ok(l1l2),

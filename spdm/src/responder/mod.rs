@@ -315,6 +315,7 @@ impl Core {
         let largest = usize::try_from(self.config.data_transfer_size).unwrap_or(usize::MAX);
         // Padding to a whole DW is not part of the message.
         if request.bytes.len() > largest.next_multiple_of(4) {
+            self.forget_measurements(request);
             return self.refuse(Reject::error(ErrorCode::REQUEST_TOO_LARGE), out);
         }
         let next = self.answer(request, vendor, out);
@@ -329,6 +330,9 @@ impl Core {
             Ok(next) => next,
             Err(reject) => {
                 log::debug!("{:?} refused: {reject:?}", request.header.code);
+                if !matches!(reject, Reject::NotReady(_)) {
+                    self.forget_measurements(request);
+                }
                 self.refuse(reject, out)
             }
         }

@@ -87,10 +87,12 @@ impl Core {
     /// A wrong HMAC ends the session; a malformed PSK_FINISH leaves it waiting for a proper one.
     pub(super) fn psk_finish(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
         let index = request.session.ok_or(Reject::SESSION_REQUIRED)?;
-        let hash_size = self.connection.negotiated()?.suite.hash.size();
+        let suite = self.connection.negotiated()?.suite;
+        let hash_size = suite.hash.size();
         let entry = self.sessions.get_mut(index).ok_or(Reject::SESSION_REQUIRED)?;
         let Stage::PskHandshake { transcript } = &entry.stage else { return Err(Reject::UNEXPECTED) };
         let body = request.parse_exact(|reader| PskFinish::parse(reader, hash_size))?;
+        suite.check_opaque(body.version, body.opaque)?;
 
         let mut transcript = transcript.clone();
         let signed = request.bytes.len() - body.verify_data.len();

@@ -7,7 +7,7 @@ use crate::secured::Protection;
 use crate::slot::{PUBLIC_KEY_SLOT, SLOT_COUNT};
 use crate::transcript::{Basis, Transcript, Vca};
 use crate::trust::PeerKey;
-use crate::wire::{Header, KeyUsage, RequesterFlags, Version};
+use crate::wire::{Header, KeyUsage, OpaqueElements, RequesterFlags, Version};
 
 use super::encapsulated::Conversation;
 use super::reject::Reject;
@@ -138,6 +138,17 @@ impl Suite {
 }
 
 impl Suite {
+    /// A request's opaque data is in the general form, if there may be any. Nothing in it is understood.
+    pub(super) fn check_opaque(&self, version: Version, opaque: &[u8]) -> Result<(), Reject> {
+        if !(self.general_opaque || opaque.is_empty()) {
+            return Err(Reject::INVALID);
+        }
+        for element in OpaqueElements::new(version, opaque)? {
+            element?;
+        }
+        Ok(())
+    }
+
     /// The signature algorithm; a responder without one does not advertise what needs it.
     pub(super) fn asym(&self) -> Result<AsymAlgorithm, Reject> {
         self.asym.ok_or(Reject::UNEXPECTED)
@@ -166,6 +177,8 @@ pub(super) struct Negotiated {
     pub(super) conversation: Option<Conversation>,
     /// Digests of the chains that the requester has read to their ends, by slot.
     pub(super) read: [Option<Digest>; SLOT_COUNT],
+    /// Digests that it was shown last, by GET_DIGESTS or with a whole chain, by slot.
+    pub(super) shown: [Option<Digest>; SLOT_COUNT],
 }
 
 impl Negotiated {
@@ -179,7 +192,8 @@ impl Negotiated {
 
     /// [`Suite::identity`], by the chain that the requester has: SET_CERTIFICATE may have written the slot since it read
     /// it, perhaps through another session, and its transcripts have the old chain until it reads again. spdm-emu's
-    /// requester writes a slot and then uses it without reading.
+    /// requester writes a slot and then uses it without reading. CHALLENGE may do with a digest, so that there it is the
+    /// one that the requester was shown last.
     pub(super) fn own_identity<'c>(
         &self,
         chains: &'c Chains,
@@ -187,8 +201,9 @@ impl Negotiated {
         usage: KeyUsage,
     ) -> Result<(&'c dyn Signer, Digest), Reject> {
         let (key, current) = self.suite.identity(chains, number, usage)?;
-        let read = self.read.get(usize::from(number)).and_then(Option::as_ref);
-        Ok((key, *read.unwrap_or(current)))
+        let known = if usage == KeyUsage::CHALLENGE { &self.shown } else { &self.read };
+        let known = known.get(usize::from(number)).and_then(Option::as_ref);
+        Ok((key, *known.unwrap_or(current)))
     }
 
     /// What transcripts begin from.

@@ -267,7 +267,12 @@ fn what_follows_a_request_is_not_part_of_it() {
 
 #[test]
 fn l1l2_begins_again_after_other_requests_and_after_errors() {
-    let breakers: [fn(&Device) -> Vec<u8>; 3] = [
+    let breakers: [fn(&Device) -> Vec<u8>; 4] = [
+        // Refused before anything in it is looked at.
+        |device| {
+            let request = measure(device, MeasurementOperation::Count, false, None);
+            [&[Version::V1_3.0], &request[1..]].concat()
+        },
         |device| device.simple(Code::GET_DIGESTS),
         |device| measure(device, MeasurementOperation::One(77), false, None),
         |device| vendor_message(device.version, b"x"),
@@ -362,8 +367,13 @@ fn a_slot_that_is_written_keeps_the_chain_that_was_read() {
         assert_eq!(named(&mut device), "old");
         read(&mut device, 8);
         assert_eq!(named(&mut device), "old", "a piece is not the chain");
+        device.send(&device.simple(Code::GET_DIGESTS));
+        assert_eq!(named(&mut device), "new", "CHALLENGE takes the digest that was shown");
+        let negotiated = device.responder.core.connection.negotiated().unwrap();
+        assert_eq!(negotiated.read[0], Some(old), "KEY_EXCHANGE the chain that was read");
         read(&mut device, 0xFFFF);
-        assert_eq!(named(&mut device), "new");
+        let negotiated = device.responder.core.connection.negotiated().unwrap();
+        assert_ne!(negotiated.read[0], Some(old));
         device.get_version();
         device.negotiate();
         assert_eq!(named(&mut device), "new", "nothing was read in this connection");

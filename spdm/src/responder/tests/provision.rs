@@ -161,6 +161,37 @@ fn fields_of_several_keys_are_refused_where_there_is_one() {
     assert!(device.responder.poll_event().is_none());
 }
 
+/// Nothing in opaque data is understood, but it is opaque data.
+#[test]
+fn malformed_opaque_data_is_refused() {
+    let version = Version::V1_4;
+    let mut device = Device::with(managed(), version);
+    device.negotiate();
+    let mut fine = Vec::new();
+    SupportedSecuredVersions(&[VersionNumber::new(version)]).encode(version, &mut fine).unwrap();
+    let invalid = (ErrorCode::INVALID_REQUEST, 0);
+    for malformed in [&[1, 0, 0, 0][..], &[0], &[&fine[..], &[0; 4]].concat(), &fine[..fine.len() - 1]] {
+        let csr = |opaque| {
+            let (requester_info, model) = (&[][..], None);
+            let (key_pair, tracking_tag, overwrite) = (0, 0, false);
+            let csr = GetCsr { version, key_pair, model, tracking_tag, overwrite, requester_info, opaque };
+            encoded(|out| csr.encode(out).unwrap())
+        };
+        assert_eq!(device.error(&csr(malformed)), invalid, "{malformed:?}");
+        assert_eq!(device.send(&csr(&fine))[1], Code::CSR.0);
+        let mut client = device.begin();
+        let finish = encoded(|out| {
+            let verify_data = &[0; 32];
+            Finish { version, requester_slot: 0, opaque: malformed, signature: None, verify_data }
+                .encode(out)
+                .unwrap();
+        });
+        assert_eq!(client.error(&mut device, &finish), invalid, "{malformed:?}");
+        client.finish(&mut device);
+        client.simple(&mut device, Code::END_SESSION);
+    }
+}
+
 #[test]
 fn contradictory_switches_are_refused() {
     let on = Provisioning { set_certificate: true, key_pair_info: true, ..Provisioning::default() };

@@ -21,7 +21,8 @@ pub(super) fn samples() -> Vec<Sample> {
         sample("CAPABILITIES 1.0", "10610000 00 0e 0000 36000000", again!(Capabilities::parse)),
         sample("CAPABILITIES 1.1", "11610000 00 0e 0000 f6620100", again!(Capabilities::parse)),
         sample("CAPABILITIES", "12610000 00 0e 0000 f6620000 00120000 00120000", again!(Capabilities::parse)),
-        // The requester of libspdm 4.0's emulator, as published with its capture.
+        // What the requester of libspdm 4.0's emulator sends, in a capture that was published; the answer has that capture's
+        // values and SLOT_MGMT, which its responder does not have.
         sample(
             "GET_CAPABILITIES 1.4",
             "14e10000 00 00 0000 c6f78288 00120000 00800200",

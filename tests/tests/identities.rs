@@ -163,7 +163,7 @@ fn a_session_from_a_pre_shared_key() {
         let started = client.driver().start_psk_session(b"the hint", SummaryType::None, false);
         assert_eq!(started.is_ok(), works, "{secret}");
         if works {
-            client.driver().heartbeat().unwrap_err();
+            client.driver().heartbeat().unwrap();
             client.end();
         }
     }

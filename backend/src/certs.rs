@@ -186,7 +186,7 @@ fn export(slots: &Slots, directory: &Path) -> Result<String, CertsError> {
     Ok(out)
 }
 
-/// The checks a responder makes when it loads a chain, and what the chain says.
+/// The checks a requester of SPDM 1.3 makes, whether the key is the leaf's, and what the chain says.
 fn check(chain_path: &Path, key_path: Option<&Path>) -> Result<String, CertsError> {
     let read = |path: &Path| {
         std::fs::read(path)

@@ -91,7 +91,7 @@ pub enum CertsCommand {
         /// Where to; it is made if it is not there.
         directory: PathBuf,
     },
-    /// Check a chain, and a key with it, as a device does that is told to use them. Exit code 1 if it would not.
+    /// Check a chain as requesters of SPDM 1.3 do, and whether a key is its leaf's. Exit code 1 if something is wrong.
     Check {
         /// Certificates, root first or leaf first, as PEM or DER.
         chain: PathBuf,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use spdm::crypto::{AsymAlgorithm, PrivateKey};
 use spdm::identity::{Material, MaterialError, PciName, generate};
 use spdm::slot::Slot;
+use spdm::wire::CertificateModel;
 use zeroize::Zeroizing;
 
 /// Why the state directory cannot be used.
@@ -28,6 +29,16 @@ pub enum StateError {
         path: PathBuf,
         /// What is wrong.
         source: MaterialError,
+    },
+    /// A key is there and its chain is not.
+    #[error(
+        "{chain} is missing and {key} is there: bring the chain back, or remove the key to have new ones made"
+    )]
+    Chainless {
+        /// The file that is missing.
+        chain: PathBuf,
+        /// The file that is there.
+        key: PathBuf,
     },
     /// The stored chain names another device than the configuration.
     #[error(
@@ -55,6 +66,8 @@ pub struct Wanted<'a> {
     pub algorithm: AsymAlgorithm,
     /// Only the key is made: the slot waits for SET_CERTIFICATE.
     pub empty: bool,
+    /// Model of the chain that is made.
+    pub model: CertificateModel,
 }
 
 /// The files of one slot.
@@ -63,12 +76,14 @@ struct Files {
     chain: PathBuf,
     /// PEM, PKCS#8.
     key: PathBuf,
+    /// Name of the chain's certificate model, if a requester wrote it.
+    model: PathBuf,
 }
 
 impl Files {
     fn of(directory: &Path, number: u8) -> Self {
-        let file = |kind: &str| directory.join(format!("slot{number}.{kind}.pem"));
-        Self { chain: file("chain"), key: file("key") }
+        let file = |kind: &str| directory.join(format!("slot{number}.{kind}"));
+        Self { chain: file("chain.pem"), key: file("key.pem"), model: file("model") }
     }
 }
 
@@ -80,9 +95,15 @@ pub fn slot(directory: Option<&Path>, wanted: &Wanted<'_>) -> Result<Slot, State
     let Some(directory) = directory else { return make(wanted, Path::new("(memory)")).map(|(slot, _)| slot) };
     check_name(directory, wanted.name)?;
     let files = Files::of(directory, wanted.number);
+    let key = read(&files.key)?.map(Zeroizing::new);
     if let Some(chain) = read(&files.chain)? {
-        let key = Zeroizing::new(read(&files.key)?.unwrap_or_default());
-        return restore(&chain, &key, &files.chain, wanted);
+        let slot = restore(&chain, &key.unwrap_or_default(), &files.chain, wanted)?;
+        let stored = read(&files.model)?.and_then(|name| CertificateModel::from_name(name.trim_ascii()));
+        return Ok(Slot { model: stored.unwrap_or(wanted.model), ..slot });
+    }
+    if key.is_some() {
+        // Somebody may have a certificate for it.
+        return Err(StateError::Chainless { chain: files.chain, key: files.key });
     }
     let (slot, key) = make(wanted, &files.chain)?;
     // The chain comes last: where it exists, the key does, too.
@@ -92,12 +113,19 @@ pub fn slot(directory: Option<&Path>, wanted: &Wanted<'_>) -> Result<Slot, State
     Ok(slot)
 }
 
-/// Keeps the chain that a requester wrote into a slot; none if it erased the slot.
+/// Keeps the chain that a requester wrote into a slot, and its model; no certificates if it erased the slot.
 ///
 /// # Errors
 /// [`StateError::Io`].
-pub fn keep_chain(directory: &Path, number: u8, certificates: &[Vec<u8>]) -> Result<(), StateError> {
-    write(&Files::of(directory, number).chain, chain_pem(certificates).as_bytes(), 0o644)
+pub fn keep_chain(
+    directory: &Path,
+    number: u8,
+    certificates: &[Vec<u8>],
+    model: CertificateModel,
+) -> Result<(), StateError> {
+    let files = Files::of(directory, number);
+    write(&files.model, format!("{}\n", model.name()).as_bytes(), 0o644)?;
+    write(&files.chain, chain_pem(certificates).as_bytes(), 0o644)
 }
 
 /// PEM text of DER certificates.
@@ -112,6 +140,7 @@ fn make(wanted: &Wanted<'_>, path: &Path) -> Result<(Slot, Zeroizing<String>), S
     let failed = |source| StateError::Material { path: path.into(), source };
     let material = generate(wanted.name, wanted.algorithm).map_err(failed)?;
     let mut slot = material.slot();
+    slot.model = wanted.model;
     if wanted.empty {
         slot.certificates.clear();
     }
@@ -175,7 +204,8 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StateError> {
         tempfile::Builder::new().permissions(Permissions::from_mode(mode)).tempfile_in(parent).map_err(io)?;
     file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(io)?;
     file.persist(path).map_err(|error| io(error.error))?;
-    Ok(())
+    // The name, too, has to survive a loss of power.
+    fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(io)
 }
 
 #[cfg(test)]
@@ -195,7 +225,7 @@ mod tests {
     }
 
     fn wanted(name: &PciName, number: u8, algorithm: AsymAlgorithm) -> Wanted<'_> {
-        Wanted { number, name, algorithm, empty: false }
+        Wanted { number, name, algorithm, empty: false, model: CertificateModel::Device }
     }
 
     #[test]
@@ -226,11 +256,14 @@ mod tests {
         assert!(!again.is_provisioned());
         assert_eq!(first.key.public_key(), again.key.public_key());
         let made = slot(Some(path), &wanted(&name, 0, AsymAlgorithm::EcdsaP256)).unwrap();
-        keep_chain(path, 0, &[]).unwrap();
+        keep_chain(path, 0, &[], CertificateModel::Device).unwrap();
         assert!(!slot(Some(path), &wanted(&name, 0, AsymAlgorithm::EcdsaP256)).unwrap().is_provisioned());
-        keep_chain(path, 0, &made.certificates).unwrap();
+        keep_chain(path, 0, &made.certificates, CertificateModel::Generic).unwrap();
         let back = slot(Some(path), &wanted(&name, 0, AsymAlgorithm::EcdsaP256)).unwrap();
-        assert_eq!(back.certificates, made.certificates);
+        assert_eq!((back.certificates, back.model), (made.certificates, CertificateModel::Generic));
+        fs::remove_file(path.join("slot1.chain.pem")).unwrap();
+        let error = slot(Some(path), &empty).unwrap_err().to_string();
+        assert!(error.contains("slot1.chain.pem is missing"), "{error}: its key is not made anew");
     }
 
     #[test]

@@ -261,9 +261,13 @@ impl Session {
         })
     }
 
-    /// A session that was saved.
+    /// A session that was saved; fails if its secrets are not as long as its hash.
     pub fn restore(provider: &dyn Provider, saved: &SavedSession) -> Result<Self, CryptoError> {
         let parameters = saved.parameters;
+        let secrets = [&saved.export_master, &saved.outbound, &saved.inbound];
+        if secrets.iter().any(|secret| secret.as_ref().len() != parameters.hash.size()) {
+            return Err(CryptoError::Malformed);
+        }
         Ok(Self {
             parameters,
             phase: Phase::Application { export_master: saved.export_master.clone() },
@@ -379,6 +383,8 @@ mod tests {
         let saved = requester.save().unwrap();
         let debug = format!("{saved:?}");
         assert!(debug.contains("Secret(32 bytes)") && !debug.contains("bytes: ["), "{debug}");
+        let longer = SavedSession { inbound: Secret::new(&[1; 65]).unwrap(), ..saved.clone() };
+        assert_eq!(Session::restore(&provider, &longer).err(), Some(CryptoError::Malformed));
         let mut restored = Session::restore(&provider, &saved).unwrap();
         assert!(carries(&mut restored, &mut responder));
         assert!(carries(&mut responder, &mut restored));

@@ -15,6 +15,7 @@ use spdm::requester::{CsrQuery, MeasurementQuery, RequesterConfig, SlotContent};
 use spdm::slot::Slots;
 use spdm::wire::{CertificateModel, MeasurementOperation, SummaryType, Version};
 use tdispd::config::Config;
+use tdispd::device::Device;
 use tests::spdm_socket::{Client, serve_kept};
 
 /// A requester that takes every version and algorithm.
@@ -188,6 +189,28 @@ fn a_requester_has_to_say_who_it_is() {
             let started = client.driver().start_session(0, SummaryType::None, false);
             assert_eq!(started.is_ok(), known, "{session} {roots} {started:?}");
         }
+    }
+}
+
+#[test]
+fn files_that_say_nothing_are_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("device.toml");
+    std::fs::write(directory.path().join("nothing"), "").unwrap();
+    for (toml, field) in [
+        // Above all, no roots must not come to mean any root.
+        ("[spdm.mutual]\nroots = [\"nothing\"]\n", "spdm.mutual.roots[0]"),
+        ("[[spdm.slot]]\nchain = \"nothing\"\nprivate_key = \"nothing\"\n", "spdm.slot[0]"),
+        ("[[spdm.psk]]\nhint = \"h\"\nfile = \"nothing\"\n", "spdm.psk[0].file"),
+        (
+            "[[spdm.measurement]]\nindex = 1\nkind = \"manifest\"\nfile = \"nowhere\"\n",
+            "spdm.measurement[0].file",
+        ),
+    ] {
+        std::fs::write(&path, toml).unwrap();
+        let config = Config::load(&path).unwrap().for_sockets(1).unwrap();
+        let error = Device::standalone(&config, None).map(drop).unwrap_err().to_string();
+        assert!(error.starts_with(field), "{toml}: {error}");
     }
 }
 

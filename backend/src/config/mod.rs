@@ -254,7 +254,10 @@ impl Config {
             .map_err(|source| ConfigError::Read { path: path.into(), source })?;
         let mut config: Self = toml::from_str(&text)
             .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?;
-        config.spdm.locate(path.parent().unwrap_or(Path::new("")));
+        // Absolute, so that what is printed means the same wherever it is put.
+        let here =
+            std::path::absolute(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        config.spdm.locate(here.parent().unwrap_or(Path::new("/")));
         config.check()?;
         Ok(config)
     }

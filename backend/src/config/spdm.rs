@@ -347,7 +347,8 @@ impl Spdm {
         let mut hints = BTreeSet::new();
         for (place, psk) in self.psk.iter().enumerate() {
             let field = format!("spdm.psk[{place}].hint");
-            super::within(&field, psk.hint.len() as u64, 0, 128)?;
+            // Who names none gets the first.
+            super::within(&field, psk.hint.len() as u64, u64::from(place > 0), 128)?;
             if !hints.insert(&psk.hint) {
                 return Err(ConfigError::value(field, format!("{:?} is there twice", psk.hint)));
             }
@@ -356,7 +357,7 @@ impl Spdm {
         for (place, delay) in self.delays.iter().enumerate() {
             let field = |name: &str| format!("spdm.delay[{place}].{name}");
             super::within(&field("exponent"), delay.exponent.into(), 0, 31)?;
-            if Code::from_name(&delay.request).is_none() {
+            if !Code::from_name(&delay.request).is_some_and(|code| code.is_request()) {
                 return Err(ConfigError::value(
                     field("request"),
                     "the name of an SPDM request, such as CHALLENGE",

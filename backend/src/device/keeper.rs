@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use spdm::responder::Event;
 use spdm::slot::Slots;
+use spdm::wire::CertificateModel;
 
 use crate::config::Config;
 use crate::state_dir::keep_chain;
@@ -39,12 +40,14 @@ impl Keeper {
 
     fn slot_changed(&self, number: u8, slots: &Slots) {
         let found = slots.existing().find(|(existing, _)| *existing == number);
-        let certificates = found.map_or(&[][..], |(_, slot)| &slot.certificates);
+        let (certificates, model) = found.map_or((&[][..], CertificateModel::default()), |(_, slot)| {
+            (slot.certificates.as_slice(), slot.model)
+        });
         let what = if certificates.is_empty() { "erased" } else { "written" };
         let lost = match &self.directory {
             None => "there is no --state-dir",
             Some(_) if self.foreign.contains(&number) => "its files are those of the configuration",
-            Some(directory) => match keep_chain(directory, number, certificates) {
+            Some(directory) => match keep_chain(directory, number, certificates, model) {
                 Ok(()) => {
                     log::info!("SPDM certificate slot {number} was {what}");
                     return;

@@ -33,12 +33,13 @@ pub(super) fn responder(
     let provider = provider(spdm.provider)?;
     let slots = slots(config, state_dir)?;
     let hash = spdm.measurement_hashes.iter().copied().find(|&hash| provider.supports_hash(hash));
-    let measurements = spdm
+    let mut measurements = spdm
         .measurements
         .iter()
         .enumerate()
         .map(|(place, configured)| measurement(place, configured, provider.as_ref(), hash))
         .collect::<Result<Vec<_>, _>>()?;
+    measurements.sort_by_key(|measurement| measurement.index);
     let profile = spdm.capabilities(standalone);
     let capabilities = Capability {
         // A responder that advertises measurements, or a log of them, has some.
@@ -127,7 +128,7 @@ fn mutual(spdm: &Spdm) -> Result<MutualAuthentication, ConfigError> {
         slot: spdm.mutual.slot,
         asym: spdm.signatures.clone(),
         public_key: None,
-        trust: if pins.is_empty() { TrustPolicy::FirstUse } else { TrustPolicy::Pinned(pins) },
+        trust: if spdm.mutual.roots.is_empty() { TrustPolicy::FirstUse } else { TrustPolicy::Pinned(pins) },
         time: now.and_then(|now| i64::try_from(now).ok()),
     })
 }
@@ -143,6 +144,10 @@ fn psks(spdm: &Spdm) -> Result<Vec<PreSharedKey>, ConfigError> {
         let bytes = std::fs::read(&psk.file).map_err(|error| {
             ConfigError::value(format!("spdm.psk[{place}].file"), format!("{}: {error}", psk.file.display()))
         })?;
+        if bytes.is_empty() {
+            let empty = format!("{} is empty", psk.file.display());
+            return Err(ConfigError::value(format!("spdm.psk[{place}].file"), empty));
+        }
         Ok(PreSharedKey::new(psk.hint.clone().into_bytes(), bytes))
     };
     spdm.psk.iter().enumerate().map(key).collect()
@@ -171,23 +176,22 @@ pub fn slots(config: &Config, state_dir: Option<&Path>) -> Result<Slots, BuildEr
     let configured = if config.spdm.slots.is_empty() { &one[..] } else { &config.spdm.slots };
     for (place, configured) in configured.iter().enumerate() {
         let found = match (&configured.chain, &configured.private_key) {
-            (Some(chain), Some(key)) => load(place, chain, key, configured.key)?,
+            (Some(chain), Some(key)) => {
+                Slot { model: configured.model, ..load(place, chain, key, configured.key)? }
+            }
             _ => {
                 let wanted = Wanted {
                     number: configured.number,
                     name: &pci_name(config),
                     algorithm: configured.algorithm(),
                     empty: configured.empty,
+                    model: configured.model,
                 };
                 state_dir::slot(state_dir, &wanted)?
             }
         };
         if let Some(slot) = slots.slots.get_mut(usize::from(configured.number)) {
-            *slot = Some(Slot {
-                model: configured.model,
-                key_pair: u8::try_from(place + 1).unwrap_or(u8::MAX),
-                ..found
-            });
+            *slot = Some(Slot { key_pair: u8::try_from(place + 1).unwrap_or(u8::MAX), ..found });
         }
     }
     Ok(slots)

@@ -74,13 +74,14 @@ impl Material {
     ///
     /// # Errors
     /// [`MaterialError`] unless the chain is complete and valid in every way except time, and the key is the
-    /// leaf's and can be used with the algorithm.
+    /// leaf's and can be used with the algorithm. Basic constraints, which SPDM wants in a leaf from 1.3 on, are not
+    /// insisted on: a chain that a requester of 1.2 has written has to be loaded again.
     pub fn new(
         certificates: Vec<Vec<u8>>,
         key: &[u8],
         algorithm: Option<AsymAlgorithm>,
     ) -> Result<Self, MaterialError> {
-        let policy = Policy { leaf_constraints_required: true, purpose: Purpose::Any, ..Policy::default() };
+        let policy = Policy { purpose: Purpose::Any, ..Policy::default() };
         let verified = verify_certificates(&certificates.concat(), &policy)?;
         let algorithm = algorithm.unwrap_or(verified.algorithm);
         if !verified.algorithm.serves(algorithm) {
@@ -199,6 +200,9 @@ pub fn read_chain(chain: &[u8]) -> Result<Vec<Vec<u8>>, MaterialError> {
     } else {
         blocks("the certificate chain", chain, &[CERTIFICATE])?
     };
+    if certificates.is_empty() {
+        return Err(ChainError::Empty.into());
+    }
     if certificates.first().is_some_and(|first| is_leaf(first)) {
         certificates.reverse();
     }

@@ -14,9 +14,6 @@ use crate::wire::{
     SummaryType,
 };
 
-/// Bytes of CERTIFICATE before the portion.
-const CERTIFICATE_OVERHEAD: usize = 8;
-
 /// Why the responder gets no answer.
 pub(super) enum Refusal {
     /// It gets this ERROR instead.
@@ -126,7 +123,7 @@ impl Conversation {
         let (_, chain) = core.chains.get(body.slot, asym, connection.hash()).ok_or(INVALID)?;
         let room = usize::try_from(connection.info.data_transfer_size)
             .unwrap_or(usize::MAX)
-            .saturating_sub(ENCAPSULATION_SIZE + CERTIFICATE_OVERHEAD);
+            .saturating_sub(ENCAPSULATION_SIZE + Certificate::overhead(body.large));
         let (offset, length) = if body.slot_size { (0, 0) } else { (body.offset, body.length) };
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
         let length = usize::try_from(length).unwrap_or(usize::MAX);

@@ -49,6 +49,8 @@ struct Form {
     other_params: u8,
     /// Bits of `PqcAsymAlgo` and `PqcAsymSel` that are not reserved.
     pqc_asym: u32,
+    /// Bits of `MELspecification` that are not reserved.
+    mel_specification: u8,
 }
 
 impl Form {
@@ -58,14 +60,23 @@ impl Form {
         last_table: TABLE_KEY_SCHEDULE,
         other_params: 0,
         pqc_asym: 0,
+        mel_specification: 0,
     };
 
     const fn of(version: Version) -> Self {
         match version.0 {
             ..=0x10 => Self { max_length: 64, max_extended: 8, last_table: 0, ..Self::V1_1 },
             0x11 => Self::V1_1,
-            0x12 | 0x13 => Self { other_params: 0xFF, ..Self::V1_1 },
-            0x14.. => Self { last_table: TABLE_KEM, other_params: 0xFF, pqc_asym: u32::MAX, ..Self::V1_1 },
+            // What selects keys came with 1.3, as did the log.
+            0x12 => Self { other_params: 0x0F, ..Self::V1_1 },
+            0x13 => Self { other_params: 0xFF, mel_specification: 0xFF, ..Self::V1_1 },
+            0x14.. => Self {
+                last_table: TABLE_KEM,
+                other_params: 0xFF,
+                pqc_asym: u32::MAX,
+                mel_specification: 0xFF,
+                ..Self::V1_1
+            },
         }
     }
 
@@ -254,7 +265,7 @@ impl NegotiateAlgorithms {
             base_asym: body.base_asym.get(),
             base_hash: body.base_hash.get(),
             pqc_asym: body.pqc_asym.get() & form.pqc_asym,
-            mel_specification: body.mel_specification,
+            mel_specification: body.mel_specification & form.mel_specification,
             tables,
         })
     }
@@ -287,7 +298,7 @@ impl NegotiateAlgorithms {
             extended_asym: 0,
             extended_hash: 0,
             reserved2: 0,
-            mel_specification: self.mel_specification,
+            mel_specification: self.mel_specification & form.mel_specification,
         });
         self.tables.encode(&form, out);
     }
@@ -356,7 +367,7 @@ impl Algorithms {
             && [body.base_hash, body.measurement_hash].iter().all(|mask| mask.get().count_ones() <= 1)
             && body.measurement_specification.count_ones() <= 1
             && (other_params & 0xF).count_ones() <= 1
-            && body.mel_specification.count_ones() <= 1;
+            && (body.mel_specification & form.mel_specification).count_ones() <= 1;
         // What 1.4 added is an alternative: there is one signature algorithm, one exchange, one for the requester.
         let both = |one: Option<u16>, other: Option<u16>| one.unwrap_or(0) != 0 && other.unwrap_or(0) != 0;
         let single = single
@@ -374,7 +385,7 @@ impl Algorithms {
             base_asym: body.base_asym.get(),
             base_hash: body.base_hash.get(),
             pqc_asym,
-            mel_specification: body.mel_specification,
+            mel_specification: body.mel_specification & form.mel_specification,
             tables,
         })
     }
@@ -393,7 +404,7 @@ impl Algorithms {
             base_hash: self.base_hash.into(),
             pqc_asym: (self.pqc_asym & form.pqc_asym).into(),
             reserved: [0; 7],
-            mel_specification: self.mel_specification,
+            mel_specification: self.mel_specification & form.mel_specification,
             extended_asym: 0,
             extended_hash: 0,
             reserved2: [0; 2],

@@ -21,6 +21,11 @@ pub enum CertificateModel {
 }
 
 impl CertificateModel {
+    /// The model of this name.
+    pub fn from_name(name: &[u8]) -> Option<Self> {
+        [Self::Device, Self::Alias, Self::Generic].into_iter().find(|model| model.name().as_bytes() == name)
+    }
+
     /// Its name in configuration files and messages.
     pub const fn name(self) -> &'static str {
         match self {

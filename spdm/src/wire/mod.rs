@@ -154,6 +154,11 @@ macro_rules! codes {
                 }
             }
 
+            /// Whether it is a request's.
+            pub const fn is_request(self) -> bool {
+                self.0 & 0x80 != 0
+            }
+
             /// The code of this name.
             pub fn from_name(name: &str) -> Option<Self> {
                 match name {

@@ -208,6 +208,21 @@ fn a_malformed_psk_finish_waits_for_a_proper_one_a_wrong_one_does_not() {
     }
 }
 
+/// It is refused before its HMAC, which would end the session, is looked at.
+#[test]
+fn malformed_opaque_data_of_psk_finish_is_refused() {
+    let version = Version::V1_4;
+    let mut device = negotiated(version, PskSupport::WithContext);
+    let mut client = begin(&mut device);
+    for (opaque, error) in
+        [(&[1, 0, 0, 0][..], ErrorCode::INVALID_REQUEST), (&[0, 0, 0, 0], ErrorCode::DECRYPT_ERROR)]
+    {
+        let request =
+            encoded(|out| PskFinish { version, opaque, verify_data: &[0; 32] }.encode(out).unwrap());
+        assert_eq!(client.error(&mut device, &request), (error, 0));
+    }
+}
+
 /// How far a session is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {

@@ -34,7 +34,7 @@ pub enum CertsError {
         /// Why.
         source: std::io::Error,
     },
-    /// A chain or key that no device can use.
+    /// A chain that requesters refuse, or a key that is not its leaf's.
     #[error("{path}: {source}")]
     Unusable {
         /// The file.
@@ -73,7 +73,8 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     slot: Option<u8>,
     algorithm: String,
-    model: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'static str>,
     pci_name: Option<String>,
     certificates: Vec<Certificate>,
     /// Of the chain in the form SPDM transfers, by hash, as DIGESTS reports it.
@@ -103,7 +104,7 @@ fn reports(slots: &Slots) -> Vec<Report> {
         .map(|(number, slot)| Report {
             slot: Some(number),
             algorithm: slot.algorithm().to_string(),
-            model: slot.model.name(),
+            model: Some(slot.model.name()),
             pci_name: verified(&slot.certificates).and_then(|verified| verified.pci_name),
             certificates: slot.certificates.iter().map(|der| certificate(der)).collect(),
             digests: digests(&slot.certificates),
@@ -145,8 +146,9 @@ impl Report {
     fn text(&self) -> String {
         let mut out = String::new();
         let title = self.slot.map_or_else(|| "chain".to_owned(), |slot| format!("slot {slot}"));
+        let model = self.model.map(|model| format!(", {model} certificates")).unwrap_or_default();
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "{title}: {}, {} certificates", self.algorithm, self.model);
+        let _ = writeln!(out, "{title}: {}{model}", self.algorithm);
         if self.certificates.is_empty() {
             let _ = writeln!(out, "  no certificate yet");
         }
@@ -206,7 +208,7 @@ fn check(chain_path: &Path, key_path: Option<&Path>) -> Result<String, CertsErro
     let report = Report {
         slot: None,
         algorithm: verified.algorithm.to_string(),
-        model: "usable",
+        model: None,
         pci_name: verified.pci_name,
         certificates: certificates.iter().map(|der| certificate(der)).collect(),
         digests: digests(&certificates),

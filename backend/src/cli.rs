@@ -26,7 +26,8 @@ pub struct Arguments {
     #[command(flatten)]
     pub device: DeviceFiles,
 
-    /// Print the configuration in effect, defaults included, as a file to start from, and exit.
+    /// Print the configuration in effect as a file to start from, and exit: with the defaults, except of [spdm] versions,
+    /// heartbeat_seconds and capabilities, which depend on whether there is a --socket.
     #[arg(long)]
     pub print_config: bool,
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use epoll::{ControlOptions, Event, Events};
 
-use crate::device::{CONFIG_REGION, Device};
+use crate::device::{CONFIG_REGION, Device, DmaOrder};
 use crate::function::{DmaError, DmaId, Work};
 use crate::spdm_socket::{SpdmSocket, Wish};
 use crate::vfio_user::{self, Errno, IrqKind, Listener, Region, Server, Source, Token, Watcher};
@@ -27,6 +27,8 @@ pub struct Daemon {
     servers: Vec<Server>,
     spdm: Option<SpdmSocket>,
     outstanding: Vec<Vec<(DmaId, Instant)>>,
+    /// When an answer that is held back goes out at the latest.
+    drained_by: Option<Instant>,
     epoll: Arc<OwnedFd>,
     /// Watched by `epoll` for as long as it is open.
     _stop: OwnedFd,
@@ -56,7 +58,16 @@ impl Daemon {
             .map(|(number, listener)| Server::new(listener, Watcher::new(Arc::clone(&epoll), number)))
             .collect::<Result<Vec<_>, _>>()?;
         let outstanding = servers.iter().map(|_| Vec::new()).collect();
-        Ok(Self { device, servers, spdm, outstanding, epoll, _stop: stop, started: Instant::now() })
+        Ok(Self {
+            device,
+            servers,
+            spdm,
+            outstanding,
+            drained_by: None,
+            epoll,
+            _stop: stop,
+            started: Instant::now(),
+        })
     }
 
     /// Serves until it is told to stop.
@@ -111,10 +122,39 @@ impl Daemon {
         for (function, (server, outstanding)) in
             self.servers.iter_mut().zip(&mut self.outstanding).enumerate()
         {
-            if self.device.take_stopped(function) {
-                server.abandon_dma();
-                outstanding.clear();
+            match self.device.take_dma_order(function) {
+                Some(DmaOrder::Abandon) => {
+                    server.abandon_dma();
+                    outstanding.clear();
+                }
+                Some(DmaOrder::Drain) => server.drain_dma(),
+                None => {}
             }
+        }
+    }
+
+    /// Lets an answer be read once no DMA is left that its request was to end, or after [`DMA_PATIENCE`].
+    fn deliver(&mut self) {
+        if !self.device.holds_answer() {
+            return;
+        }
+        let deadline = *self.drained_by.get_or_insert_with(|| Instant::now() + DMA_PATIENCE);
+        let late = deadline <= Instant::now();
+        let mut draining = false;
+        for (function, server) in
+            self.servers.iter_mut().enumerate().filter(|(_, server)| server.draining_dma())
+        {
+            if late {
+                log::warn!("function {function}: the client did not answer DMA that had to be drained");
+                server.stop_draining_dma();
+            } else {
+                draining = true;
+                self.device.hold(function);
+            }
+        }
+        if !draining {
+            self.drained_by = None;
+            self.device.deliver();
         }
     }
 
@@ -122,6 +162,8 @@ impl Daemon {
     fn turn(&mut self) -> bool {
         let now = self.started.elapsed();
         self.device.run(now);
+        self.abandon();
+        self.deliver();
         if self.device.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.device.tick(now);
         }
@@ -153,11 +195,11 @@ impl Daemon {
             let Some(work) = self.device.poll_work(function) else { break };
             more = turn + 1 == WORK_PER_TURN;
             match work {
-                Work::DmaRead { id, address, length } => {
+                Work::DmaRead { id, address, length, .. } => {
                     outstanding.push((id, now + DMA_PATIENCE));
                     server.dma_read(id.0, address, length);
                 }
-                Work::DmaWrite { id, address, data } => {
+                Work::DmaWrite { id, address, data, .. } => {
                     outstanding.push((id, now + DMA_PATIENCE));
                     server.dma_write(id.0, address, data);
                 }
@@ -204,7 +246,7 @@ impl Daemon {
         let session = self.device.next_deadline().map(|deadline| self.started + deadline);
         let dma = self.outstanding.iter().flatten().map(|(_, deadline)| *deadline);
         let listeners = self.servers.iter().filter_map(Server::next_deadline);
-        match session.into_iter().chain(dma).chain(listeners).min() {
+        match session.into_iter().chain(dma).chain(listeners).chain(self.drained_by).min() {
             Some(due) => {
                 i32::try_from(due.saturating_duration_since(now).as_millis() + 1).unwrap_or(i32::MAX)
             }

@@ -2,11 +2,14 @@
 //!
 //! Nothing here does anything; the shell parses its lines with the same [`Command`].
 
+mod adjust;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spdm::wire::Version;
 
+pub use self::adjust::{AttributeArgs, P2pCommand, Side, VdmArgs};
 use crate::pci::Bdf;
 
 const EXAMPLES: &str = "\
@@ -25,6 +28,15 @@ Examples:
   tdispctl --session /run/s start
   tdispctl mmio read 2 0x0 16
   tdispctl --session /run/s stop
+
+  # What a TVM may change while it runs, where the device offers it
+  tdispctl --session /run/s lock --lock-flags 8
+  tdispctl --session /run/s start
+  tdispctl --session /run/s rekey
+  tdispctl --session /run/s attribute 2 0x7c000 4 shared
+  tdispctl --session /run/s p2p key 9
+  tdispctl --session /run/s p2p bind 9
+  tdispctl --session /run/s vdm 00cafe
 
   # An SPDM responder behind spdm-emu's socket
   tdispctl --tcp 127.0.0.1:2323 identify --root-cert root.der
@@ -130,6 +142,15 @@ pub enum Command {
     Run(RunArgs),
     /// Read commands from stdin, one a line; the connection and session stay open
     Shell,
+    /// Refresh the keys of the running interface's stream, on the key set that is not in use
+    Rekey,
+    /// Key a stream to a peer, and bind it to the running interface or unbind it
+    #[command(subcommand)]
+    P2p(P2pCommand),
+    /// SET_MMIO_ATTRIBUTE: share pages of the running interface, or take them back
+    Attribute(AttributeArgs),
+    /// Send a vendor-defined TDISP message and show the answer
+    Vdm(VdmArgs),
     /// Read or write BAR memory
     #[command(subcommand)]
     Mmio(MmioCommand),

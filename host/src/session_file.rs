@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, OFlags};
 use serde::{Deserialize, Serialize};
 use spdm::requester::SavedSession;
+use tdisp::wire::ide_km::KeySet;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::error::{Error, Result};
@@ -33,6 +34,16 @@ pub struct Binding {
     pub mmio_offset: u64,
     /// START_INTERFACE_NONCE, between LOCK and START.
     pub nonce: Option<SavedNonce>,
+    /// The stream's keys in use are those of key set 1, after a refresh.
+    #[serde(default)]
+    pub second_set: bool,
+}
+
+impl Binding {
+    /// The key set whose keys are in use.
+    pub const fn key_set(&self) -> KeySet {
+        if self.second_set { KeySet::One } else { KeySet::Zero }
+    }
 }
 
 /// A nonce on its way from LOCK to START. Never printed.

@@ -128,11 +128,25 @@ pub struct SharedMapping<'a> {
     pub areas: Vec<SharedArea>,
 }
 
-#[derive(Debug)]
+/// Pages of one range of the layout that have their attribute in common at the moment.
+#[derive(Clone, Debug)]
 struct Slot {
+    /// The pages as they are now.
     range: Range,
-    /// Present for memory ranges. Shared ranges have one file in common, every private range has its own.
+    /// The whole range as the layout has it.
+    origin: Range,
+    /// Present for memory ranges. Ranges that are always shared have one file in common, every other has its own.
     memory: Option<Arc<MemoryFile>>,
+}
+
+impl Slot {
+    /// The same pages from `first` to before `end`, if there are any.
+    fn cut(&self, first: u32, end: u32) -> Option<Self> {
+        let first = first.max(self.range.first_page);
+        let end = end.min(self.range.first_page + self.range.pages);
+        let pages = end.checked_sub(first).filter(|pages| *pages > 0)?;
+        Some(Self { range: Range { first_page: first, pages, ..self.range }, ..self.clone() })
+    }
 }
 
 /// One BAR with its gate, memory and counters.
@@ -154,13 +168,13 @@ impl Bar {
         let mut shared: Option<Arc<MemoryFile>> = None;
         let mut slots = Vec::with_capacity(layout.ranges().len());
         for &range in layout.ranges() {
-            let memory = match (range.kind, range.attribute) {
+            let memory = match (range.kind, range.may_be_private()) {
                 (Kind::Registers | Kind::MsixTable | Kind::MsixPba, _) => None,
-                (Kind::Memory, Attribute::Private) => {
+                (Kind::Memory, true) => {
                     let name = format!("bar{bar}-private-{:#x}", range.offset());
                     Some(Arc::new(MemoryFile::new(bar, &name, layout.size())?))
                 }
-                (Kind::Memory, Attribute::Shared) => {
+                (Kind::Memory, false) => {
                     let file = match shared.take() {
                         Some(file) => file,
                         None => Arc::new(MemoryFile::new(bar, &format!("bar{bar}-shared"), layout.size())?),
@@ -169,7 +183,7 @@ impl Bar {
                     Some(file)
                 }
             };
-            slots.push(Slot { range, memory });
+            slots.push(Slot { range, origin: range, memory });
         }
         Ok(Self { layout, gate, slots, counters: KindCounters::default() })
     }
@@ -222,7 +236,7 @@ impl Bar {
                         failure = failure.and(Err(error));
                     }
                 } else {
-                    registers.read(place(self.layout.index(), &slot.range, at), data);
+                    registers.read(place(self.layout.index(), &slot.origin, at), data);
                 }
             }
             at += length as u64;
@@ -263,7 +277,7 @@ impl Bar {
                         failure = failure.and(Err(error));
                     }
                 } else {
-                    registers.write(place(self.layout.index(), &slot.range, at), data);
+                    registers.write(place(self.layout.index(), &slot.origin, at), data);
                 }
             }
             at += length as u64;
@@ -272,13 +286,51 @@ impl Bar {
         failure.map(|()| completion)
     }
 
-    /// Zeroes the memory of all private ranges.
+    /// Gives `pages` pages from `first_page` on to the other side, until [`Bar::scrub_private`]. Memory among them is
+    /// zeroed, because it changes hands; pages that had the attribute already stay as they are. Pages beyond the BAR are
+    /// not looked at.
+    ///
+    /// # Errors
+    /// The first failure; all pages have their new attribute nevertheless. Data of the former side may then be left: the
+    /// TDI must not go on.
+    pub fn set_attribute(
+        &mut self,
+        first_page: u32,
+        pages: u32,
+        attribute: Attribute,
+    ) -> Result<(), MemoryError> {
+        let end = first_page.saturating_add(pages);
+        let mut result = Ok(());
+        let mut slots = Vec::with_capacity(self.slots.len() + 2);
+        for slot in &self.slots {
+            slots.extend(slot.cut(0, first_page));
+            if let Some(mut moved) = slot.cut(first_page, end) {
+                if moved.range.attribute != attribute {
+                    moved.range.attribute = attribute;
+                    if let Some(memory) = &moved.memory {
+                        result = result.and(memory.zero(moved.range.offset(), moved.range.size()));
+                    }
+                }
+                slots.push(moved);
+            }
+            slots.extend(slot.cut(end, u32::MAX));
+        }
+        self.slots = slots;
+        result
+    }
+
+    /// Zeroes all memory that is private or may become so, and gives every page the attribute of its layout again.
     ///
     /// # Errors
     /// The first failure; the other ranges were still zeroed. Confidential data may then be left: the TDI must not be
     /// given to anyone else.
     pub fn scrub_private(&mut self) -> Result<(), MemoryError> {
-        self.scrub(Range::is_private)
+        self.slots.retain_mut(|slot| {
+            let first = slot.range.first_page == slot.origin.first_page;
+            slot.range = slot.origin;
+            first
+        });
+        self.scrub(Range::may_be_private)
     }
 
     /// Zeroes all memory, as a conventional reset does.
@@ -293,8 +345,8 @@ impl Bar {
     #[must_use]
     pub fn shared_mapping(&self) -> Option<SharedMapping<'_>> {
         let mut mapping: Option<SharedMapping<'_>> = None;
-        for Slot { range, memory } in &self.slots {
-            let Some(memory) = memory.as_ref().filter(|_| !range.is_private()) else { continue };
+        for Slot { range, memory, .. } in &self.slots {
+            let Some(memory) = memory.as_ref().filter(|_| !range.may_be_private()) else { continue };
             let mapping =
                 mapping.get_or_insert_with(|| SharedMapping { fd: memory.as_fd(), areas: Vec::new() });
             match mapping.areas.last_mut().filter(|last| last.offset + last.size == range.offset()) {
@@ -307,7 +359,7 @@ impl Bar {
 
     fn scrub(&self, which: impl Fn(&Range) -> bool) -> Result<(), MemoryError> {
         let mut result = Ok(());
-        for Slot { range, memory } in &self.slots {
+        for Slot { range, memory, .. } in &self.slots {
             if let Some(memory) = memory.as_ref().filter(|_| which(range)) {
                 result = result.and(memory.zero(range.offset(), range.size()));
             }
@@ -341,8 +393,8 @@ fn judge(
     }
 }
 
-const fn place(bar: u8, range: &Range, offset: u64) -> Place {
-    Place { bar, kind: range.kind, offset, offset_in_range: offset - range.offset() }
+const fn place(bar: u8, origin: &Range, offset: u64) -> Place {
+    Place { bar, kind: origin.kind, offset, offset_in_range: offset - origin.offset() }
 }
 
 #[cfg(test)]

@@ -108,20 +108,20 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// What the architecture asks for (PCIe 6.1 §11.2, access rules by TDI state). T = 1 to a shared page is refused;
-    /// see [`Gate::with_tee_to_shared`].
+    /// What the architecture asks for (PCIe 6.1 §11.2, §11.2.1). A shared page may be accessed "with T bit set to 0 or 1"
+    /// (§11.3.22), but T = 1 is rejected in every state but RUN (§11.2); see [`Gate::with_tee_to_shared`].
     pub const ARCHITECTURE: Self = {
         use Verdict::{Allow, Reject};
         Self {
             private_non_tee: GateRow { unlocked: Allow, locked: Reject, run: Reject, error: Reject },
             private_tee: GateRow { unlocked: Reject, locked: Reject, run: Allow, error: Reject },
             shared_non_tee: GateRow::always(Allow),
-            shared_tee: GateRow::always(Reject),
+            shared_tee: GateRow { unlocked: Reject, locked: Reject, run: Allow, error: Reject },
         }
     };
 
-    /// The same gate with another answer to T = 1 on a shared page, in every phase. `Allow` is a device that does not
-    /// look at T there.
+    /// The same gate with one answer to T = 1 on a shared page in every phase. `Allow` is a device that does not look at T
+    /// there, `Reject` one that keeps the two worlds apart.
     #[must_use]
     pub const fn with_tee_to_shared(mut self, verdict: Verdict) -> Self {
         self.shared_tee = GateRow::always(verdict);
@@ -161,7 +161,7 @@ mod tests {
         (Private, NonTee, [true, false, false, false]),
         (Private, Trusted, [false, false, true, false]),
         (Shared, NonTee, [true, true, true, true]),
-        (Shared, Trusted, [false, false, false, false]),
+        (Shared, Trusted, [false, false, true, false]),
     ];
 
     #[test]
@@ -180,17 +180,18 @@ mod tests {
 
     #[test]
     fn tee_to_shared_changes_its_row_and_nothing_else() {
-        let gate = Gate::default().with_tee_to_shared(Verdict::Allow);
-        for (attribute, tee, _) in EXPECTED {
-            for phase in PHASES {
-                let expected = match (attribute, tee) {
-                    (Shared, Trusted) => Verdict::Allow,
-                    _ => Gate::default().verdict(phase, tee, attribute),
-                };
-                assert_eq!(gate.verdict(phase, tee, attribute), expected);
+        for verdict in [Verdict::Allow, Verdict::Reject] {
+            let gate = Gate::default().with_tee_to_shared(verdict);
+            for (attribute, tee, _) in EXPECTED {
+                for phase in PHASES {
+                    let expected = match (attribute, tee) {
+                        (Shared, Trusted) => verdict,
+                        _ => Gate::default().verdict(phase, tee, attribute),
+                    };
+                    assert_eq!(gate.verdict(phase, tee, attribute), expected);
+                }
             }
         }
-        assert_eq!(gate.with_tee_to_shared(Verdict::Reject), Gate::ARCHITECTURE);
     }
 
     #[test]

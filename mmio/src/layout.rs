@@ -45,6 +45,8 @@ pub struct RangeLayout {
     pub pages: u32,
     /// Private or shared.
     pub attribute: Attribute,
+    /// Its pages may change sides while the TDI runs (IS_MEM_ATTR_UPDATABLE).
+    pub updatable: bool,
 }
 
 /// One range in its place.
@@ -58,6 +60,8 @@ pub struct Range {
     pub pages: u32,
     /// Private or shared.
     pub attribute: Attribute,
+    /// Its pages may change sides while the TDI runs.
+    pub updatable: bool,
 }
 
 impl Range {
@@ -83,6 +87,12 @@ impl Range {
     #[must_use]
     pub const fn is_private(&self) -> bool {
         matches!(self.attribute, Attribute::Private)
+    }
+
+    /// Whether its pages are TEE memory at some time, so that no mapping of them may be given away for good.
+    #[must_use]
+    pub const fn may_be_private(&self) -> bool {
+        self.is_private() || self.updatable
     }
 }
 
@@ -217,7 +227,7 @@ impl BarLayout {
         }
         let mut placed = Vec::with_capacity(ranges.len());
         let mut next = 0_u32;
-        for (range, &RangeLayout { kind, pages, attribute }) in ranges.iter().enumerate() {
+        for (range, &RangeLayout { kind, pages, attribute, updatable }) in ranges.iter().enumerate() {
             if pages == 0 {
                 return Err(LayoutError::NoPages { bar: index, range, kind });
             }
@@ -226,7 +236,7 @@ impl BarLayout {
             if end > max {
                 return Err(too_large);
             }
-            placed.push(Range { kind, first_page: next, pages, attribute });
+            placed.push(Range { kind, first_page: next, pages, attribute, updatable });
             next = u32::try_from(end).map_err(|_| too_large)?;
         }
         if !next.is_power_of_two() {
@@ -364,7 +374,7 @@ mod tests {
     use Attribute::{Private, Shared};
 
     fn range(kind: Kind, pages: u32, attribute: Attribute) -> RangeLayout {
-        RangeLayout { kind, pages, attribute }
+        RangeLayout { kind, pages, attribute, updatable: false }
     }
 
     fn memory(pages: u32) -> RangeLayout {

@@ -13,7 +13,7 @@
 //! use tdisp::{Answer, Dsm, DsmConfig, FunctionId, FunctionView, TdiState};
 //!
 //! let mut dsm = Dsm::new(DsmConfig::default())?;
-//! let functions = [FunctionView::default()];
+//! let functions = vec![FunctionView::default()];
 //! let (mut request, mut response) = (Vec::new(), Vec::new());
 //! let interface = FunctionId::new(0x0100, None).into();
 //! RequestMessage { interface, request: Request::GetState }.encode(&mut request);

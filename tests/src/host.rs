@@ -189,20 +189,25 @@ impl Host {
         let stream = self.stream();
         let settings = StreamSettings { id: STREAM, partner: (0, 0, 0xFFFF) };
         stream.program(self.device.config().unwrap(), settings).unwrap();
+        self.key_stream(STREAM);
+        stream.set_enabled(self.device.config().unwrap(), true).unwrap();
+        assert!(stream.secure(self.device.config().unwrap()).unwrap().0, "secure at the next read");
+    }
+
+    /// Programs and starts the six keys of key set 0 for the stream with this id.
+    pub fn key_stream(&mut self, stream_id: u8) {
         for slot in KeySlot::of_set(KeySet::Zero) {
-            let head = KeyHead::new(0, STREAM, slot);
+            let head = KeyHead::new(0, stream_id, slot);
             self.ide_km(&IdeKm::KeyProg(head, KeyMaterial::new([0x5A; 32])), |answer| {
                 let IdeKm::KpAck(ack) = answer else { panic!("{answer:?}") };
                 assert_eq!(ack.status, KpAckStatus::SUCCESS);
             });
         }
         for slot in KeySlot::of_set(KeySet::Zero) {
-            self.ide_km(&IdeKm::KSetGo(KeyHead::new(0, STREAM, slot)), |answer| {
+            self.ide_km(&IdeKm::KSetGo(KeyHead::new(0, stream_id, slot)), |answer| {
                 assert!(matches!(answer, IdeKm::KGoStopAck(_)), "{answer:?}");
             });
         }
-        stream.set_enabled(self.device.config().unwrap(), true).unwrap();
-        assert!(stream.secure(self.device.config().unwrap()).unwrap().0, "secure at the next read");
     }
 
     /// LOCK with [`STREAM`] and these flags; the nonce, or the error.
@@ -216,6 +221,15 @@ impl Host {
         self.tdisp(function, Request::Lock(lock), |answer| match answer {
             Tdisp::Lock(nonce) => Ok(nonce),
             Tdisp::Error { code, .. } => Err(code),
+            other => panic!("{other:?}"),
+        })
+    }
+
+    /// A request that has no other answer than yes; the error code where it is refused.
+    pub fn ask(&mut self, function: u16, request: Request<'_>) -> Result<(), ErrorCode> {
+        self.tdisp(function, request, |answer| match answer {
+            Tdisp::Error { code, .. } => Err(code),
+            Tdisp::BindP2p | Tdisp::UnbindP2p | Tdisp::SetMmioAttribute | Tdisp::Vdm(_) => Ok(()),
             other => panic!("{other:?}"),
         })
     }

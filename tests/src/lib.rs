@@ -4,4 +4,5 @@ pub mod fuzz;
 pub mod guest;
 pub mod host;
 pub mod rig;
+pub mod scenario;
 pub mod spdm_socket;

@@ -10,8 +10,13 @@ use serde::{Deserialize, Serialize};
 use crate::doe::Malformed;
 
 mod spdm;
+mod tdisp;
 
 pub use spdm::{Delay, Measurement, MeasurementKind, Mutual, ProviderKind, Psk, Slot, Spdm, Value};
+pub use tdisp::{
+    DefaultStream, ForeignState, FunctionIds, Ide, KeysAtLock, LockFlag, OptionalRequest, ReservedFields,
+    SecureOn, Tdisp, UnlockedMsix,
+};
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -54,6 +59,10 @@ pub struct Pci {
     pub subsystem: u16,
     /// Device Serial Number, at most 2^63 − 1 in a TOML file. It is in the certificates, too.
     pub serial: u64,
+    /// Alternative Routing-ID Interpretation: up to 256 functions. QEMU hides it and shows 8.
+    pub ari: bool,
+    /// Address Translation Services. The functions translate nothing, but can be told that an address is a translated one.
+    pub ats: bool,
 }
 
 impl Default for Pci {
@@ -66,6 +75,8 @@ impl Default for Pci {
             subsystem_vendor: 0x1234,
             subsystem: 0x0001,
             serial: 0x027D_1500_0000_0001,
+            ari: false,
+            ats: false,
         }
     }
 }
@@ -76,76 +87,6 @@ impl Default for Pci {
 pub struct Doe {
     /// What an object whose length does not match gets: `silent` or `error`.
     pub malformed: Malformed,
-}
-
-/// When a selective stream reads as secure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SecureOn {
-    /// When it is enabled and its six keys are in use, whichever comes last.
-    #[default]
-    Either,
-    /// Only at the write that enables it, with its keys in use already: the order Linux expects.
-    Enable,
-    /// Only at the last K_SET_GO, with the stream enabled already: the order of some real devices.
-    LastGo,
-}
-
-/// `[ide]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Ide {
-    /// Selective streams, 1–16.
-    pub selective_streams: u8,
-    /// Address association blocks in each of them, 0–15.
-    pub address_blocks: u8,
-    /// When a stream reads as secure.
-    pub secure_on: SecureOn,
-}
-
-impl Default for Ide {
-    fn default() -> Self {
-        Self { selective_streams: 1, address_blocks: 1, secure_on: SecureOn::default() }
-    }
-}
-
-/// Which keys of its IDE stream LOCK_INTERFACE wants in use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum KeysAtLock {
-    /// `in-use` for a device that is plugged in, `rehearsed` for one that has only the SPDM socket.
-    #[default]
-    Auto,
-    /// All six, as the specification says.
-    InUse,
-    /// Or none, if the session has programmed keys, started and stopped every one of them, as spdm_requester_emu does
-    /// before it locks.
-    Rehearsed,
-}
-
-/// `[tdisp]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Tdisp {
-    /// A locked TDI survives a cleared Memory Space or Bus Master Enable, as ordinary drivers do it.
-    pub lenient_command: bool,
-    /// Writing the value that a guarded register already has moves a locked TDI to ERROR, too.
-    pub strict_same_value: bool,
-    /// Address bits in CAPABILITIES.
-    pub address_width: u8,
-    /// Which keys of its IDE stream LOCK wants in use.
-    pub keys_at_lock: KeysAtLock,
-}
-
-impl Default for Tdisp {
-    fn default() -> Self {
-        Self {
-            lenient_command: false,
-            strict_same_value: false,
-            address_width: 52,
-            keys_at_lock: KeysAtLock::default(),
-        }
-    }
 }
 
 /// `[cxl]`
@@ -203,11 +144,34 @@ pub struct Function {
     pub kind: Kind,
     /// MSI-X (true) or INTA# (false). QEMU 11.1 aborts when a vfio-user device with MSI-X is unplugged.
     pub msix: bool,
+    /// The last pages (4 KiB) of the private memory that SET_MMIO_ATTRIBUTE may share, 0–127.
+    pub updatable_pages: u32,
+    /// DEVICE_SPECIFIC_INFO of the interface report, in hexadecimal.
+    pub device_info: String,
 }
 
 impl Default for Function {
     fn default() -> Self {
-        Self { kind: Kind::default(), msix: true }
+        Self { kind: Kind::default(), msix: true, updatable_pages: 0, device_info: String::new() }
+    }
+}
+
+impl Function {
+    /// DEVICE_SPECIFIC_INFO as bytes; `None` if it is not hexadecimal.
+    pub fn device_info(&self) -> Option<Vec<u8>> {
+        spdm::bytes(&self.device_info)
+    }
+
+    fn check(&self, number: usize) -> Result<(), ConfigError> {
+        within(&format!("function[{number}].updatable_pages"), self.updatable_pages.into(), 0, 127)?;
+        let field = format!("function[{number}].device_info");
+        match self.device_info() {
+            None => Err(ConfigError::value(field, "not an even number of hexadecimal digits")),
+            Some(bytes) if bytes.len() > 32768 => {
+                Err(ConfigError::value(field, format!("{} bytes; there can be 32768", bytes.len())))
+            }
+            Some(_) => Ok(()),
+        }
     }
 }
 
@@ -302,11 +266,17 @@ impl Config {
         within("pci.class", self.pci.class.into(), 0, 0xFF_FFFF)?;
         // TOML integers are signed: a larger serial could be used but not printed.
         within("pci.serial", self.pci.serial, 0, i64::MAX as u64)?;
-        within("ide.selective_streams", self.ide.selective_streams.into(), 1, 16)?;
-        within("ide.address_blocks", self.ide.address_blocks.into(), 0, 15)?;
-        within("tdisp.address_width", self.tdisp.address_width.into(), 32, 64)?;
-        if self.functions.len() > 8 {
-            return Err(ConfigError::value("function", "a device has at most 8 functions"));
+        self.ide.check()?;
+        self.tdisp.check(self.pci.ats)?;
+        let most = if self.pci.ari { 256 } else { 8 };
+        if self.functions.len() > most {
+            return Err(ConfigError::value(
+                "function",
+                format!("a device has at most {most} functions (256 with pci.ari = true)"),
+            ));
+        }
+        for (number, function) in self.functions.iter().enumerate() {
+            function.check(number)?;
         }
         self.spdm.check()
     }
@@ -349,7 +319,12 @@ mod tests {
             ("\n\n[pci]\nvendor = 70000\n", &["line 4", "vendor"]),
             ("[[function]]\nkind = \"disk\"\n", &["line 2", "disk", "test"]),
             ("[spdm]\nsessions = 0\n", &["spdm.sessions", "1–64"]),
-            ("[ide]\nselective_streams = 17", &["ide.selective_streams", "17"]),
+            ("[ide]\nselective_streams = 0", &["ide.selective_streams", "1–255"]),
+            ("[tdisp]\nrequests = [\"p2p\"]", &["tdisp.lock_flags", "bind-p2p"]),
+            ("[tdisp]\nrequests = [\"p2p\"]\nlock_flags = [\"bind-p2p\"]", &["pci.ats"]),
+            ("[tdisp]\nfunction_ids = \"pinned\"", &["tdisp.requester_id"]),
+            ("[[function]]\ndevice_info = \"0\"", &["function[0].device_info"]),
+            ("[[function]]\nupdatable_pages = 128", &["function[0].updatable_pages", "0–127"]),
             (
                 "[[spdm.measurement]]\nindex = 0\nkind = \"immutable-rom\"\nvalue = \"x\"",
                 &["spdm.measurement[0].index"],

@@ -279,7 +279,7 @@ impl Measurement {
 }
 
 /// Bytes from pairs of hexadecimal digits.
-fn bytes(hex: &str) -> Option<Vec<u8>> {
+pub(super) fn bytes(hex: &str) -> Option<Vec<u8>> {
     let digits: Vec<u32> = hex.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
     let (pairs, rest) = digits.as_chunks::<2>();
     let byte = |[high, low]: &[u32; 2]| u8::try_from(high << 4 | low).ok();

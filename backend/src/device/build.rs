@@ -3,15 +3,16 @@
 use std::path::Path;
 
 use mmio::{LayoutError, MemoryError};
-use tdisp::dsm::{CommandClear, Dsm, DsmConfig, FunctionMatch, KeysAtLock, PortConfig, SameValueWrite};
-use tdisp::ide::{IdeConfig, SecureOrder, StreamControl, StreamIndex};
+use tdisp::dsm::Dsm;
+use tdisp::ide::{StreamControl, StreamIndex};
 
+use super::dsm_config::{Profile, dsm_config};
 use super::keeper::Keeper;
 use super::protocol::Protocol;
 use super::responder::responder;
 use super::unit::{Unit, pci_parts};
 use super::{Device, unit_regions};
-use crate::config::{Config, ConfigError, CxlRespond, Kind, SecureOn, TeeSource};
+use crate::config::{Config, ConfigError, CxlRespond, Kind, TeeSource};
 use crate::doe::Mailbox;
 use crate::function::{Function, TestFunction, TestFunctionConfig};
 use crate::pci::registers::{Command, header};
@@ -47,7 +48,7 @@ impl Device {
     /// # Errors
     /// A message that names the field, the file or the resource.
     pub fn new(config: &Config, state_dir: Option<&Path>) -> Result<Self, BuildError> {
-        Self::build(config, state_dir, dsm_config(config, KeysAtLock::InUse), false)
+        Self::build(config, state_dir, &Profile::PLUGGED, false)
     }
 
     /// The same device for requesters that have only the SPDM socket and program no registers: it is as firmware would leave
@@ -57,18 +58,7 @@ impl Device {
     /// # Errors
     /// As [`Device::new`].
     pub fn standalone(config: &Config, state_dir: Option<&Path>) -> Result<Self, BuildError> {
-        let plugged = dsm_config(config, KeysAtLock::Rehearsed);
-        let mut device = Self::build(
-            config,
-            state_dir,
-            DsmConfig {
-                function_match: FunctionMatch::Any,
-                ports: PortConfig { max_port_index: 7, ..plugged.ports },
-                ide: IdeConfig { secure_order: SecureOrder::WithoutEnable, ..plugged.ide },
-                ..plugged
-            },
-            true,
-        )?;
+        let mut device = Self::build(config, state_dir, &Profile::STANDALONE, true)?;
         device.play_firmware();
         Ok(device)
     }
@@ -76,11 +66,12 @@ impl Device {
     fn build(
         config: &Config,
         state_dir: Option<&Path>,
-        dsm: DsmConfig,
+        profile: &Profile,
         standalone: bool,
     ) -> Result<Self, BuildError> {
         let mut units = Vec::new();
-        let dsm = Dsm::new(dsm).map_err(|error| ConfigError::value("tdisp", error))?;
+        let dsm =
+            Dsm::new(dsm_config(config, profile)).map_err(|error| ConfigError::value("tdisp", error))?;
         for (number, function) in config.functions.iter().enumerate() {
             units.push(unit(config, number, function, dsm.config().ide.length())?);
         }
@@ -102,6 +93,7 @@ impl Device {
                 Keeper::new(config, state_dir),
             ),
             response: Vec::new(),
+            held: None,
         })
     }
 }
@@ -139,7 +131,10 @@ fn unit(
     ide_bytes: u16,
 ) -> Result<Unit, BuildError> {
     let what: Box<dyn Function> = match function.kind {
-        Kind::Test => Box::new(TestFunction::new(TestFunctionConfig { msix: function.msix })?),
+        Kind::Test => Box::new(TestFunction::new(TestFunctionConfig {
+            msix: function.msix,
+            updatable_pages: function.updatable_pages,
+        })?),
     };
     let (bars, msix) = pci_parts(what.as_ref());
     let plan = Plan {
@@ -157,42 +152,16 @@ fn unit(
         msix,
         tee_io: true,
         doe: number == 0,
+        ari: config.pci.ari.then(|| {
+            let next = number + 1;
+            // 256 functions at most: the numbers of all but the first fit.
+            if next < config.functions.len() { next as u8 } else { 0 }
+        }),
+        ats: config.pci.ats,
         ide_bytes: (number == 0).then_some(ide_bytes),
     };
     let tee = match config.mmio.tee {
         TeeSource::Implicit => mmio::TeeSource::Implicit,
     };
-    Ok(Unit::new(number, &plan, what, tee)?)
-}
-
-/// `keys_at_lock` is what `auto` means.
-fn dsm_config(config: &Config, keys_at_lock: KeysAtLock) -> DsmConfig {
-    DsmConfig {
-        functions: config.functions.len(),
-        dev_addr_width: config.tdisp.address_width,
-        command_clear: if config.tdisp.lenient_command { CommandClear::Lenient } else { CommandClear::Error },
-        same_value_write: if config.tdisp.strict_same_value {
-            SameValueWrite::Error
-        } else {
-            SameValueWrite::Ignore
-        },
-        keys_at_lock: match config.tdisp.keys_at_lock {
-            crate::config::KeysAtLock::Auto => keys_at_lock,
-            crate::config::KeysAtLock::InUse => KeysAtLock::InUse,
-            crate::config::KeysAtLock::Rehearsed => KeysAtLock::Rehearsed,
-        },
-        ide: IdeConfig {
-            selective_streams: config.ide.selective_streams,
-            address_blocks: config.ide.address_blocks,
-            secure_order: match config.ide.secure_on {
-                SecureOn::Either => SecureOrder::Either,
-                SecureOn::Enable => SecureOrder::AtEnable,
-                SecureOn::LastGo => SecureOrder::AtLastGo,
-            },
-            ..IdeConfig::default()
-        },
-        // One SPDM message has to hold a portion with its headers.
-        max_report_portion: u16::try_from(config.spdm.transfer_size.saturating_sub(128)).unwrap_or(u16::MAX),
-        ..DsmConfig::default()
-    }
+    Ok(Unit::new(number, &plan, what, tee, function.device_info().unwrap_or_default())?)
 }

@@ -2,6 +2,8 @@
 //! and time in, bytes and work out.
 
 mod build;
+mod dsm_config;
+mod held;
 mod keeper;
 mod protocol;
 mod responder;
@@ -9,13 +11,14 @@ mod unit;
 
 use core::time::Duration;
 
-use mmio::TdiPhase;
-use tdisp::dsm::{ConfigWrite, Effect, FunctionView, LockedRegister};
+use mmio::{Attribute, TdiPhase};
+use tdisp::dsm::{ConfigWrite, Effect, FunctionView, Functions, LockedRegister, P2pAccess};
 use tdisp::wire::TdiState;
 
 pub use build::BuildError;
 use protocol::Protocol;
 pub use responder::slots;
+pub use unit::DmaOrder;
 use unit::Unit;
 
 use crate::doe::Mailbox;
@@ -38,6 +41,21 @@ pub struct Device {
     mailbox: Mailbox,
     protocol: Protocol,
     response: Vec<u8>,
+    /// An answer for the mailbox that is not readable yet.
+    held: Option<held::Held>,
+}
+
+/// The functions, described to the DSM when it asks.
+struct Views<'a>(&'a [Unit]);
+
+impl Functions for Views<'_> {
+    fn view(&self, number: usize) -> Option<FunctionView> {
+        self.0.get(number).map(Unit::view)
+    }
+
+    fn hosted(&self, number: usize) -> bool {
+        number < self.0.len()
+    }
 }
 
 impl Device {
@@ -136,19 +154,9 @@ impl Device {
         }
     }
 
-    /// Answers the object that waits in the mailbox, if one does. Call after the reply to the write that set GO.
-    pub fn run(&mut self, now: Duration) {
-        let Some(request) = self.mailbox.take_request() else { return };
-        let mut response = core::mem::take(&mut self.response);
-        let answered = self.exchange(now, &request, &mut response);
-        self.mailbox.respond(request, answered.then_some(response.as_slice()));
-        self.response = response;
-    }
-
     /// Answers an object that came past the mailbox, over a socket, into `response`; false means silence.
     pub fn exchange(&mut self, now: Duration, object: &[u8], response: &mut Vec<u8>) -> bool {
-        let views: Vec<FunctionView> = self.units.iter().map(Unit::view).collect();
-        let answered = self.protocol.answer(now, object, &views, response);
+        let answered = self.protocol.answer(now, object, &Views(&self.units), response);
         self.apply_effects();
         answered
     }
@@ -167,13 +175,34 @@ impl Device {
     /// The next thing `function` wants done; DMA that its TDI's state forbids is refused before it gets here.
     pub fn poll_work(&mut self, function: usize) -> Option<Work> {
         let allowed = matches!(self.tdi_state(function), TdiState::CONFIG_UNLOCKED | TdiState::RUN);
-        self.units.get_mut(function)?.poll_work(allowed)
+        let work = self.units.get_mut(function)?.poll_work(allowed)?;
+        if let Some((access, what)) = dma_access(&work) {
+            // vfio-user has no place for either, so the log has to say it.
+            match self.protocol.dsm.stream_of(function, access) {
+                Some(stream) => log::trace!(
+                    "function {function}: DMA {what} of {} bytes at {:#x}, T = 1, on {stream}",
+                    access.length,
+                    access.address
+                ),
+                None => log::trace!(
+                    "function {function}: DMA {what} of {} bytes at {:#x}, T = 0",
+                    access.length,
+                    access.address
+                ),
+            }
+        }
+        Some(work)
     }
 
-    /// Whether `function` was stopped since the last call: DMA handed out before is not its business any more, and what of
-    /// it has not happened must not happen (PCIe 6.1 §11.2).
-    pub fn take_stopped(&mut self, function: usize) -> bool {
-        self.units.get_mut(function).is_some_and(Unit::take_stopped)
+    /// What has to become of DMA of `function` that was handed out before (PCIe 6.1 §11.3.9, §11.3.16, §11.3.20).
+    pub fn take_dma_order(&mut self, function: usize) -> Option<DmaOrder> {
+        self.units.get_mut(function).and_then(Unit::take_dma_order)
+    }
+
+    /// The device is at another address: requester id of function 0, and segment. No locked TDI survives that.
+    pub fn learn_address(&mut self, requester_id: u16, segment: u8) {
+        self.protocol.dsm.learn_address(requester_id, segment);
+        self.apply_effects();
     }
 
     /// The outcome of DMA work.
@@ -226,6 +255,7 @@ impl Device {
             }
             WriteEffect::Msix { before, after } => report(LockedRegister::MsiX, before != after),
             WriteEffect::Power { .. } => {}
+            WriteEffect::Ari => report(LockedRegister::Ari, false),
             WriteEffect::Flr => self.function_level_reset(function),
         }
     }
@@ -261,6 +291,24 @@ impl Device {
                         unit.stop();
                     }
                 }
+                Effect::DrainDma { function } => {
+                    if let Some(unit) = self.units.get_mut(function) {
+                        unit.drain();
+                    }
+                }
+                Effect::MmioAttribute { function, bar, first_page, pages, non_tee } => {
+                    let attribute = if non_tee { Attribute::Shared } else { Attribute::Private };
+                    log::info!("function {function}: BAR {bar} pages {first_page}+{pages}: {attribute:?}");
+                    if let Some(unit) = self.units.get_mut(function) {
+                        unit.set_attribute(bar, first_page, pages, attribute);
+                    }
+                }
+                Effect::P2pStream { function, stream, bound } => {
+                    log::info!(
+                        "function {function}: {stream} {} for peers",
+                        if bound { "bound" } else { "unbound" }
+                    );
+                }
                 Effect::LockedWithoutKeys { function, stream } => log::warn!(
                     "function {function}: locked though {stream} has no key in use: the session has rehearsed its keys, \
                      and nothing protects this interface"
@@ -271,6 +319,21 @@ impl Device {
                 }
             }
         }
+    }
+}
+
+/// DMA work as the DSM looks at it, and which way the data goes.
+fn dma_access(work: &Work) -> Option<(P2pAccess, &'static str)> {
+    match work {
+        Work::DmaRead { address, length, translated, .. } => {
+            let access = P2pAccess { address: *address, length: *length as u64, translated: *translated };
+            Some((access, "read"))
+        }
+        Work::DmaWrite { address, data, translated, .. } => {
+            let access = P2pAccess { address: *address, length: data.len() as u64, translated: *translated };
+            Some((access, "write"))
+        }
+        Work::Interrupt { .. } | Work::IntxLevel(_) => None,
     }
 }
 

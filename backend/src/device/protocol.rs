@@ -5,7 +5,7 @@ use core::time::Duration;
 use spdm::doe::{DiscoveryRequest, DiscoveryResponse, Object, ObjectType, VENDOR_PCI_SIG};
 use spdm::responder::{Answer, Responder, VendorAnswer, VendorHandler, VendorRequest};
 use tdisp::cxl;
-use tdisp::dsm::{Dsm, FunctionView};
+use tdisp::dsm::{Dsm, Functions};
 
 use super::keeper::Keeper;
 
@@ -42,7 +42,7 @@ impl Protocol {
         &mut self,
         now: Duration,
         object: &[u8],
-        functions: &[FunctionView],
+        functions: &dyn Functions,
         response: &mut Vec<u8>,
     ) -> bool {
         response.clear();
@@ -164,7 +164,7 @@ fn discovery(payload: &[u8]) -> Option<[u8; 4]> {
 struct Vendor<'a> {
     dsm: &'a mut Dsm,
     cxl: Option<&'a mut cxl::Target>,
-    functions: &'a [FunctionView],
+    functions: &'a dyn Functions,
 }
 
 impl VendorHandler for Vendor<'_> {

@@ -1,12 +1,22 @@
 //! One function of the device: its configuration space, its BARs behind the gate, and what it does.
 
 use mmio::{
-    Access, AddressWidth, Bar, Gate, Kind, MemoryError, MsixTable, Place, RegisterBlock, TdiPhase, TeeSource,
+    Access, AddressWidth, Attribute, Bar, Gate, Kind, MemoryError, MsixTable, Place, RegisterBlock, TdiPhase,
+    TeeSource,
 };
 use tdisp::dsm::{BarView, FunctionView, RangeView};
 
 use crate::function::{DmaError, DmaId, Function, Work};
 use crate::pci::{BarDecoder, ConfigSpace, Msix, Plan};
+
+/// What has to become of DMA that was handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DmaOrder {
+    /// It may come to its end, and somebody waits for that.
+    Drain,
+    /// What has not happened must not happen, and somebody waits for the rest.
+    Abandon,
+}
 
 /// A function with everything PCI around it.
 pub(super) struct Unit {
@@ -17,8 +27,8 @@ pub(super) struct Unit {
     msix: Option<MsixTable>,
     tee: TeeSource,
     intx: bool,
-    /// DMA that has been handed out must not go on.
-    stopped: bool,
+    device_info: Vec<u8>,
+    order: Option<DmaOrder>,
 }
 
 /// The parts of a [`Plan`] that follow from what the function is.
@@ -48,6 +58,7 @@ impl Unit {
         plan: &Plan,
         function: Box<dyn Function>,
         tee: TeeSource,
+        device_info: Vec<u8>,
     ) -> Result<Self, MemoryError> {
         let bars = function
             .bars()
@@ -56,7 +67,17 @@ impl Unit {
             .map(|layout| Bar::new(layout.clone(), Gate::default()))
             .collect::<Result<_, _>>()?;
         let msix = plan.msix.map(|msix| MsixTable::new(msix.vectors));
-        Ok(Self { number, space: plan.build(), bars, function, msix, tee, intx: false, stopped: false })
+        Ok(Self {
+            number,
+            space: plan.build(),
+            bars,
+            function,
+            msix,
+            tee,
+            intx: false,
+            device_info,
+            order: None,
+        })
     }
 
     pub(super) fn bars(&self) -> &[Bar] {
@@ -77,6 +98,7 @@ impl Unit {
                     first_page: range.first_page,
                     pages: range.pages,
                     non_tee: !range.is_private(),
+                    updatable: range.updatable,
                     msix_table: range.kind == Kind::MsixTable,
                     msix_pba: range.kind == Kind::MsixPba,
                     ..RangeView::default()
@@ -101,7 +123,10 @@ impl Unit {
             bars,
             phantom_functions: self.space.device_control().phantom_functions(),
             msix_message_control: self.space.msix_control().map(|control| control.into_bits()),
-            interface_info: tdisp::wire::InterfaceInfo::new().with_dma_without_pasid(true),
+            interface_info: tdisp::wire::InterfaceInfo::new()
+                .with_dma_without_pasid(true)
+                .with_ats(self.space.ats_enabled()),
+            device_info: self.device_info.clone(),
             ..FunctionView::default()
         }
     }
@@ -140,24 +165,43 @@ impl Unit {
 
     pub(super) fn stop(&mut self) {
         self.function.stop();
-        self.stopped = true;
+        self.order_dma(DmaOrder::Abandon);
     }
 
-    /// Whether the function was stopped since the last call.
-    pub(super) fn take_stopped(&mut self) -> bool {
-        core::mem::take(&mut self.stopped)
+    pub(super) fn drain(&mut self) {
+        self.order_dma(DmaOrder::Drain);
+    }
+
+    fn order_dma(&mut self, order: DmaOrder) {
+        self.order = self.order.max(Some(order));
+    }
+
+    /// What has to become of DMA that was handed out before, since the last call.
+    pub(super) fn take_dma_order(&mut self) -> Option<DmaOrder> {
+        self.order.take()
+    }
+
+    /// Pages change sides, until the next scrub.
+    pub(super) fn set_attribute(&mut self, index: u8, first_page: u32, pages: u32, attribute: Attribute) {
+        let Some(bar) = self.bars.iter_mut().find(|bar| bar.layout().index() == index) else { return };
+        if let Err(error) = bar.set_attribute(first_page, pages, attribute) {
+            self.give_up(&error);
+        }
+    }
+
+    /// Only a broken host gets here; memory that could not be wiped must not be handed on.
+    fn give_up(&self, error: &MemoryError) -> ! {
+        log::error!("function {}: {error}; ending rather than showing a TVM's data", self.number);
+        std::process::abort()
     }
 
     /// Wipes what a TVM may have left.
     pub(super) fn scrub(&mut self) {
         self.function.scrub();
-        self.stopped = true;
-        for bar in &mut self.bars {
-            if let Err(error) = bar.scrub_private() {
-                // Only a broken host gets here; memory that could not be wiped must not be handed on.
-                log::error!("function {}: {error}; ending rather than showing a TVM's data", self.number);
-                std::process::abort();
-            }
+        self.order_dma(DmaOrder::Abandon);
+        let scrubbed = self.bars.iter_mut().try_for_each(Bar::scrub_private);
+        if let Err(error) = scrubbed {
+            self.give_up(&error);
         }
     }
 
@@ -180,10 +224,13 @@ impl Unit {
     /// The next thing the function wants done. DMA only where `dma_allowed` and Bus Master Enable say so.
     pub(super) fn poll_work(&mut self, dma_allowed: bool) -> Option<Work> {
         let master = self.space.command().bus_master() && self.space.power_state() == 0;
-        let allowed = dma_allowed && master;
+        let ats = self.space.ats_enabled();
+        let allowed = |translated: bool| dma_allowed && master && (!translated || ats);
         loop {
             match self.function.poll_work()? {
-                Work::DmaRead { id, .. } | Work::DmaWrite { id, .. } if !allowed => {
+                Work::DmaRead { id, translated, .. } | Work::DmaWrite { id, translated, .. }
+                    if !allowed(translated) =>
+                {
                     self.function.dma_done(id, Err(DmaError::NotAllowed));
                 }
                 // A message is a memory write: no Bus Master Enable, no message (PCIe 6.1 §7.5.1.1.3); in D3Hot neither (§5.3.1.4).

@@ -32,6 +32,8 @@ pub(super) struct Command {
     /// Bytes.
     pub(super) length: u64,
     pub(super) pattern: [u8; PATTERN],
+    /// Both addresses were translated by ATS.
+    pub(super) translated: bool,
 }
 
 /// Why a command failed.
@@ -158,7 +160,8 @@ impl DmaEngine {
             Operation::Copy | Operation::Check => {
                 let id = self.take_id();
                 self.state = State::Reading(job, id);
-                Work::DmaRead { id, address: job.command.source + job.finished, length }
+                let address = job.command.source + job.finished;
+                Work::DmaRead { id, address, length, translated: job.command.translated }
             }
             Operation::Fill => {
                 let data = job.command.pattern.iter().copied().cycle().take(length).collect();
@@ -170,7 +173,8 @@ impl DmaEngine {
     fn write(&mut self, job: Job, data: Vec<u8>) -> Work {
         let id = self.take_id();
         self.state = State::Writing(job, id, data.len());
-        Work::DmaWrite { id, address: job.command.destination + job.finished, data }
+        let address = job.command.destination + job.finished;
+        Work::DmaWrite { id, address, data, translated: job.command.translated }
     }
 
     fn received(&mut self, job: Job, data: &[u8]) -> Option<Result<(), Failure>> {

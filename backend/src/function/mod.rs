@@ -26,6 +26,8 @@ pub enum Work {
         address: u64,
         /// Bytes, at most [`CHUNK`].
         length: usize,
+        /// The address was translated by ATS.
+        translated: bool,
     },
     /// Write guest memory; answered by [`Function::dma_done`] with no bytes, or an error.
     DmaWrite {
@@ -35,6 +37,8 @@ pub enum Work {
         address: u64,
         /// What to write, at most [`CHUNK`] bytes.
         data: Vec<u8>,
+        /// The address was translated by ATS.
+        translated: bool,
     },
     /// Send one MSI-X message.
     Interrupt {
@@ -48,7 +52,8 @@ pub enum Work {
 /// Why a DMA request was not carried out, as far as a function can know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DmaError {
-    /// The device may not: Bus Master Enable is clear, or the TDI's phase allows no DMA.
+    /// The device may not: Bus Master Enable is clear, the TDI's phase allows no DMA, or the address claims a translation
+    /// while ATS is off.
     #[error("the device may not do DMA now")]
     NotAllowed,
     /// No memory answers at that address, or not in that direction.

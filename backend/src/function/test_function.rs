@@ -18,15 +18,19 @@ const MEMORY_BAR: u8 = 2;
 const MSIX_BAR: u8 = 4;
 /// Interrupt vectors: MSI-X messages, or causes of INTx.
 const VECTORS: u16 = 4;
+/// Pages of private memory, and as many of shared memory.
+const MEMORY_PAGES: u32 = 128;
 /// "TDSP" as it lies in memory.
 const MAGIC: u32 = u32::from_le_bytes(*b"TDSP");
-const VERSION: u32 = 0x0001_0000;
+const VERSION: u32 = 0x0001_0001;
 const NO_MISMATCH: u64 = u64::MAX;
 
 const COMMAND_OPERATION: u32 = 0xff;
 const COMMAND_INTERRUPT: u32 = 1 << 8;
+const COMMAND_TRANSLATED: u32 = 1 << 9;
 const COMMAND_VECTOR_SHIFT: u32 = 16;
-const COMMAND_DEFINED: u32 = COMMAND_OPERATION | COMMAND_INTERRUPT | 0xffff << COMMAND_VECTOR_SHIFT;
+const COMMAND_DEFINED: u32 =
+    COMMAND_OPERATION | COMMAND_INTERRUPT | COMMAND_TRANSLATED | 0xffff << COMMAND_VECTOR_SHIFT;
 const START: u64 = 1 << 0;
 const ABORT: u64 = 1 << 1;
 const STATUS_BUSY: u32 = 1 << 0;
@@ -93,11 +97,13 @@ const MAP: RegisterMap<Name> = {
 pub struct TestFunctionConfig {
     /// Interrupts by MSI-X, which takes BAR 4; otherwise by INTx, and there is no BAR 4.
     pub msix: bool,
+    /// The last pages of the private memory whose attribute the TVM may change, less than 128.
+    pub updatable_pages: u32,
 }
 
 impl Default for TestFunctionConfig {
     fn default() -> Self {
-        Self { msix: true }
+        Self { msix: true, updatable_pages: 0 }
     }
 }
 
@@ -119,9 +125,9 @@ impl TestFunction {
     /// # Errors
     /// The BARs do not fit together.
     pub fn new(config: TestFunctionConfig) -> Result<Self, LayoutError> {
-        let TestFunctionConfig { msix } = config;
+        let msix = config.msix;
         Ok(Self {
-            bars: bars(msix)?,
+            bars: bars(config)?,
             registers: Registers::new(),
             interrupts: Interrupts { msix, ..Interrupts::default() },
         })
@@ -130,20 +136,21 @@ impl TestFunction {
 
 /// BAR 0, 16 KiB of which the first page is used: private registers. BAR 2, 1 MiB: private memory, then as much shared, each
 /// large enough to be mapped with 64 KiB host pages. BAR 4: MSI-X, shared.
-fn bars(msix: bool) -> Result<BarSet, LayoutError> {
+fn bars(config: TestFunctionConfig) -> Result<BarSet, LayoutError> {
     use AddressWidth::{Bits32, Bits64};
     use Attribute::{Private, Shared};
-    let range = |kind, pages, attribute| RangeLayout { kind, pages, attribute };
+    let range = |kind, pages, attribute| RangeLayout { kind, pages, attribute, updatable: false };
+    let updatable = RangeLayout { updatable: true, ..range(Kind::Memory, config.updatable_pages, Private) };
+    let mut memory = vec![range(Kind::Memory, MEMORY_PAGES.saturating_sub(config.updatable_pages), Private)];
+    if config.updatable_pages > 0 {
+        memory.push(updatable);
+    }
+    memory.push(range(Kind::Memory, MEMORY_PAGES, Shared));
     let mut bars = vec![
         BarLayout::new(REGISTER_BAR, Bits32, false, &[range(Kind::Registers, 4, Private)])?,
-        BarLayout::new(
-            MEMORY_BAR,
-            Bits64,
-            true,
-            &[range(Kind::Memory, 128, Private), range(Kind::Memory, 128, Shared)],
-        )?,
+        BarLayout::new(MEMORY_BAR, Bits64, true, &memory)?,
     ];
-    if msix {
+    if config.msix {
         bars.push(BarLayout::new(
             MSIX_BAR,
             Bits32,
@@ -360,6 +367,7 @@ impl Handler<'_> {
             destination: registers.destination,
             length: registers.length,
             pattern: registers.pattern.to_le_bytes(),
+            translated: registers.command & COMMAND_TRANSLATED != 0,
         });
         if started.is_err() {
             self.command_ended(started);

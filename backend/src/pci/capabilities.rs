@@ -2,8 +2,9 @@
 
 use super::bars::BarDecoder;
 use super::registers::{
-    Command, DeviceCapabilities, DeviceControl, ExtendedHeader, LinkCapabilities, LinkCapabilities2,
-    LinkStatus, MsixControl, MsixLocation, PcieCapabilities, PmCapabilities, PmControl, Status, header,
+    AriCapability, AtsCapability, AtsControl, Command, DeviceCapabilities, DeviceControl, ExtendedHeader,
+    LinkCapabilities, LinkCapabilities2, LinkStatus, MsixControl, MsixLocation, PcieCapabilities,
+    PmCapabilities, PmControl, Status, header,
 };
 use super::space::{ConfigSpace, Window};
 
@@ -17,8 +18,13 @@ pub(super) const MSIX: u16 = 0x90;
 /// capability into id 0).
 const DSN: u16 = 0x100;
 const DOE: u16 = 0x110;
-/// IDE comes last: its length depends on the number of streams.
+/// ATS, 8 bytes.
+pub(super) const ATS: u16 = 0x128;
+/// ARI, 8 bytes.
+pub(super) const ARI: u16 = 0x130;
+/// IDE comes last: its length depends on the number of streams. It takes the place of ARI where there is none.
 const IDE: u16 = 0x130;
+const IDE_AFTER_ARI: u16 = 0x138;
 /// DOE extended capability, all registers (PCIe 6.1 §7.9.24).
 const DOE_BYTES: u16 = 0x18;
 
@@ -26,6 +32,8 @@ const CAP_PM: u8 = 0x01;
 const CAP_PCIE: u8 = 0x10;
 const CAP_MSIX: u8 = 0x11;
 const EXT_DSN: u16 = 0x0003;
+pub(super) const EXT_ARI: u16 = 0x000E;
+pub(super) const EXT_ATS: u16 = 0x000F;
 const EXT_DOE: u16 = 0x002E;
 const EXT_IDE: u16 = 0x0030;
 
@@ -74,6 +82,10 @@ pub struct Plan {
     pub tee_io: bool,
     /// A DOE mailbox (function 0).
     pub doe: bool,
+    /// Alternative Routing-ID Interpretation, with the number of the next function (0: this is the last).
+    pub ari: Option<u8>,
+    /// Address Translation Services.
+    pub ats: bool,
     /// Length of the IDE capability's registers with its header, in bytes (function 0).
     pub ide_bytes: Option<u16>,
 }
@@ -164,23 +176,34 @@ impl Plan {
     }
 
     fn extended(&self, space: &mut ConfigSpace) {
-        let after_dsn = if self.doe {
-            DOE
-        } else if self.ide_bytes.is_some() {
-            IDE
-        } else {
-            0
-        };
-        extended(space, DSN, EXT_DSN, 1, after_dsn);
+        let ide = if self.ari.is_some() { IDE_AFTER_ARI } else { IDE };
+        let chain = [
+            (true, DSN, EXT_DSN, 1),
+            (self.doe, DOE, EXT_DOE, 2),
+            (self.ats, ATS, EXT_ATS, 1),
+            (self.ari.is_some(), ARI, EXT_ARI, 1),
+            (self.ide_bytes.is_some(), ide, EXT_IDE, 1),
+        ];
+        let mut next = 0;
+        for (_, at, id, version) in chain.into_iter().rev().filter(|(present, ..)| *present) {
+            extended(space, at, id, version, next);
+            next = at;
+        }
         space.put32(DSN + 4, self.identity.serial as u32);
         space.put32(DSN + 8, (self.identity.serial >> 32) as u32);
         if self.doe {
-            extended(space, DOE, EXT_DOE, 2, if self.ide_bytes.is_some() { IDE } else { 0 });
             space.add_window(Window::Doe, DOE + 4, DOE_BYTES - 4);
         }
+        if self.ats {
+            space.put16(ATS + 4, AtsCapability::new().with_page_aligned_request(true).into_bits());
+            let writable = AtsControl::new().with_smallest_translation_unit(0x1F).with_enable(true);
+            space.writable16(ATS + 6, writable.into_bits());
+        }
+        if let Some(next_function) = self.ari {
+            space.put16(ARI + 4, AriCapability::new().with_next_function(next_function).into_bits());
+        }
         if let Some(bytes) = self.ide_bytes {
-            extended(space, IDE, EXT_IDE, 1, 0);
-            space.add_window(Window::Ide, IDE + 4, bytes.saturating_sub(4));
+            space.add_window(Window::Ide, ide + 4, bytes.saturating_sub(4));
         }
     }
 }

@@ -238,6 +238,41 @@ pub struct MsixLocation {
     pub offset_qwords: u32,
 }
 
+/// ARI Capability (PCIe 6.1 §7.8.8.2).
+#[bitfield(u16)]
+pub struct AriCapability {
+    pub mfvc_function_groups: bool,
+    pub acs_function_groups: bool,
+    #[bits(6)]
+    __: u8,
+    /// Number of the next function, 0 in the last.
+    pub next_function: u8,
+}
+
+/// ATS Capability (PCIe 6.1 §10.5.1.2).
+#[bitfield(u16)]
+pub struct AtsCapability {
+    /// Invalidate requests that can be taken without back pressure; 0 means 32.
+    #[bits(5)]
+    pub invalidate_queue_depth: u8,
+    /// Untranslated addresses are always page-aligned.
+    pub page_aligned_request: bool,
+    #[bits(10)]
+    __: u16,
+}
+
+/// ATS Control (PCIe 6.1 §10.5.1.3).
+#[bitfield(u16)]
+#[derive(PartialEq, Eq)]
+pub struct AtsControl {
+    /// Smallest translation unit, 4 KiB << n.
+    #[bits(5)]
+    pub smallest_translation_unit: u8,
+    #[bits(10)]
+    __: u16,
+    pub enable: bool,
+}
+
 /// First dword of an extended capability (PCIe 6.1 §7.6.3).
 #[bitfield(u32)]
 pub struct ExtendedHeader {

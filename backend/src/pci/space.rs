@@ -1,8 +1,8 @@
 //! The 4 KiB image: every bit read-only unless marked writable or write-1-to-clear, and what a write set in motion.
 
 use super::bars::BarDecoder;
-use super::capabilities::{MSIX, PCIE, PM};
-use super::registers::{Command, DeviceControl, MsixControl, PmControl, Status, header};
+use super::capabilities::{ARI, ATS, EXT_ARI, EXT_ATS, MSIX, PCIE, PM};
+use super::registers::{AtsControl, Command, DeviceControl, MsixControl, PmControl, Status, header};
 
 /// Bytes of a PCI Express function's configuration space.
 pub const SPACE_BYTES: usize = 4096;
@@ -65,6 +65,8 @@ pub enum WriteEffect {
         /// Value after it.
         after: MsixControl,
     },
+    /// ARI Control (nothing in it can be set).
+    Ari,
 }
 
 /// One function's configuration space.
@@ -195,6 +197,9 @@ impl ConfigSpace {
         if self.has_msix() && touched(MSIX_CONTROL, 2) {
             effects.push(WriteEffect::Msix { before: before.msix, after: after.msix });
         }
+        if self.has_extended(ARI, EXT_ARI) && touched(ARI + 6, 2) {
+            effects.push(WriteEffect::Ari);
+        }
         effects
     }
 
@@ -234,6 +239,11 @@ impl ConfigSpace {
         self.has_msix().then(|| MsixControl::from_bits(self.get16(MSIX_CONTROL)))
     }
 
+    /// Whether there is ATS, and it is enabled.
+    pub fn ats_enabled(&self) -> bool {
+        self.has_extended(ATS, EXT_ATS) && AtsControl::from_bits(self.get16(ATS + 6)).enable()
+    }
+
     /// The BARs and the addresses they decode now.
     pub fn bar_addresses(&self) -> impl Iterator<Item = (BarDecoder, u64)> + '_ {
         self.bars.iter().map(|bar| {
@@ -251,6 +261,10 @@ impl ConfigSpace {
 
     fn has_msix(&self) -> bool {
         self.get16(MSIX) & 0xFF == 0x11
+    }
+
+    fn has_extended(&self, at: u16, id: u16) -> bool {
+        self.get16(at) == id
     }
 
     fn get16(&self, at: u16) -> u16 {

@@ -159,8 +159,23 @@ impl Connection {
 
     /// Gives up on all accesses: none is reported any more, and of data that has not left yet nothing leaves.
     pub fn abandon_dma(&mut self) {
-        self.engine.abandon();
-        self.output.withdraw_requests();
+        let withdrawn = self.output.withdraw_requests();
+        self.engine.abandon(!withdrawn);
+    }
+
+    /// Marks what the client is working on now as to be waited for.
+    pub fn drain_dma(&mut self) {
+        self.engine.drain();
+    }
+
+    /// Whether the client has still to answer an access that was abandoned or is being drained: it may yet happen.
+    pub fn draining_dma(&self) -> bool {
+        self.engine.draining()
+    }
+
+    /// Gives up waiting for that answer.
+    pub fn stop_draining_dma(&mut self) {
+        self.engine.stop_draining();
     }
 
     /// The next access that has ended, in the order they were started unless one failed at once.

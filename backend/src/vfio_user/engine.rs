@@ -39,7 +39,7 @@ struct Access {
 }
 
 /// A message to the client that awaits its reply.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Outstanding {
     message_id: u16,
     command: Command,
@@ -52,6 +52,8 @@ struct Outstanding {
 pub(super) struct DmaEngine {
     queue: VecDeque<Access>,
     outstanding: Option<Outstanding>,
+    /// A message whose reply somebody waits for, whether or not it is still of use.
+    draining: Option<Outstanding>,
     done: VecDeque<DmaCompletion>,
     next_message_id: u16,
 }
@@ -154,6 +156,7 @@ impl DmaEngine {
         let matches = |outstanding: &mut Outstanding| {
             outstanding.message_id == header.message_id.get() && outstanding.command == header.command
         };
+        self.draining.take_if(matches);
         let Some(outstanding) = self.outstanding.take_if(matches) else { return };
         let Some(mut access) = self.queue.pop_front() else { return };
         match Self::accept(&mut access, &outstanding, header, payload) {
@@ -194,20 +197,38 @@ impl DmaEngine {
         self.queue.retain(|access| access.id != id);
         self.done.retain(|completion| completion.id != id);
         if front {
-            self.outstanding = None;
+            // The client may yet carry it out: whoever drains has to wait for it.
+            self.draining = self.outstanding.take().or(self.draining.take());
         }
     }
 
-    /// Forgets all accesses, the ends not reported yet among them.
-    pub(super) fn abandon(&mut self) {
-        self.outstanding = None;
+    /// Forgets all accesses, the ends not reported yet among them. A message that `left` for the client is drained.
+    pub(super) fn abandon(&mut self, left: bool) {
+        let outstanding = self.outstanding.take().filter(|_| left);
+        self.draining = outstanding.or(self.draining.take());
         self.queue.clear();
         self.done.clear();
+    }
+
+    /// From now on the message under way is drained; accesses go on after it.
+    pub(super) fn drain(&mut self) {
+        self.draining = self.outstanding.clone().or(self.draining.take());
+    }
+
+    /// Whether a message that is to be drained has no reply yet.
+    pub(super) fn draining(&self) -> bool {
+        self.draining.is_some()
+    }
+
+    /// Waits for no reply any more.
+    pub(super) fn stop_draining(&mut self) {
+        self.draining = None;
     }
 
     /// Fails everything unfinished: the client is gone.
     pub(super) fn disconnect(&mut self) {
         self.outstanding = None;
+        self.draining = None;
         for access in self.queue.drain(..) {
             self.done.push_back(DmaCompletion { id: access.id, result: Err(DmaError::Disconnected) });
         }

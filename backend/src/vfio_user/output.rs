@@ -88,8 +88,8 @@ impl Output {
     }
 
     /// Takes back the requests that have not begun to leave. One that has must go on, as the client awaits its length: with
-    /// zeroes for the rest of its data.
-    pub(super) fn withdraw_requests(&mut self) {
+    /// zeroes for the rest of its data. Returns whether any was taken back.
+    pub(super) fn withdraw_requests(&mut self) -> bool {
         let begun = self.requests.partition_point(|start| *start < self.sent);
         if let Some(first) = self.requests.get(begun) {
             self.bytes.truncate(*first);
@@ -98,8 +98,10 @@ impl Output {
             let data = (start + HEADER_SIZE + size_of::<DmaAccess>()).max(self.sent);
             self.bytes.get_mut(data..).unwrap_or_default().fill(0);
         }
+        let withdrawn = begun < self.requests.len();
         self.requests.truncate(begun);
         self.sent(0);
+        withdrawn
     }
 
     /// A reply whose last `count` bytes are filled in place, so that data is copied once.

@@ -149,6 +149,21 @@ impl Server {
         self.watch();
     }
 
+    /// Marks what the client is working on now as to be waited for.
+    pub fn drain_dma(&mut self) {
+        self.connection.drain_dma();
+    }
+
+    /// Whether an access that was abandoned or is being drained may yet happen.
+    pub fn draining_dma(&self) -> bool {
+        self.connection.draining_dma()
+    }
+
+    /// Gives up waiting for that.
+    pub fn stop_draining_dma(&mut self) {
+        self.connection.stop_draining_dma();
+    }
+
     /// The next access that has ended.
     pub fn poll_dma(&mut self) -> Option<DmaCompletion> {
         self.connection.poll_dma()

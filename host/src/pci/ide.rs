@@ -81,7 +81,29 @@ impl SelectiveStream {
             // Valid last, with limit bits 31:20 in the top and base bits 31:20 (zero) below.
             self.write(config, 20, 0xfff0_0001)?;
         }
-        let control = u32::from(settings.id) << 24 | CTL_DEFAULT;
+        self.write_control(config, u32::from(settings.id) << 24 | CTL_DEFAULT)
+    }
+
+    /// Programs id and requester-id association for a peer, as a stream that is not the default one; it stays disabled.
+    /// Without a requester id nothing is associated.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] if the device does not take the id.
+    pub fn program_peer(
+        &self,
+        config: &mut dyn ConfigSpace,
+        id: u8,
+        requester: Option<(u16, u16)>,
+    ) -> Result<()> {
+        self.set_enabled(config, false)?;
+        let (first, last) = requester.unwrap_or_default();
+        self.write(config, 12, u32::from(last) << 8)?;
+        self.write(config, 16, u32::from(first) << 8 | u32::from(requester.is_some()))?;
+        self.write_control(config, u32::from(id) << 24)
+    }
+
+    /// Writes id and default bit, and finds that they stick.
+    fn write_control(&self, config: &mut dyn ConfigSpace, control: u32) -> Result<()> {
         self.write(config, 4, control)?;
         let seen = self.read(config, 4)?;
         if seen & (0xff << 24 | CTL_DEFAULT | CTL_ENABLE) == control {
@@ -163,6 +185,12 @@ mod tests {
         assert_eq!((at(20), at(24), at(28)), (0xfff0_0001, u32::MAX, 0));
         stream.set_enabled(&mut image, true).unwrap();
         assert!(stream.enabled(&mut image).unwrap());
+        stream.program_peer(&mut image, 9, Some((0x300, 0x307))).unwrap();
+        let mut at = |offset: u16| image.read32(0x10c + offset).unwrap();
+        assert_eq!((at(4), at(12), at(16)), (0x0900_0000, 0x3_0700, 0x3_0001));
+        stream.program_peer(&mut image, 9, None).unwrap();
+        assert_eq!(image.read32(0x10c + 16).unwrap(), 0, "nothing is associated");
+        stream.set_enabled(&mut image, true).unwrap();
         assert_eq!(stream.secure(&mut image).unwrap(), (false, 0));
         image.put(0x10c + 8, 0x8000_0002);
         assert!(stream.secure(&mut image).unwrap().0);

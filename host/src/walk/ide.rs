@@ -34,18 +34,18 @@ impl Walk {
         }
         let Some(stream) = stream else {
             // Without configuration space somebody else has to enable the stream.
-            return self.program_keys(id);
+            return self.program_keys(id, KeySet::Zero);
         };
         self.program_stream(stream, id)?;
         self.query()?;
         match args.ide_order {
             IdeOrder::KeysFirst => {
-                self.program_keys(id)?;
+                self.program_keys(id, KeySet::Zero)?;
                 self.enable_stream(stream)?;
             }
             IdeOrder::EnableFirst => {
                 self.enable_stream(stream)?;
-                self.program_keys(id)?;
+                self.program_keys(id, KeySet::Zero)?;
             }
         }
         self.step(Layer::Ide, "stream status", "secure at the first read", |walk| {
@@ -55,7 +55,7 @@ impl Walk {
         })
     }
 
-    fn configuration(&mut self) -> Result<&mut dyn ConfigSpace> {
+    pub(super) fn configuration(&mut self) -> Result<&mut dyn ConfigSpace> {
         self.transport
             .config()
             .ok_or_else(|| Error::NoDevice("this target has no configuration space".into()))
@@ -90,7 +90,7 @@ impl Walk {
         })
     }
 
-    fn enable_stream(&mut self, stream: SelectiveStream) -> Result<()> {
+    pub(super) fn enable_stream(&mut self, stream: SelectiveStream) -> Result<()> {
         self.step(Layer::Ide, "enable", "the enable bit sticks", |walk| {
             let config = walk.configuration()?;
             stream.set_enabled(config, true)?;
@@ -124,10 +124,10 @@ impl Walk {
     }
 
     /// Six KEY_PROG with fresh keys, then six K_SET_GO.
-    fn program_keys(&mut self, stream_id: u8) -> Result<()> {
+    pub(super) fn program_keys(&mut self, stream_id: u8, set: KeySet) -> Result<()> {
         self.step(Layer::Ide, "KEY_PROG, six keys", "six times success", |walk| {
             let random = SystemRandom::new();
-            for slot in KeySlot::of_set(KeySet::Zero) {
+            for slot in KeySlot::of_set(set) {
                 let mut key = Zeroizing::new([0; KEY_LENGTH]);
                 random
                     .fill(&mut *key)
@@ -146,13 +146,26 @@ impl Walk {
             Ok(Seen::good((), format!("stream {stream_id}: RX and TX of posted, non-posted, completion")))
         })?;
         self.step(Layer::Ide, "K_SET_GO, six keys", "six acknowledgements", |walk| {
-            for slot in KeySlot::of_set(KeySet::Zero) {
+            for slot in KeySlot::of_set(set) {
                 let head = KeyHead::new(PORT, stream_id, slot);
                 let answer = walk.ide_km(&Object::KSetGo(head))?;
                 let Object::KGoStopAck(ack) = decode(&answer)? else { return Err(unexpected("K_SET_GO")) };
                 check_head("K_SET_GO", head, ack)?;
             }
-            Ok(Seen::good((), "key set 0 in use"))
+            Ok(Seen::good((), format!("{} in use", name_of(set))))
+        })
+    }
+
+    /// Six K_SET_STOP.
+    pub(super) fn stop_keys(&mut self, stream_id: u8, set: KeySet) -> Result<()> {
+        self.step(Layer::Ide, "K_SET_STOP, six keys", "six acknowledgements", |walk| {
+            for slot in KeySlot::of_set(set) {
+                let head = KeyHead::new(PORT, stream_id, slot);
+                let answer = walk.ide_km(&Object::KSetStop(head))?;
+                let Object::KGoStopAck(ack) = decode(&answer)? else { return Err(unexpected("K_SET_STOP")) };
+                check_head("K_SET_STOP", head, ack)?;
+            }
+            Ok(Seen::good((), format!("{} is gone", name_of(set))))
         })
     }
 
@@ -186,6 +199,13 @@ impl Walk {
         answer.remove(0);
         log::debug!("IDE_KM object {:#04x}", answer.first().copied().unwrap_or_default());
         Ok(answer)
+    }
+}
+
+const fn name_of(set: KeySet) -> &'static str {
+    match set {
+        KeySet::Zero => "key set 0",
+        KeySet::One => "key set 1",
     }
 }
 

@@ -1,5 +1,6 @@
 //! The walk: what each command does with a device, step by step, every step a record.
 
+mod adjust;
 mod device_memory;
 mod discover;
 mod dma;
@@ -117,6 +118,10 @@ impl Walk {
                 self.run(args)
             }
             Command::Shell => Err(Error::Usage("this is a shell already".into())),
+            Command::Rekey => self.in_session(false, Self::rekey),
+            Command::P2p(command) => self.in_session(false, |walk| walk.p2p(command)),
+            Command::Attribute(args) => self.in_session(false, |walk| walk.attribute(args)),
+            Command::Vdm(args) => self.in_session(false, |walk| walk.vdm(args)),
             Command::Mmio(command) => self.mmio(command),
             Command::Config(command) => self.config_command(command),
         }

@@ -63,6 +63,7 @@ impl Walk {
             function_id: function,
             mmio_offset: args.mmio_offset,
             nonce: None,
+            second_set: false,
         });
     }
 

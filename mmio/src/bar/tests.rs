@@ -34,15 +34,19 @@ impl RegisterBlock for Block {
     }
 }
 
+const fn range(kind: Kind, pages: u32, attribute: Attribute) -> RangeLayout {
+    RangeLayout { kind, pages, attribute, updatable: false }
+}
+
 const RANGES: [RangeLayout; 8] = [
-    RangeLayout { kind: Kind::Registers, pages: 1, attribute: Attribute::Private },
-    RangeLayout { kind: Kind::Memory, pages: 2, attribute: Attribute::Private },
-    RangeLayout { kind: Kind::Memory, pages: 1, attribute: Attribute::Shared },
-    RangeLayout { kind: Kind::Memory, pages: 1, attribute: Attribute::Shared },
-    RangeLayout { kind: Kind::Memory, pages: 1, attribute: Attribute::Private },
-    RangeLayout { kind: Kind::MsixTable, pages: 1, attribute: Attribute::Shared },
-    RangeLayout { kind: Kind::MsixPba, pages: 2, attribute: Attribute::Shared },
-    RangeLayout { kind: Kind::Memory, pages: 7, attribute: Attribute::Shared },
+    range(Kind::Registers, 1, Attribute::Private),
+    range(Kind::Memory, 2, Attribute::Private),
+    range(Kind::Memory, 1, Attribute::Shared),
+    range(Kind::Memory, 1, Attribute::Shared),
+    range(Kind::Memory, 1, Attribute::Private),
+    range(Kind::MsixTable, 1, Attribute::Shared),
+    range(Kind::MsixPba, 2, Attribute::Shared),
+    range(Kind::Memory, 7, Attribute::Shared),
 ];
 const SIZE: usize = 16 * PAGE;
 /// The attribute of every page, written out by hand.
@@ -230,6 +234,46 @@ fn a_bar_without_shared_memory_has_nothing_to_map() {
     assert!(Bar::new(layout, Gate::default()).unwrap().shared_mapping().is_none());
 }
 
+/// Two pages of the MSI-X table, which LOCK may move, then three pages each that begin as private and as shared, and a
+/// tail that cannot change.
+fn movable() -> Bar {
+    let updatable = |attribute| RangeLayout { updatable: true, ..range(Kind::Memory, 3, attribute) };
+    let ranges = [
+        range(Kind::MsixTable, 2, Attribute::Shared),
+        updatable(Attribute::Private),
+        updatable(Attribute::Shared),
+        range(Kind::Memory, 8, Attribute::Shared),
+    ];
+    let layout = BarLayout::new(2, AddressWidth::Bits64, true, &ranges).unwrap();
+    Bar::new(layout, Gate::default()).unwrap()
+}
+
+const MOVABLE_PAGES: usize = 8;
+/// Whether a page is private before anything was moved.
+const MOVABLE_PRIVATE: [bool; MOVABLE_PAGES] = [false, false, true, true, true, false, false, false];
+
+#[test]
+fn pages_that_may_become_private_are_in_no_mapping() {
+    let bar = movable();
+    let areas: Vec<_> =
+        bar.shared_mapping().unwrap().areas.iter().map(|area| (area.offset, area.size)).collect();
+    assert_eq!(areas, [(0x8000, 0x8000)]);
+}
+
+#[test]
+fn a_moved_register_range_keeps_its_offsets() {
+    let mut bar = movable();
+    bar.set_attribute(1, 1, Attribute::Private).unwrap();
+    let mut block = Block::new(SIZE);
+    let known = |tee| Access { phase: TdiPhase::Run, tee: TeeSource::Known(tee) };
+    let mut data = [0; 4];
+    let rejected = bar.read(known(Tee::NonTee), 0x1008, &mut data, &mut block).unwrap().rejected;
+    assert_eq!((rejected.map(|piece| piece.attribute), data), (Some(Attribute::Private), [0xff; 4]));
+    assert!(bar.read(known(Tee::Tee), 0x1008, &mut data, &mut block).unwrap().rejected.is_none());
+    let place = Place { bar: 2, kind: Kind::MsixTable, offset: 0x1008, offset_in_range: 0x1008 };
+    assert_eq!(block.touched, [(place, 4)]);
+}
+
 fn any_access() -> impl Strategy<Value = Access> {
     let phase = prop_oneof![
         Just(TdiPhase::Unlocked),
@@ -260,13 +304,56 @@ fn allowed(access: Access, offset: usize) -> bool {
     match (access.tee, access.phase) {
         (_, TdiPhase::Locked | TdiPhase::Error) if private => false,
         (TeeSource::Known(Tee::NonTee), TdiPhase::Run) if private => false,
-        (TeeSource::Known(Tee::Tee), phase) => private && phase == TdiPhase::Run,
+        (TeeSource::Known(Tee::Tee), phase) => phase == TdiPhase::Run,
         (TeeSource::Implicit | TeeSource::Known(Tee::NonTee), _) => true,
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// What one side wrote before a page moved is never read by the other side after it.
+    #[test]
+    fn moved_pages_change_hands_empty(
+        steps in proptest::collection::vec((0..4_u8, 0..10_u32, 0..10_u32, any::<bool>(), any::<u8>()), 1..40)
+    ) {
+        let mut bar = movable();
+        let mut private = MOVABLE_PRIVATE;
+        let mut bytes = [0_u8; MOVABLE_PAGES];
+        let by = |tee| Access { phase: TdiPhase::Run, tee: TeeSource::Known(tee) };
+        for (step, page, pages, to_private, byte) in steps {
+            match step {
+                0 => {
+                    let attribute = if to_private { Attribute::Private } else { Attribute::Shared };
+                    let pages = pages.min(8_u32.saturating_sub(page));
+                    bar.set_attribute(page, pages, attribute).unwrap();
+                    for page in page as usize..(page + pages) as usize {
+                        if page >= 2 && private[page] != to_private {
+                            bytes[page] = 0;
+                        }
+                        private[page] = to_private;
+                    }
+                }
+                1 => {
+                    bar.scrub_private().unwrap();
+                    private = MOVABLE_PRIVATE;
+                    bytes = [0; MOVABLE_PAGES];
+                }
+                _ => {
+                    let page = 2 + page as usize % 6;
+                    let tee = if private[page] { Tee::Tee } else { Tee::NonTee };
+                    write(&mut bar, by(tee), (page * PAGE + 8) as u64, &[byte]);
+                    bytes[page] = byte;
+                }
+            }
+            for page in 2..MOVABLE_PAGES {
+                let offset = (page * PAGE + 8) as u64;
+                let as_shared = if private[page] { 0xff } else { bytes[page] };
+                prop_assert_eq!(read(&mut bar, by(Tee::Tee), offset, 1), [bytes[page]], "T = 1, page {}", page);
+                prop_assert_eq!(read(&mut bar, by(Tee::NonTee), offset, 1), [as_shared], "T = 0, page {}", page);
+            }
+        }
+    }
 
     #[test]
     fn any_traffic_is_as_with_an_array_of_bytes(

@@ -4,7 +4,7 @@
 use thiserror::Error;
 
 use crate::ide::{IdeConfig, IdeConfigError};
-use crate::wire::LockFlags;
+use crate::wire::{LockFlags, MessageCode, RequestBitmap};
 
 /// Configuration of a DSM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,10 @@ pub struct DsmConfig {
     pub functions: usize,
     /// How FUNCTION_ID names a function.
     pub function_match: FunctionMatch,
+    /// DSM_CAPS. All bits are reserved in PCIe 6.1; later revisions give them a meaning.
+    pub dsm_caps: u32,
+    /// Which of the optional requests are answered, and so stand in REQ_MSGS_SUPPORTED.
+    pub optional: OptionalRequests,
     /// LOCK_INTERFACE_FLAGS_SUPPORTED.
     pub lock_flags: LockFlags,
     /// DEV_ADDR_WIDTH, bits.
@@ -33,6 +37,10 @@ pub struct DsmConfig {
     pub command_clear: CommandClear,
     /// Which keys of its stream LOCK wants in use.
     pub keys_at_lock: KeysAtLock,
+    /// Whether the stream that LOCK names must be marked as the default one.
+    pub default_stream: DefaultStream,
+    /// What the report says of an MSI-X table and PBA that are not locked.
+    pub unlocked_msix: UnlockedMsix,
     /// Whether LOCK wants an address in every BAR. Only for transports without configuration space should it not.
     pub bars_must_be_assigned: bool,
     /// The IDE capability.
@@ -46,6 +54,8 @@ impl Default for DsmConfig {
         Self {
             functions: 1,
             function_match: FunctionMatch::default(),
+            dsm_caps: 0,
+            optional: OptionalRequests::default(),
             lock_flags: LockFlags::new().with_no_fw_update(true).with_lock_msix(true),
             dev_addr_width: 52,
             num_req_this: 1,
@@ -56,6 +66,8 @@ impl Default for DsmConfig {
             same_value_write: SameValueWrite::default(),
             command_clear: CommandClear::default(),
             keys_at_lock: KeysAtLock::default(),
+            default_stream: DefaultStream::default(),
+            unlocked_msix: UnlockedMsix::default(),
             bars_must_be_assigned: true,
             ide: IdeConfig::default(),
             ports: PortConfig::default(),
@@ -66,8 +78,9 @@ impl Default for DsmConfig {
 /// How FUNCTION_ID names a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum FunctionMatch {
-    /// By the function number in bits 2:0, or in bits 7:0 when more than eight functions are hosted; bus,
-    /// device and segment are not looked at, because a device knows them only from what it is told.
+    /// By the function number in bits 2:0, or in bits 7:0 when more than eight functions are hosted; bus, device and
+    /// segment are not looked at, because a device knows them only from what it is told. While a TDI is locked, it
+    /// answers only to the FUNCTION_ID that LOCK was sent with.
     #[default]
     Number,
     /// Function 0 has exactly this requester id, the others follow it.
@@ -81,14 +94,60 @@ pub enum FunctionMatch {
     Any,
 }
 
+/// The requests that a DSM may leave out (PCIe 6.1 §11.3.1). One that is left out is UNSUPPORTED_REQUEST.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct OptionalRequests {
+    /// BIND_P2P_STREAM_REQUEST and UNBIND_P2P_STREAM_REQUEST.
+    pub p2p: bool,
+    /// SET_MMIO_ATTRIBUTE_REQUEST.
+    pub mmio_attribute: bool,
+    /// VDM_REQUEST, for messages of this PCI-SIG vendor id.
+    pub vdm: Option<u16>,
+}
+
+impl OptionalRequests {
+    /// REQ_MSGS_SUPPORTED: the seven required requests and these.
+    pub(super) fn bitmap(self) -> RequestBitmap {
+        let optional = [
+            (self.p2p, MessageCode::BIND_P2P_STREAM_REQUEST),
+            (self.p2p, MessageCode::UNBIND_P2P_STREAM_REQUEST),
+            (self.mmio_attribute, MessageCode::SET_MMIO_ATTRIBUTE_REQUEST),
+            (self.vdm.is_some(), MessageCode::VDM_REQUEST),
+        ];
+        let offered = optional.into_iter().filter(|(offered, _)| *offered);
+        offered.fold(RequestBitmap::REQUIRED, |bitmap, (_, code)| bitmap.with(code))
+    }
+}
+
 /// What to do about a reserved field that is not zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ReservedFields {
-    /// Refuse the request.
+    /// Nothing: they are "ignored when read" (PCIe 6.1 §11.3.3). LOCK's reserved flags are refused nevertheless: they
+    /// are flags that are not supported.
     #[default]
-    Reject,
-    /// Do not look at them. LOCK's reserved flags are refused nevertheless: they are not supported flags.
     Ignore,
+    /// Refuse the request: finds requesters that do not write zero.
+    Reject,
+}
+
+/// Whether LOCK's stream has to be the one whose control register says "default stream" (PCIe 6.1 §11.3.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum DefaultStream {
+    /// As the specification asks.
+    #[default]
+    Required,
+    /// Any selective stream will do, for software that leaves the bit alone.
+    Any,
+}
+
+/// What the report says of MSI-X table and PBA pages that are not locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum UnlockedMsix {
+    /// Nothing: "they must not be reported" (PCIe 6.1 §11.3.8).
+    #[default]
+    Omit,
+    /// They are shared pages like others, without the attributes of table and PBA, so that a report covers whole BARs.
+    Plain,
 }
 
 /// Whether any session may ask for a TDI's state.
@@ -138,10 +197,9 @@ pub enum KeysAtLock {
 pub struct PortConfig {
     /// Highest port index that is accepted. An endpoint has port 0; further ones are names for the same port.
     pub max_port_index: u8,
-    /// Requester id of function 0; [`super::Dsm::learn_address`] replaces it.
-    pub requester_id: u16,
-    /// Segment; [`super::Dsm::learn_address`] replaces it.
-    pub segment: u8,
+    /// Requester id of function 0 and its segment, if they are known from the start; QUERY_RESP has zeros otherwise.
+    /// [`super::Dsm::learn_address`] replaces them.
+    pub address: Option<(u16, u8)>,
 }
 
 /// A configuration that no DSM can have.

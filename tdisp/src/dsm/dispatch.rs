@@ -2,31 +2,29 @@
 
 use crate::SessionId;
 use crate::wire::{
-    Capabilities, Header, InterfaceId, LockRequest, MessageCode, Nonce, Request, RequestBitmap, Response,
-    ResponseMessage, VERSION_1_0,
+    Capabilities, FunctionId, Header, InterfaceId, MessageCode, Nonce, RegistryId, Request, Response,
+    ResponseMessage, VERSION_1_0, Vdm,
 };
 
 use super::config::{ForeignStateQuery, FunctionMatch, KeysAtLock, ReservedFields};
 use super::effect::Effect;
+use super::lock::Asked;
 use super::refusal::Refusal;
 use super::tdi::{Event, Outcome, Tdi};
-use super::view::FunctionView;
-use super::{Answer, Dsm, lock};
-
-/// Requests that are answered, as TDISP_CAPABILITIES tells.
-const SUPPORTED: RequestBitmap = RequestBitmap::REQUIRED;
+use super::view::Functions;
+use super::{Answer, Dsm, lock, vendor};
 
 impl Dsm {
-    /// One TDISP message, without the protocol-id byte. `functions` describes every function as it is
-    /// configured now; one that is missing is not hosted. `random` fills its argument, or returns false.
-    /// The answer is appended to `response`.
+    /// One TDISP message, without the protocol-id byte. `functions` describes a function as it is configured now; one
+    /// that it does not know is not hosted. `random` fills its argument, or returns false. The answer is appended to
+    /// `response`.
     ///
     /// Outside of a secured session TDISP is discarded without an answer (PCIe 6.1 §11.3).
     pub fn tdisp(
         &mut self,
         session: Option<SessionId>,
         message: &[u8],
-        functions: &[FunctionView],
+        functions: &dyn Functions,
         random: &mut dyn FnMut(&mut [u8]) -> bool,
         response: &mut Vec<u8>,
     ) -> Answer {
@@ -38,9 +36,7 @@ impl Dsm {
         };
         if let Err(refusal) = self.handle(session, message, functions, random, response) {
             response.truncate(start);
-            let error = Response::error(refusal.code(), refusal.data());
-            // Cannot fail: an error without extended data has no length field.
-            let answer = reply(interface, error, response).map(|()| Answer::Respond);
+            let answer = reject(interface, refusal, response).map(|()| Answer::Respond);
             self.tdis.effects.push_back(Effect::Refused { request: code, refusal });
             return answer.unwrap_or(Answer::Silent);
         }
@@ -51,24 +47,23 @@ impl Dsm {
         &mut self,
         session: SessionId,
         message: &[u8],
-        functions: &[FunctionView],
+        functions: &dyn Functions,
         random: &mut dyn FnMut(&mut [u8]) -> bool,
         response: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
         let (header, body) = Header::decode(message)?;
-        if header.version != VERSION_1_0 {
-            return Err(Refusal::Version(header.version));
-        }
-        if !SUPPORTED.contains(header.code) {
+        check_version(&header)?;
+        if !self.config.optional.bitmap().contains(header.code) {
             return Err(Refusal::Unsupported(header.code));
         }
         let request = Request::decode_body(header.code, body)?;
         if header.reserved != 0 && self.config.reserved_fields == ReservedFields::Reject {
             return Err(Refusal::Reserved("header"));
         }
-        let view = self.find_function(header.interface, functions)?;
-        let function = view.number;
+        let function = self.find_function(header.interface, functions)?;
         self.check_session(session, function, &request)?;
+        self.check_outstanding(function)?;
+        let view = || functions.view(function).ok_or(Refusal::Interface);
 
         let interface = header.interface;
         match request {
@@ -85,7 +80,8 @@ impl Dsm {
                 reply(interface, Response::Report { portion, remainder }, response)
             }
             Request::Lock(lock) => {
-                let nonce = self.lock(&lock, session, view, random)?;
+                let asked = Asked { request: &lock, function_id: interface.function, session };
+                let nonce = self.lock(function, &asked, functions, random)?;
                 reply(interface, Response::Lock(nonce), response)
             }
             Request::Start(nonce) => {
@@ -96,18 +92,24 @@ impl Dsm {
                 self.happen(function, Event::Stop)?;
                 reply(interface, Response::Stop, response)
             }
-            Request::BindP2p(_) | Request::UnbindP2p(_) | Request::SetMmioAttribute(_) | Request::Vdm(_) => {
-                Err(Refusal::Unsupported(header.code))
+            Request::BindP2p(stream_id) => {
+                self.bind_p2p(session, &view()?, stream_id)?;
+                reply(interface, Response::BindP2p, response)
             }
+            Request::UnbindP2p(stream_id) => {
+                self.unbind_p2p(function, stream_id)?;
+                reply(interface, Response::UnbindP2p, response)
+            }
+            Request::SetMmioAttribute(range) => {
+                self.set_mmio_attribute(function, &range)?;
+                reply(interface, Response::SetMmioAttribute, response)
+            }
+            Request::Vdm(vdm) => reply(interface, vendor::answer(self.config.optional.vdm, &vdm)?, response),
         }
     }
 
     /// The function that an INTERFACE_ID names, if it is hosted.
-    fn find_function<'f>(
-        &self,
-        interface: InterfaceId,
-        functions: &'f [FunctionView],
-    ) -> Result<&'f FunctionView, Refusal> {
+    fn find_function(&self, interface: InterfaceId, functions: &dyn Functions) -> Result<usize, Refusal> {
         let id = interface.function;
         if self.config.reserved_fields == ReservedFields::Reject {
             let unstated_segment = id.segment().is_none() && id.segment_field() != 0;
@@ -126,10 +128,31 @@ impl Dsm {
             }
             FunctionMatch::Any => 0,
         };
-        if number >= self.tdis.len() {
+        if number >= self.tdis.len() || !functions.hosted(number) || !self.still_named(number, id) {
             return Err(Refusal::Interface);
         }
-        functions.iter().find(|view| view.number == number).ok_or(Refusal::Interface)
+        Ok(number)
+    }
+
+    /// A locked TDI keeps the name that LOCK used: bus and segment "must not be changed" (PCIe 6.1 §11.2).
+    fn still_named(&self, number: usize, id: FunctionId) -> bool {
+        let binding = self.tdis.get(number).and_then(Tdi::binding);
+        match (self.config.function_match, binding) {
+            (FunctionMatch::Number, Some(binding)) => {
+                let segments = binding.function_id.segment().zip(id.segment());
+                binding.function_id.requester_id() == id.requester_id()
+                    && segments.is_none_or(|(locked, stated)| locked == stated)
+            }
+            (FunctionMatch::Pinned { .. } | FunctionMatch::Any, _) | (FunctionMatch::Number, None) => true,
+        }
+    }
+
+    /// Requests beyond NUM_REQ_THIS or NUM_REQ_ALL are not worked on (PCIe 6.1 §11.2.4).
+    fn check_outstanding(&self, function: usize) -> Result<(), Refusal> {
+        let this = self.held.iter().filter(|held| **held == function).count();
+        let many = this >= usize::from(self.config.num_req_this)
+            || self.held.len() >= usize::from(self.config.num_req_all);
+        if many { Err(Refusal::Busy) } else { Ok(()) }
     }
 
     /// A TDI that a living session locked answers that session only. Version and capabilities are the
@@ -158,8 +181,8 @@ impl Dsm {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            dsm_caps: 0,
-            requests: SUPPORTED,
+            dsm_caps: self.config.dsm_caps,
+            requests: self.config.optional.bitmap(),
             lock_flags: self.config.lock_flags,
             dev_addr_width: self.config.dev_addr_width,
             num_req_this: self.config.num_req_this,
@@ -169,37 +192,59 @@ impl Dsm {
 
     fn lock(
         &mut self,
-        request: &LockRequest,
-        session: SessionId,
-        view: &FunctionView,
+        function: usize,
+        asked: &Asked<'_>,
+        functions: &dyn Functions,
         random: &mut dyn FnMut(&mut [u8]) -> bool,
     ) -> Result<Nonce, Refusal> {
         let Self { config, ide, tdis, .. } = self;
         let mut given = None;
         let mut check = || {
-            let (binding, nonce) = lock::prepare(config, ide, view, request, session, random)?;
+            let view = functions.view(function).ok_or(Refusal::Interface)?;
+            let (binding, nonce) = lock::prepare(config, ide, &view, asked, random)?;
             given = Some(nonce.clone());
             Ok((binding, nonce))
         };
-        let outcome = tdis.step(view.number, Event::Lock(&mut check));
-        if let Outcome::Refused(refusal) = outcome {
+        if let Outcome::Refused(refusal) = tdis.step(function, Event::Lock(&mut check)) {
             return Err(refusal);
         }
-        let binding = tdis.get(view.number).and_then(Tdi::binding);
-        if let Some(binding) = binding.filter(|binding| binding.keys == KeysAtLock::Rehearsed) {
-            let effect = Effect::LockedWithoutKeys { function: view.number, stream: binding.stream };
-            tdis.effects.push_back(effect);
-        }
+        self.tell_locked(function);
         given.ok_or(Refusal::Interface)
     }
 
+    /// The effects of a LOCK besides the transition: MSI-X pages change sides, and keys may be missing.
+    fn tell_locked(&mut self, function: usize) {
+        let Some(binding) = self.tdis.get(function).and_then(Tdi::binding) else { return };
+        let keyless = (binding.keys == KeysAtLock::Rehearsed)
+            .then_some(Effect::LockedWithoutKeys { function, stream: binding.stream });
+        let msix = binding.ranges.iter().filter(|range| range.locked_msix);
+        let effects: Vec<Effect> = msix
+            .map(|range| Effect::MmioAttribute {
+                function,
+                bar: range.bar,
+                first_page: range.first_page,
+                pages: range.reported.pages,
+                non_tee: false,
+            })
+            .chain(keyless)
+            .collect();
+        self.tdis.effects.extend(effects);
+    }
+
     /// Lets a message's event happen; a refusal becomes the message's error.
-    fn happen(&mut self, function: usize, event: Event<'_>) -> Result<(), Refusal> {
+    pub(super) fn happen(&mut self, function: usize, event: Event<'_>) -> Result<(), Refusal> {
         match self.tdis.step(function, event) {
             Outcome::Moved | Outcome::Stays => Ok(()),
             Outcome::Refused(refusal) => Err(refusal),
         }
     }
+}
+
+/// "All Responders must always support" GET_TDISP_VERSION of major version 1, whatever its minor version (PCIe 6.1
+/// §11.3.4); anything else is 1.0.
+fn check_version(header: &Header) -> Result<(), Refusal> {
+    let compatible = header.code == MessageCode::GET_TDISP_VERSION && header.version >> 4 == VERSION_1_0 >> 4;
+    if header.version == VERSION_1_0 || compatible { Ok(()) } else { Err(Refusal::Version(header.version)) }
 }
 
 /// The bytes of a report from `offset` on, and how many follow them.
@@ -210,6 +255,18 @@ fn portion(report: &[u8], offset: u16, length: u16) -> Result<(&[u8], u16), Refu
         .ok_or(Refusal::ReportOffset { offset, length: report.len() })?;
     let (portion, after) = rest.split_at(rest.len().min(usize::from(length)));
     Ok((portion, u16::try_from(after.len()).unwrap_or(u16::MAX)))
+}
+
+/// Appends the TDISP_ERROR of a refusal.
+fn reject(interface: InterfaceId, refusal: Refusal, response: &mut Vec<u8>) -> Result<(), Refusal> {
+    let Refusal::VendorMessage { vendor, message } = refusal else {
+        return reply(interface, Response::error(refusal.code(), refusal.data()), response);
+    };
+    let (vendor, data) = (vendor.to_le_bytes(), [message]);
+    let extended = Vdm::new(RegistryId::PCI_SIG, &vendor, &data)?;
+    let length = u32::try_from(extended.length()).unwrap_or(u32::MAX);
+    let error = Response::Error { code: refusal.code(), data: length, extended: Some(extended) };
+    reply(interface, error, response)
 }
 
 /// Appends a response that echoes the request's INTERFACE_ID.

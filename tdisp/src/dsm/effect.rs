@@ -23,8 +23,8 @@ pub enum Effect {
         /// Why.
         cause: Cause,
     },
-    /// Wipe everything the function may hold of a TVM's data, registers included. Always precedes the
-    /// [`Effect::StateChanged`] that makes private memory readable again.
+    /// Wipe everything the function may hold of a TVM's data, registers included, and give every page the attribute of
+    /// its layout again. Always precedes the [`Effect::StateChanged`] that makes private memory readable again.
     Scrub {
         /// Function number.
         function: usize,
@@ -33,6 +33,34 @@ pub enum Effect {
     StopDma {
         /// Function number.
         function: usize,
+    },
+    /// Let DMA in flight come to its end, or abort it, before the answer leaves; more may follow it.
+    DrainDma {
+        /// Function number.
+        function: usize,
+    },
+    /// Pages become private or shared until the next [`Effect::Scrub`], which gives every page the attribute of its
+    /// layout again. Memory among them is to be wiped: it changes hands.
+    MmioAttribute {
+        /// Function number.
+        function: usize,
+        /// BAR index.
+        bar: u8,
+        /// First 4 KiB page, counted from the start of the BAR.
+        first_page: u32,
+        /// Number of 4 KiB pages.
+        pages: u32,
+        /// IS_NON_TEE_MEM: shared from now on.
+        non_tee: bool,
+    },
+    /// A P2P stream was bound to a TDI in RUN, or taken from it. For the record only.
+    P2pStream {
+        /// Function number.
+        function: usize,
+        /// The stream.
+        stream: StreamIndex,
+        /// Whether it is bound now.
+        bound: bool,
     },
     /// An IDE stream became secure or insecure.
     StreamSecure {

@@ -7,7 +7,7 @@ use crate::ide::{IdeEvent, InsecureCause, StreamIndex};
 use super::Dsm;
 use super::config::{CommandClear, SameValueWrite};
 use super::effect::{Cause, Effect, Fault};
-use super::tdi::Event;
+use super::tdi::{Binding, Event, Tdi};
 use super::view::{ConfigWrite, LockedRegister};
 
 impl Dsm {
@@ -102,11 +102,12 @@ impl Dsm {
     }
 
     /// Conventional reset of the device: every TDI unlocked, every key gone, every IDE register at its
-    /// default. SPDM sessions die with it, but ending those is the owner's to do.
+    /// default, no answer held back any more. SPDM sessions die with it, but ending those is the owner's to do.
     pub fn conventional_reset(&mut self) {
         for function in 0..self.tdis.len() {
             self.tdis.step(function, Event::Reset);
         }
+        self.held.clear();
         let mut events = Vec::new();
         self.ide.reset(&mut events);
         self.apply(events);
@@ -159,7 +160,8 @@ impl Dsm {
     }
 
     fn bound_to(&self, stream: StreamIndex) -> Vec<usize> {
-        let bound = |function: &usize| self.binding(*function).is_some_and(|b| b.stream == stream);
+        let uses = |binding: &Binding| binding.stream == stream || binding.p2p.contains(&stream);
+        let bound = |function: &usize| self.tdis.get(*function).and_then(Tdi::binding).is_some_and(uses);
         (0..self.tdis.len()).filter(bound).collect()
     }
 

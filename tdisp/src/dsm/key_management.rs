@@ -49,12 +49,13 @@ impl Dsm {
                     return None;
                 }
                 self.key_manager = Some(session);
-                let [bus, dev_func] = self.requester_id.to_be_bytes();
+                let (requester_id, segment) = self.address.unwrap_or_default();
+                let [bus, dev_func] = requester_id.to_be_bytes();
                 Object::QueryResponse(QueryResponse {
                     port_index,
                     dev_func,
                     bus,
-                    segment: self.segment,
+                    segment,
                     max_port_index: self.config.ports.max_port_index,
                     registers: &self.ide.image(),
                 })

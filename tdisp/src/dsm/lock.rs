@@ -3,23 +3,30 @@
 
 use crate::SessionId;
 use crate::ide::{Ide, KeyState, StreamIndex};
-use crate::wire::{LockRequest, NONCE_LENGTH, Nonce};
+use crate::wire::{FunctionId, LockRequest, NONCE_LENGTH, Nonce};
 
-use super::config::{DsmConfig, KeysAtLock, ReservedFields};
+use super::config::{DefaultStream, DsmConfig, KeysAtLock, ReservedFields};
 use super::refusal::Refusal;
 use super::report;
 use super::tdi::Binding;
 use super::view::{BarView, FunctionView};
+
+/// Who asks for LOCK, what for, and how.
+pub(super) struct Asked<'a> {
+    pub(super) request: &'a LockRequest,
+    pub(super) function_id: FunctionId,
+    pub(super) session: SessionId,
+}
 
 /// Everything that LOCK needs, or the first reason to refuse it.
 pub(super) fn prepare(
     config: &DsmConfig,
     ide: &Ide,
     view: &FunctionView,
-    request: &LockRequest,
-    session: SessionId,
+    asked: &Asked<'_>,
     random: &mut dyn FnMut(&mut [u8]) -> bool,
 ) -> Result<(Box<Binding>, Nonce), Refusal> {
+    let Asked { request, function_id, session } = *asked;
     let unsupported = request.flags.beyond(config.lock_flags);
     if !unsupported.is_empty() {
         return Err(Refusal::LockFlags(unsupported.into_bits()));
@@ -29,16 +36,19 @@ pub(super) fn prepare(
     }
     let (stream, keys) = check_stream(config, ide, request.default_stream_id, session)?;
     check_configuration(view, config)?;
-    let report = report::build(view, request).encode()?;
+    check_modes(view, request)?;
+    let ranges = report::ranges(view, request, config.unlocked_msix);
+    let report = report::build(view, request, &ranges).encode()?;
     let mut bytes = zeroize::Zeroizing::new([0; NONCE_LENGTH]);
     if !random(bytes.as_mut_slice()) {
         return Err(Refusal::Entropy);
     }
-    let binding = Binding { session, stream, keys, lock: *request, report };
+    let binding =
+        Binding { session, stream, keys, lock: *request, function_id, ranges, report, p2p: Vec::new() };
     Ok((Box::new(binding), Nonce::new(*bytes)))
 }
 
-/// The stream must be a selective one with traffic class 0, secure, all six keys of one set in use, and
+/// The stream must be the default one, a selective one with traffic class 0, secure, all six keys of one set in use, and
 /// those programmed through the session that carries LOCK; and no two streams may claim to be the default. Where
 /// the configuration says so, keys that were rehearsed stand in for keys in use.
 fn check_stream(
@@ -55,6 +65,9 @@ fn check_stream(
     let defaults = ide.streams().filter(|view| view.control.default_stream());
     if defaults.count() > 1 {
         return Err(Refusal::SeveralDefaultStreams);
+    }
+    if !view.control.default_stream() && config.default_stream == DefaultStream::Required {
+        return Err(Refusal::NotDefault(stream));
     }
     let traffic_class = view.control.traffic_class();
     if traffic_class != 0 {
@@ -108,6 +121,24 @@ fn check_configuration(view: &FunctionView, config: &DsmConfig) -> Result<(), Re
         if let Some(bar) = view.bars.iter().find(|bar| overlap(rom, span(bar))) {
             return Err(Refusal::RomOverlap(bar.index));
         }
+    }
+    Ok(())
+}
+
+/// The LN requester's cache lines must be the host's, and the steering tag mode one that there is.
+fn check_modes(view: &FunctionView, request: &LockRequest) -> Result<(), Refusal> {
+    const LN_ENABLE: u16 = 1 << 0;
+    const LN_128_BYTES: u16 = 1 << 1;
+    const TPH_ENABLE: u32 = 0b11 << 8;
+    const TPH_MODE: u32 = 0b111;
+    let lines_of_128 = view.lnr_control & LN_128_BYTES != 0;
+    if view.lnr_control & LN_ENABLE != 0 && lines_of_128 != request.flags.system_cache_line_size() {
+        return Err(Refusal::CacheLineSize(if lines_of_128 { 128 } else { 64 }));
+    }
+    // Bit n of the capability register says that mode n is there (PCIe 6.1 §7.9.13.2, §7.9.13.3).
+    let mode = view.tph_control & TPH_MODE;
+    if view.tph_control & TPH_ENABLE != 0 && (mode > 2 || view.tph_capability & (1 << mode) == 0) {
+        return Err(Refusal::TphMode(mode as u8));
     }
     Ok(())
 }

@@ -15,7 +15,11 @@
 //! | START, the nonce of LOCK | INVALID_INTERFACE_STATE | **RUN** | INVALID_INTERFACE_STATE | INVALID_INTERFACE_STATE |
 //! | START, another nonce | INVALID_INTERFACE_STATE | INVALID_NONCE | INVALID_INTERFACE_STATE | INVALID_INTERFACE_STATE |
 //! | STOP | stays | **CONFIG_UNLOCKED** | **CONFIG_UNLOCKED** | **CONFIG_UNLOCKED** |
-//! | optional request | UNSUPPORTED_REQUEST | UNSUPPORTED_REQUEST | UNSUPPORTED_REQUEST | UNSUPPORTED_REQUEST |
+//! | BIND_P2P_STREAM, where it is offered | INVALID_INTERFACE_STATE | INVALID_INTERFACE_STATE | stays | INVALID_INTERFACE_STATE |
+//! | UNBIND_P2P_STREAM, where it is offered | INVALID_INTERFACE_STATE | INVALID_INTERFACE_STATE | stays | INVALID_INTERFACE_STATE |
+//! | SET_MMIO_ATTRIBUTE, where it is offered | INVALID_INTERFACE_STATE | INVALID_INTERFACE_STATE | stays | INVALID_INTERFACE_STATE |
+//! | VDM, where it is offered | stays | stays | stays | stays |
+//! | a request that is not offered | UNSUPPORTED_REQUEST | UNSUPPORTED_REQUEST | UNSUPPORTED_REQUEST | UNSUPPORTED_REQUEST |
 //! | STOP from another session | stays | INVALID_REQUEST | INVALID_REQUEST | INVALID_REQUEST |
 //! | frozen register changed | stays | **ERROR** | **ERROR** | stays |
 //! | frozen register rewritten as it was | stays | stays | stays | stays |
@@ -23,9 +27,11 @@
 //! | session that locked ends | stays | **ERROR** | **ERROR** | stays |
 //! | another session ends | stays | stays | stays | stays |
 //! | function level reset | stays | **ERROR** | **ERROR** | stays |
+//! | requester id changed | stays | **ERROR** | **ERROR** | stays |
 //! | internal fault | stays | **ERROR** | **ERROR** | stays |
 //! | conventional reset | stays | **CONFIG_UNLOCKED** | **CONFIG_UNLOCKED** | **CONFIG_UNLOCKED** |
 
+mod adjust;
 mod config;
 mod dispatch;
 mod effect;
@@ -35,19 +41,20 @@ mod lock;
 mod refusal;
 mod report;
 mod tdi;
+mod vendor;
 mod view;
 
 pub use config::{
-    CommandClear, ConfigError, DsmConfig, ForeignStateQuery, FunctionMatch, KeysAtLock, PortConfig,
-    ReservedFields, SameValueWrite,
+    CommandClear, ConfigError, DefaultStream, DsmConfig, ForeignStateQuery, FunctionMatch, KeysAtLock,
+    OptionalRequests, PortConfig, ReservedFields, SameValueWrite, UnlockedMsix,
 };
 pub use effect::{Cause, Effect, Fault};
 pub use refusal::Refusal;
-pub use view::{BarView, ConfigWrite, FunctionView, LockedRegister, RangeView, RomView};
+pub use view::{BarView, ConfigWrite, FunctionView, Functions, LockedRegister, RangeView, RomView};
 
 use crate::SessionId;
 use crate::ide::{Ide, StreamIndex};
-use crate::wire::{LockRequest, TdiState};
+use crate::wire::{FunctionId, LockRequest, TdiState};
 use tdi::{Binding, Tdi, Tdis};
 
 /// Whether a message has an answer.
@@ -61,7 +68,7 @@ pub enum Answer {
 }
 
 /// What a locked or running TDI is bound to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BindingView {
     /// Session that carried LOCK.
     pub session: SessionId,
@@ -71,6 +78,21 @@ pub struct BindingView {
     pub keys: KeysAtLock,
     /// LOCK's parameters: flags, stream id, reporting offset.
     pub lock: LockRequest,
+    /// What LOCK called the function.
+    pub function_id: FunctionId,
+    /// P2P streams, in the order in which they were bound.
+    pub p2p: Vec<StreamIndex>,
+}
+
+/// A memory request of a TDI, as far as the choice of its IDE stream goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct P2pAccess {
+    /// Address in it.
+    pub address: u64,
+    /// Bytes, at least one.
+    pub length: u64,
+    /// Whether the address was translated by ATS (AT = 10b).
+    pub translated: bool,
 }
 
 /// The device security manager of one device.
@@ -80,8 +102,10 @@ pub struct Dsm {
     tdis: Tdis,
     /// The session that IDE_KM belongs to until it ends (QUERY or KEY_PROG claim it).
     key_manager: Option<SessionId>,
-    requester_id: u16,
-    segment: u8,
+    /// A function number for each answer that the owner holds back.
+    held: Vec<usize>,
+    /// Requester id of function 0 and its segment, where they are known.
+    address: Option<(u16, u8)>,
 }
 
 impl Dsm {
@@ -93,8 +117,8 @@ impl Dsm {
         config.check()?;
         let ide = Ide::new(config.ide.clone())?;
         let tdis = Tdis::new(config.functions);
-        let (requester_id, segment) = (config.ports.requester_id, config.ports.segment);
-        Ok(Self { config, ide, tdis, key_manager: None, requester_id, segment })
+        let address = config.ports.address;
+        Ok(Self { config, ide, tdis, key_manager: None, held: Vec::new(), address })
     }
 
     /// What it was built from.
@@ -132,11 +156,28 @@ impl Dsm {
         self.tdis.effects.pop_front()
     }
 
-    /// The requester id of function 0 and its segment became known or changed, as QUERY_RESP shows them.
-    /// Whether that breaks a TDI is for the owner to say: [`Dsm::fault`] with [`Fault::RequesterIdChanged`].
+    /// The owner holds back an answer for `function`, because DMA is still being drained: until [`Dsm::release`] the
+    /// request is outstanding, and counts for NUM_REQ_THIS and NUM_REQ_ALL.
+    pub fn hold(&mut self, function: usize) {
+        self.held.push(function);
+    }
+
+    /// A held answer left, or never will.
+    pub fn release(&mut self, function: usize) {
+        if let Some(place) = self.held.iter().position(|held| *held == function) {
+            self.held.swap_remove(place);
+        }
+    }
+
+    /// The requester id of function 0 and its segment became known, as QUERY_RESP shows them. Where they were known
+    /// already and are others now, no locked TDI survives it (PCIe 6.1 §11.2).
     pub fn learn_address(&mut self, requester_id: u16, segment: u8) {
-        self.requester_id = requester_id;
-        self.segment = segment;
+        let known = core::mem::replace(&mut self.address, Some((requester_id, segment)));
+        if known.is_some_and(|known| known != (requester_id, segment)) {
+            for function in 0..self.tdis.len() {
+                self.fault(function, Fault::RequesterIdChanged);
+            }
+        }
     }
 }
 

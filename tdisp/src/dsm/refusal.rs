@@ -29,6 +29,9 @@ pub enum Refusal {
     /// Another session locked the TDI and still lives.
     #[error("the TDI belongs to another session")]
     ForeignSession,
+    /// As many requests as may be are waiting for their answers.
+    #[error("busy with an earlier request")]
+    Busy,
     /// Not legal in this state.
     #[error("not legal in {0}")]
     State(TdiState),
@@ -52,6 +55,9 @@ pub enum Refusal {
     /// The stream is a link stream.
     #[error("{0} is not a selective stream")]
     NotSelective(StreamIndex),
+    /// The stream is not marked as default.
+    #[error("{0} is not the default stream")]
+    NotDefault(StreamIndex),
     /// More than one stream is marked as default.
     #[error("several IDE streams are marked as default")]
     SeveralDefaultStreams,
@@ -67,9 +73,63 @@ pub enum Refusal {
     /// The stream is not secure.
     #[error("{0} is not secure")]
     StreamInsecure(StreamIndex),
+    /// The TDI was locked without BIND_P2P.
+    #[error("the TDI was locked without BIND_P2P")]
+    P2pNotLocked,
+    /// P2P streams need address translation services.
+    #[error("ATS is not enabled")]
+    AtsDisabled,
+    /// Several sets of stream registers hold the stream id.
+    #[error("several IDE streams have id {0}")]
+    SeveralStreams(u8),
+    /// A P2P stream must not be the default one.
+    #[error("{0} is the default stream")]
+    DefaultStream(StreamIndex),
+    /// RID or address associations of two streams overlap.
+    #[error("the associations of {0} and {1} overlap")]
+    AssociationsOverlap(StreamIndex, StreamIndex),
+    /// The stream is bound to the TDI already, by LOCK or BIND_P2P_STREAM.
+    #[error("{0} is bound to the TDI already")]
+    StreamBound(StreamIndex),
+    /// No P2P stream with this id is bound to the TDI.
+    #[error("no P2P stream with id {0} is bound to the TDI")]
+    P2pNotBound(u8),
+    /// SET_MMIO_ATTRIBUTE names pages that the report does not have in one range.
+    #[error("the TDI has no range with pages {first_page:#x}+{pages:#x} and range id {range_id}")]
+    NoRange {
+        /// First page, as it is reported.
+        first_page: u64,
+        /// Number of pages.
+        pages: u32,
+        /// Range id.
+        range_id: u16,
+    },
+    /// The attributes of the range are fixed.
+    #[error("the attributes of range {0} cannot be updated")]
+    RangeFixed(u16),
+    /// Attributes that SET_MMIO_ATTRIBUTE cannot change.
+    #[error("attributes {0:#06x} cannot be set")]
+    Attributes(u16),
+    /// VDM of a vendor who is not known here.
+    #[error("the vendor of the VDM is not known")]
+    Vendor,
+    /// VDM that this vendor does not define.
+    #[error("VDM of vendor {vendor:#06x}: no message {message:#04x}")]
+    VendorMessage {
+        /// The vendor.
+        vendor: u16,
+        /// First byte of its data, 0 if there is none.
+        message: u8,
+    },
     /// Phantom functions are enabled.
     #[error("phantom functions are enabled")]
     PhantomFunctions,
+    /// The LN requester is set to another cache line size than the host has.
+    #[error("the LN requester is set to cache lines of {0} bytes")]
+    CacheLineSize(u8),
+    /// The steering tag mode selected is not one the function has.
+    #[error("TPH steering tag mode {0} is selected, which the function does not have")]
+    TphMode(u8),
     /// A BAR has no address.
     #[error("BAR {0} has no address")]
     BarUnassigned(u8),
@@ -106,6 +166,8 @@ impl Refusal {
             Self::Version(_) => ErrorCode::VERSION_MISMATCH,
             Self::Unsupported(_) => ErrorCode::UNSUPPORTED_REQUEST,
             Self::ReservedInterface | Self::Interface => ErrorCode::INVALID_INTERFACE,
+            Self::Busy => ErrorCode::BUSY,
+            Self::VendorMessage { .. } => ErrorCode::VENDOR_SPECIFIC_ERROR,
             Self::State(_) => ErrorCode::INVALID_INTERFACE_STATE,
             Self::Nonce => ErrorCode::INVALID_NONCE,
             Self::Entropy => ErrorCode::INSUFFICIENT_ENTROPY,
@@ -117,12 +179,26 @@ impl Refusal {
             | Self::LockFlags(_)
             | Self::NoStream(_)
             | Self::NotSelective(_)
+            | Self::NotDefault(_)
             | Self::SeveralDefaultStreams
             | Self::TrafficClass(..)
             | Self::Keys(_)
             | Self::KeysOfAnotherSession(_)
-            | Self::StreamInsecure(_) => ErrorCode::INVALID_REQUEST,
+            | Self::StreamInsecure(_)
+            | Self::P2pNotLocked
+            | Self::AtsDisabled
+            | Self::SeveralStreams(_)
+            | Self::DefaultStream(_)
+            | Self::AssociationsOverlap(..)
+            | Self::StreamBound(_)
+            | Self::P2pNotBound(_)
+            | Self::NoRange { .. }
+            | Self::RangeFixed(_)
+            | Self::Attributes(_)
+            | Self::Vendor => ErrorCode::INVALID_REQUEST,
             Self::PhantomFunctions
+            | Self::CacheLineSize(_)
+            | Self::TphMode(_)
             | Self::BarUnassigned(_)
             | Self::BarRange(_)
             | Self::BarSize(_)

@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 
 use crate::SessionId;
 use crate::ide::StreamIndex;
-use crate::wire::{LockRequest, Nonce, TdiState};
+use crate::wire::{FunctionId, LockRequest, Nonce, TdiState};
 
 use super::BindingView;
 use super::config::KeysAtLock;
 use super::effect::{Cause, Effect};
 use super::refusal::Refusal;
+use super::report::LockedRange;
 
 /// What LOCK recorded. The report is fixed here: what LOCK saw is what the TVM is told.
 pub(super) struct Binding {
@@ -17,12 +18,24 @@ pub(super) struct Binding {
     pub(super) stream: StreamIndex,
     pub(super) keys: KeysAtLock,
     pub(super) lock: LockRequest,
+    /// What LOCK called the function; it answers to no other name while it is locked.
+    pub(super) function_id: FunctionId,
+    pub(super) ranges: Vec<LockedRange>,
     pub(super) report: Vec<u8>,
+    /// P2P streams, in the order in which they were bound.
+    pub(super) p2p: Vec<StreamIndex>,
 }
 
 impl Binding {
     pub(super) fn view(&self) -> BindingView {
-        BindingView { session: self.session, stream: self.stream, keys: self.keys, lock: self.lock }
+        BindingView {
+            session: self.session,
+            stream: self.stream,
+            keys: self.keys,
+            lock: self.lock,
+            function_id: self.function_id,
+            p2p: self.p2p.clone(),
+        }
     }
 }
 
@@ -50,6 +63,8 @@ pub(super) enum Event<'a> {
     Report,
     /// START_INTERFACE_REQUEST.
     Start(&'a Nonce),
+    /// One of the requests that are for a TDI in RUN: BIND_P2P_STREAM, UNBIND_P2P_STREAM, SET_MMIO_ATTRIBUTE.
+    Adjust,
     /// STOP_INTERFACE_REQUEST.
     Stop,
     /// Trust is lost: stream, session, frozen register, function level reset, internal fault.
@@ -63,7 +78,7 @@ impl Event<'_> {
     fn cause(&self) -> Option<Cause> {
         match self {
             Self::Lock(_) => Some(Cause::Locked),
-            Self::Report => None,
+            Self::Report | Self::Adjust => None,
             Self::Start(_) => Some(Cause::Started),
             Self::Stop => Some(Cause::Stopped),
             Self::Fall(cause) => Some(*cause),
@@ -100,6 +115,14 @@ impl Tdi {
         }
     }
 
+    /// The same, to bind and unbind P2P streams.
+    pub(super) fn binding_mut(&mut self) -> Option<&mut Binding> {
+        match self {
+            Self::Locked { binding, .. } | Self::Run { binding } => Some(binding),
+            Self::Unlocked | Self::Error { .. } => None,
+        }
+    }
+
     /// The session that alone may talk to this TDI, if there is one.
     pub(super) fn owner(&self) -> Option<SessionId> {
         match self {
@@ -123,9 +146,9 @@ impl Tdi {
                 Err(refusal) => (Self::Unlocked, Outcome::Refused(refusal)),
             },
             (Self::Unlocked, Event::Stop | Event::Fall(_) | Event::Reset) => (Self::Unlocked, Outcome::Stays),
-            (state @ Self::Unlocked, Event::Report | Event::Start(_)) => state.refuse(),
+            (state @ Self::Unlocked, Event::Report | Event::Start(_) | Event::Adjust) => state.refuse(),
 
-            (state @ Self::Locked { .. }, Event::Lock(_)) => state.refuse(),
+            (state @ Self::Locked { .. }, Event::Lock(_) | Event::Adjust) => state.refuse(),
             (state @ Self::Locked { .. }, Event::Report) => (state, Outcome::Stays),
             (Self::Locked { binding, nonce }, Event::Start(offered)) => {
                 if nonce == *offered {
@@ -138,11 +161,14 @@ impl Tdi {
             (Self::Locked { binding, .. }, Event::Fall(_)) => Self::fall(&binding),
 
             (state @ Self::Run { .. }, Event::Lock(_) | Event::Start(_)) => state.refuse(),
-            (state @ Self::Run { .. }, Event::Report) => (state, Outcome::Stays),
+            (state @ Self::Run { .. }, Event::Report | Event::Adjust) => (state, Outcome::Stays),
             (Self::Run { .. }, Event::Stop | Event::Reset) => (Self::Unlocked, Outcome::Moved),
             (Self::Run { binding }, Event::Fall(_)) => Self::fall(&binding),
 
-            (state @ Self::Error { .. }, Event::Lock(_) | Event::Report | Event::Start(_)) => state.refuse(),
+            (
+                state @ Self::Error { .. },
+                Event::Lock(_) | Event::Report | Event::Start(_) | Event::Adjust,
+            ) => state.refuse(),
             (Self::Error { .. }, Event::Stop | Event::Reset) => (Self::Unlocked, Outcome::Moved),
             (state @ Self::Error { .. }, Event::Fall(_)) => (state, Outcome::Stays),
         }
@@ -175,6 +201,10 @@ impl Tdis {
 
     pub(super) fn get(&self, function: usize) -> Option<&Tdi> {
         self.tdis.get(function)
+    }
+
+    pub(super) fn get_mut(&mut self, function: usize) -> Option<&mut Tdi> {
+        self.tdis.get_mut(function)
     }
 
     /// Lets an event happen to a TDI, and queues what has to follow a transition. Nothing happens to a

@@ -1,9 +1,31 @@
-//! What the DSM has to know of a function: a plain description that the owner fills in afresh for every
-//! message, and the configuration writes it reports in between.
+//! What the DSM has to know of a function: a plain description that the owner gives when a message needs one, and the
+//! configuration writes it reports in between.
 
 use core::fmt;
 
 use crate::wire::InterfaceInfo;
+
+/// The functions of a device, described on demand: most messages need no description, and one of 256 functions costs
+/// what the only one does.
+pub trait Functions {
+    /// Function `number` as it is configured right now; `None` if it is not hosted.
+    fn view(&self, number: usize) -> Option<FunctionView>;
+
+    /// Whether function `number` is hosted.
+    fn hosted(&self, number: usize) -> bool {
+        self.view(number).is_some()
+    }
+}
+
+impl Functions for Vec<FunctionView> {
+    fn view(&self, number: usize) -> Option<FunctionView> {
+        self.iter().find(|view| view.number == number).cloned()
+    }
+
+    fn hosted(&self, number: usize) -> bool {
+        self.iter().any(|view| view.number == number)
+    }
+}
 
 /// A function as it is configured right now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,10 +44,12 @@ pub struct FunctionView {
     pub lnr_control: u16,
     /// TPH requester control register, zero if absent.
     pub tph_control: u32,
+    /// TPH requester capability register, zero if absent: which steering tag modes the function has.
+    pub tph_capability: u32,
     /// The ST table lies in the MSI-X table, so that TPH control is reported only when that is locked.
     pub tph_table_in_msix: bool,
-    /// How it does DMA: the PASID, ATS and PRS bits of INTERFACE_INFO. The firmware-update bit follows from
-    /// LOCK's flags and is ignored here.
+    /// How it does DMA: the PASID, ATS and PRS bits of INTERFACE_INFO. ATS must be enabled for a P2P stream to be bound.
+    /// The firmware-update bit follows from LOCK's flags and is ignored here.
     pub interface_info: InterfaceInfo,
     /// Device-specific info of the report.
     pub device_info: Vec<u8>,
@@ -53,7 +77,8 @@ pub struct RangeView {
     pub first_page: u32,
     /// Number of 4 KiB pages.
     pub pages: u32,
-    /// IS_NON_TEE_MEM: shared.
+    /// IS_NON_TEE_MEM: shared. MSI-X table and PBA pages are private as soon as they are locked, whatever stands here;
+    /// where it is clear, they are locked by every LOCK.
     pub non_tee: bool,
     /// IS_MEM_ATTR_UPDATABLE.
     pub updatable: bool,

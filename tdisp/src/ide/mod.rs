@@ -3,6 +3,7 @@
 //! One image serves configuration space and IDE_KM's QUERY_RESP. What moves a stream between secure and
 //! insecure is reported as [`IdeEvent`]s; who is bound to the stream is the DSM's business, not this module's.
 
+mod associations;
 mod keys;
 mod layout;
 pub mod registers;
@@ -191,6 +192,26 @@ impl Ide {
     pub fn rehearsed(&self, index: StreamIndex, session: SessionId) -> bool {
         self.stream(index)
             .is_some_and(|stream| stream.rehearsal.complete(session) && stream.keys.programmed() == 0)
+    }
+
+    /// Another selective stream whose valid RID or address associations meet those of this one.
+    pub fn overlap(&self, index: StreamIndex) -> Option<StreamIndex> {
+        let StreamIndex::Selective(index) = index else { return None };
+        let own = self.associations(index)?;
+        (0..)
+            .zip(&self.selective)
+            .find(|(other, (_, registers))| *other != index && own.overlap(registers))
+            .map(|(other, _)| StreamIndex::Selective(other))
+    }
+
+    /// Whether all of `length` bytes at `address` belong to one address association of the stream.
+    pub fn associated(&self, index: StreamIndex, address: u64, length: u64) -> bool {
+        match index {
+            StreamIndex::Selective(index) => {
+                self.associations(index).is_some_and(|registers| registers.has(address, length))
+            }
+            StreamIndex::Link(_) => false,
+        }
     }
 
     /// KEY_PROG: puts a key into its slot. False if there is no such stream.

@@ -71,6 +71,11 @@ impl<'a> Vdm<'a> {
         self.vendor_id
     }
 
+    /// Its length in a message, bytes.
+    pub const fn length(&self) -> usize {
+        2 + self.vendor_id.len() + self.data.len()
+    }
+
     pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let registry = RegistryId(reader.byte("REGISTRY_ID")?);
         let length = reader.byte("VENDOR_ID_LEN")?;

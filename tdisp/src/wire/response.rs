@@ -19,6 +19,16 @@ impl RequestBitmap {
     /// Exactly the seven requests that every DSM must answer.
     pub const REQUIRED: Self = Self([0xFE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
 
+    /// These, and the request `code`. What is no request has no bit here.
+    #[must_use]
+    pub fn with(mut self, code: MessageCode) -> Self {
+        let bit = code.0 & 0x7F;
+        if let Some(byte) = self.0.get_mut(usize::from(bit / 8)).filter(|_| code.is_request()) {
+            *byte |= 1 << (bit % 8);
+        }
+        self
+    }
+
     /// Whether the request `code` is offered.
     pub fn contains(&self, code: MessageCode) -> bool {
         let bit = code.0 & 0x7F;

@@ -219,6 +219,7 @@ impl World {
         }
         self.device.config_write(0, at + 0x08, &(1_u32 << 31).to_le_bytes());
         self.device.run(self.now);
+        self.device.deliver();
         let mut status = [0; 4];
         for _ in 0..=0x1200 {
             self.device.config_read(0, at + 0x0C, &mut status);
@@ -280,6 +281,7 @@ impl World {
             _ => drop(self.sealed(script.sized(600))),
         }
         self.device.run(self.now);
+        self.device.deliver();
     }
 
     /// The function's work, and that it is let do it.

@@ -7,13 +7,15 @@
 )]
 #![allow(clippy::wildcard_enum_match_arm, reason = "only some messages matter to a check")]
 
-use tdisp::dsm::{BarView, Fault, KeysAtLock, LockedRegister, RangeView};
+use tdisp::dsm::{BarView, Fault, KeysAtLock, LockedRegister, OptionalRequests, RangeView};
 use tdisp::ide::{InsecureCause, StreamIndex};
 use tdisp::wire::ide_km::{KeyHead, KeyMaterial, KeySet, KeySlot, Object};
-use tdisp::wire::{Header, LockRequest, MessageCode, Request, RequestMessage, Response, ResponseMessage};
+use tdisp::wire::{
+    Header, InterfaceInfo, LockRequest, MessageCode, Request, RequestMessage, Response, ResponseMessage,
+};
 use tdisp::{
-    Answer, ConfigWrite, Dsm, DsmConfig, Effect, FunctionId, FunctionView, IdeConfig, Nonce, SessionId,
-    TdiState,
+    Answer, ConfigWrite, Dsm, DsmConfig, Effect, FunctionId, FunctionView, IdeConfig, LockFlags, Nonce,
+    SessionId, TdiState,
 };
 
 use super::script::Script;
@@ -52,9 +54,15 @@ fn view(number: usize) -> FunctionView {
         number,
         bars: vec![
             bar(0, 0, 4, vec![range(0, 4, false)]),
-            bar(2, 0x10_0000, 16, vec![range(0, 8, false), range(8, 8, true)]),
+            bar(
+                2,
+                0x10_0000,
+                16,
+                vec![range(0, 8, false), RangeView { updatable: true, ..range(8, 8, true) }],
+            ),
         ],
         device_info: b"info".to_vec(),
+        interface_info: InterfaceInfo::new().with_ats(true),
         ..FunctionView::default()
     }
 }
@@ -64,13 +72,21 @@ fn interface(function: u8) -> tdisp::InterfaceId {
 }
 
 fn lock_request() -> Request<'static> {
-    Request::Lock(LockRequest { default_stream_id: STREAM_ID, ..LockRequest::default() })
+    let flags = LockFlags::new().with_bind_p2p(true);
+    Request::Lock(LockRequest { flags, default_stream_id: STREAM_ID, ..LockRequest::default() })
 }
 
 impl Machine {
     fn new(keys_at_lock: KeysAtLock) -> Self {
         let ide = IdeConfig { selective_streams: 2, ..IdeConfig::default() };
-        let config = DsmConfig { functions: FUNCTIONS, ide, keys_at_lock, ..DsmConfig::default() };
+        let config = DsmConfig {
+            functions: FUNCTIONS,
+            ide,
+            keys_at_lock,
+            optional: OptionalRequests { p2p: true, mmio_attribute: true, vdm: Some(0x1234) },
+            lock_flags: LockFlags::new().with_bind_p2p(true),
+            ..DsmConfig::default()
+        };
         Self {
             dsm: Dsm::new(config).unwrap(),
             views: (0..FUNCTIONS).map(view).collect(),
@@ -227,7 +243,11 @@ impl Machine {
                     self.told[function] = to;
                 }
                 Effect::Scrub { function } => scrubbed[function] = true,
+                Effect::MmioAttribute { function, .. } | Effect::P2pStream { function, .. } => {
+                    assert_eq!(self.told[function], RUN, "MSI-X is shared here, and the rest is for RUN");
+                }
                 Effect::StopDma { .. }
+                | Effect::DrainDma { .. }
                 | Effect::StreamSecure { .. }
                 | Effect::LockedWithoutKeys { .. }
                 | Effect::Refused { .. } => {}

@@ -7,7 +7,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -240,10 +240,7 @@ impl Host {
 
     /// A client that has said nothing yet.
     pub fn connect(&self) -> Client {
-        let stream = UnixStream::connect(&self.path).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Client { stream, next_id: 0, pending: Vec::new() }
+        Client::connect(&self.path)
     }
 
     pub fn wait_for(&self, what: &str, condition: impl Fn(&Events) -> bool) {
@@ -282,6 +279,14 @@ pub struct Client {
 }
 
 impl Client {
+    /// A client of the function behind `path` that has said nothing yet.
+    pub fn connect(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self { stream, next_id: 0, pending: Vec::new() }
+    }
+
     /// Sends a command and takes its reply, or the errno of its reply.
     pub fn request(&mut self, command: Command, payload: &[u8]) -> Result<Vec<u8>, u32> {
         self.request_with_fds(command, payload, &[]).map(|reply| reply.payload)

@@ -22,12 +22,12 @@ impl Guest {
     /// Carries out one request; says whether the command ended.
     fn serve(&mut self, engine: &mut DmaEngine, work: Work) -> Option<Result<(), Failure>> {
         match work {
-            Work::DmaRead { id, address, length } => {
+            Work::DmaRead { id, address, length, .. } => {
                 assert!(length <= CHUNK && length > 0);
                 let result = self.range(address, length).map(|data| data.to_vec());
                 engine.done(id, result.as_deref().map_err(|&error| error))
             }
-            Work::DmaWrite { id, address, data } => {
+            Work::DmaWrite { id, address, data, .. } => {
                 assert!(data.len() <= CHUNK && !data.is_empty());
                 let result = self.range(address, data.len()).map(|memory| memory.copy_from_slice(&data));
                 engine.done(id, result.map(|()| [].as_slice()))
@@ -61,6 +61,7 @@ const COPY: Command = Command {
     destination: MEMORY as u64 / 2,
     length: 100,
     pattern: [1, 2, 3, 4, 5, 6, 7, 8],
+    translated: false,
 };
 const FILL: Command = Command { operation: Operation::Fill, ..COPY };
 const CHECK: Command = Command { operation: Operation::Check, source: COPY.destination, ..COPY };

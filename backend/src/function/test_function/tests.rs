@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const INTX: TestFunctionConfig = TestFunctionConfig { msix: false };
+const INTX: TestFunctionConfig = TestFunctionConfig { msix: false, updatable_pages: 0 };
 
 fn function() -> TestFunction {
     TestFunction::new(TestFunctionConfig::default()).unwrap()
@@ -123,7 +123,7 @@ fn a_fill_goes_out_after_the_access_and_ends_with_an_interrupt() {
     // What is changed now is for the next command.
     function.set64(0x108, 0x9000);
     let data = [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8].to_vec();
-    assert_eq!(function.works(), [Work::DmaWrite { id: DmaId(0), address: 0x1000, data }]);
+    assert_eq!(function.works(), [Work::DmaWrite { id: DmaId(0), address: 0x1000, data, translated: false }]);
     assert_eq!(function.get32(0x128), STATUS_BUSY);
     function.dma_done(DmaId(0), Ok(&[]));
     assert_eq!((function.get32(0x128), function.get64(0x130)), (STATUS_DONE, 16));
@@ -137,7 +137,7 @@ fn a_mismatch_says_where_and_the_next_start_forgets_it() {
     function.set64(0x110, 4);
     function.set32(0x120, 3);
     function.set32(0x124, 1);
-    assert_eq!(function.works(), [Work::DmaRead { id: DmaId(0), address: 0, length: 4 }]);
+    assert_eq!(function.works(), [Work::DmaRead { id: DmaId(0), address: 0, length: 4, translated: false }]);
     function.dma_done(DmaId(0), Ok(&[0, 0, 1, 0]));
     assert_eq!((function.get32(0x128), function.get64(0x138)), (0x0706, 2));
     assert_eq!(function.works(), []);
@@ -310,7 +310,7 @@ proptest! {
         bar in prop_oneof![4 => Just(0_u8), 1 => any::<u8>()],
         steps in proptest::collection::vec(any_step(), 0..64),
     ) {
-        let mut function = TestFunction::new(TestFunctionConfig { msix }).unwrap();
+        let mut function = TestFunction::new(TestFunctionConfig { msix, updatable_pages: 0 }).unwrap();
         for step in steps {
             match step {
                 Step::Read(offset, length) => {
@@ -347,6 +347,6 @@ proptest! {
             }
         }
         function.scrub();
-        prop_assert_eq!(function.image(), TestFunction::new(TestFunctionConfig { msix }).unwrap().image());
+        prop_assert_eq!(function.image(), TestFunction::new(TestFunctionConfig { msix, updatable_pages: 0 }).unwrap().image());
     }
 }

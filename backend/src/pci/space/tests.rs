@@ -23,6 +23,8 @@ fn plan() -> Plan {
         msix: Some(Msix { vectors: 4, table: (4, 0), pba: (4, 0x1000) }),
         tee_io: true,
         doe: true,
+        ari: None,
+        ats: false,
         ide_bytes: Some(0x2C),
     }
 }
@@ -31,6 +33,39 @@ fn read32(space: &ConfigSpace, at: u16) -> u32 {
     let mut bytes = [0xA5; 4];
     space.read(at, &mut bytes);
     u32::from_le_bytes(bytes)
+}
+
+/// Id, version and place of every extended capability.
+fn extended(space: &ConfigSpace) -> Vec<(u16, u32, u16)> {
+    let mut found = Vec::new();
+    let mut at = 0x100;
+    while at != 0 {
+        let dword = read32(space, at);
+        found.push((dword as u16, dword >> 16 & 0xF, at));
+        at = (dword >> 20) as u16;
+    }
+    found
+}
+
+#[test]
+fn ats_and_ari_have_their_places() {
+    let mut space = Plan { ari: Some(1), ats: true, ..plan() }.build();
+    let expected = [(3, 1, 0x100), (0x2E, 2, 0x110), (0xF, 1, 0x128), (0xE, 1, 0x130), (0x30, 1, 0x138)];
+    assert_eq!(extended(&space), expected);
+    assert_eq!(space.window(0x13C), Some((Window::Ide, 0)));
+    assert_eq!(read32(&space, 0x134), 0x0100, "the next function is 1");
+    assert_eq!(space.write(0x136, &[0xFF; 2]), [WriteEffect::Ari]);
+    assert_eq!(read32(&space, 0x134), 0x0100);
+    assert!(!space.ats_enabled());
+    assert_eq!(space.write(0x12E, &[0xFF; 2]), []);
+    assert_eq!(read32(&space, 0x12C), 0x801F_0020);
+    assert!(space.ats_enabled());
+    space.function_reset();
+    assert!(!space.ats_enabled());
+    // Functions other than 0 have neither mailbox nor IDE.
+    let other = Plan { ari: Some(0), ats: true, doe: false, ide_bytes: None, ..plan() }.build();
+    assert_eq!(extended(&other), [(3, 1, 0x100), (0xF, 1, 0x128), (0xE, 1, 0x130)]);
+    assert!(!plan().build().ats_enabled());
 }
 
 #[test]
@@ -47,14 +82,7 @@ fn header_and_chain_read_back() {
         at = (dword >> 8) as u16 & 0xFF;
     }
     assert_eq!(ids, [0x01, 0x10, 0x11]);
-    let mut extended = Vec::new();
-    at = 0x100;
-    while at != 0 {
-        let dword = read32(&space, at);
-        extended.push((dword as u16, dword >> 16 & 0xF));
-        at = (dword >> 20) as u16;
-    }
-    assert_eq!(extended, [(3, 1), (0x2E, 2), (0x30, 1)]);
+    assert_eq!(extended(&space), [(3, 1, 0x100), (0x2E, 2, 0x110), (0x30, 1, 0x130)]);
     assert_ne!(read32(&space, PCIE + 4) & (1 << 30), 0, "TEE-IO");
     assert_ne!(read32(&space, PCIE + 4) & (1 << 28), 0, "FLR");
 }

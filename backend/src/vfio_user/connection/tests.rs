@@ -302,3 +302,62 @@ fn data_of_abandoned_accesses_does_not_leave_any_more() {
         assert_eq!(rig.connection.poll_dma(), None);
     }
 }
+
+#[test]
+fn what_has_left_is_drained_and_what_has_not_is_not_waited_for() {
+    let answer = |rig: &mut Rig, request: &[u8]| {
+        let header = Header::parse(request).unwrap();
+        let mut out = Vec::new();
+        put_reply(&mut out, &header, &[DmaAccess::new(0x1000, 4).as_bytes()]);
+        rig.raw(&out);
+    };
+    let started = || {
+        let mut rig = Rig::new();
+        rig.map_remote();
+        rig.connection.dma_write(1, 0x1000, vec![1; 4]);
+        rig
+    };
+    let mut rig = started();
+    rig.connection.abandon_dma();
+    assert!(!rig.connection.draining_dma(), "it never left");
+
+    let mut rig = started();
+    let request = rig.take();
+    rig.connection.abandon_dma();
+    assert!(rig.connection.draining_dma());
+    rig.connection.dma_write(2, 0x1000, vec![2; 4]);
+    let next = rig.take();
+    assert!(rig.connection.draining_dma(), "a later access is not waited for");
+    answer(&mut rig, &request);
+    assert!(!rig.connection.draining_dma());
+    answer(&mut rig, &next);
+    assert_eq!(
+        rig.connection.poll_dma().map(|end| end.id),
+        Some(2),
+        "and the first one's end is not reported"
+    );
+
+    // Drained, but not given up.
+    let mut rig = started();
+    let request = rig.take();
+    rig.connection.drain_dma();
+    assert!(rig.connection.draining_dma());
+    answer(&mut rig, &request);
+    assert!(!rig.connection.draining_dma());
+    assert_eq!(rig.connection.poll_dma().map(|end| end.id), Some(1));
+
+    // Late or gone.
+    for end in [
+        |rig: &mut Rig| rig.connection.stop_draining_dma(),
+        |rig: &mut Rig| {
+            rig.connection.disconnect(&mut rig.device);
+        },
+    ] {
+        let mut rig = started();
+        rig.take();
+        rig.connection.cancel_dma(1);
+        assert!(rig.connection.draining_dma(), "given up, and yet it may happen");
+        end(&mut rig);
+        assert!(!rig.connection.draining_dma());
+    }
+}

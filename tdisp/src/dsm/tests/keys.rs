@@ -141,6 +141,7 @@ fn query_shows_the_live_registers_and_the_address() {
     assert_eq!(response[7..], device.dsm.ide().image());
     assert_eq!(response[7 + 12..][..8], [1, 0, 0x40, 5, 2, 0, 0, 0], "enabled, default, id 5, secure");
     device.dsm.learn_address(0xAB18, 0x7E);
+    assert_eq!(device.effects(), [], "known for the first time");
     device.dsm.ide_write(CONTROL, &[0; 4]);
     let response = query(&mut device);
     assert_eq!(response[..7], [1, 0, 0, 0x18, 0xAB, 0x7E, 0]);

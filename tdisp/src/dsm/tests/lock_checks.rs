@@ -32,10 +32,10 @@ fn flags_that_are_not_offered() {
 #[test]
 fn the_reserved_byte() {
     let request = LockRequest { reserved: 1, default_stream_id: STREAM_ID, ..LockRequest::default() };
+    assert!(matches!(Device::secure().send(Request::Lock(request)), Got::Locked(_)));
+    let config = DsmConfig { reserved_fields: ReservedFields::Reject, ..DsmConfig::default() };
     let reason = Refusal::Reserved("LOCK_INTERFACE_REQUEST");
-    refused(&mut Device::secure(), Request::Lock(request), reason, Code::INVALID_REQUEST);
-    let config = DsmConfig { reserved_fields: ReservedFields::Ignore, ..DsmConfig::default() };
-    assert!(matches!(Device::with_stream(config).send(Request::Lock(request)), Got::Locked(_)));
+    refused(&mut Device::with_stream(config), Request::Lock(request), reason, Code::INVALID_REQUEST);
 }
 
 #[test]
@@ -62,6 +62,22 @@ fn two_default_streams() {
     refused(&mut device, lock_request(), Refusal::SeveralDefaultStreams, Code::INVALID_REQUEST);
     device.dsm.ide_write(0x30, &0x0600_0000_u32.to_le_bytes());
     device.lock(0);
+}
+
+#[test]
+fn a_stream_that_is_not_the_default_one() {
+    const OTHERWISE: u32 = ENABLED & !(1 << 22);
+    let set_up = |default_stream| {
+        let mut device = Device::new(DsmConfig { default_stream, ..DsmConfig::default() });
+        device.dsm.ide_write(CONTROL, &OTHERWISE.to_le_bytes());
+        device.key_all(SESSION, KeySet::Zero);
+        device
+    };
+    let mut device = set_up(DefaultStream::Required);
+    refused(&mut device, lock_request(), Refusal::NotDefault(STREAM), Code::INVALID_REQUEST);
+    device.dsm.ide_write(CONTROL, &ENABLED.to_le_bytes());
+    device.lock(0);
+    set_up(DefaultStream::Any).lock(0);
 }
 
 #[test]
@@ -119,7 +135,12 @@ fn a_stream_that_is_not_enabled() {
 #[test]
 fn configurations_that_cannot_be_locked() {
     type Spoil = fn(&mut FunctionView);
-    let table: [(Spoil, Refusal); 14] = [
+    let table: [(Spoil, Refusal); 19] = [
+        (|f| f.lnr_control = 0b11, Refusal::CacheLineSize(128)),
+        (|f| f.tph_control = 0x100, Refusal::TphMode(0)),
+        (|f| (f.tph_control, f.tph_capability) = (0x301, 0b101), Refusal::TphMode(1)),
+        (|f| (f.tph_control, f.tph_capability) = (0x102, 0b011), Refusal::TphMode(2)),
+        (|f| (f.tph_control, f.tph_capability) = (0x103, 0b1111), Refusal::TphMode(3)),
         (|f| f.phantom_functions = true, Refusal::PhantomFunctions),
         (|f| f.bars[1].address = None, Refusal::BarUnassigned(0)),
         (|f| f.bars[0].size_supported = false, Refusal::BarSize(2)),
@@ -133,7 +154,7 @@ fn configurations_that_cannot_be_locked() {
         (|f| f.bars[0].ranges[1].first_page = 13, Refusal::RangeLayout(2)),
         (|f| f.bars[0].ranges[1].pages = 5, Refusal::RangeLayout(2)),
         (|f| f.bars[0].ranges.clear(), Refusal::RangeLayout(2)),
-        (|f| f.device_info = vec![0; 0x1_0000], Refusal::ReportTooLong(crate::wire::ReportTooLong(65_636))),
+        (|f| f.device_info = vec![0; 0x1_0000], Refusal::ReportTooLong(crate::wire::ReportTooLong(65_604))),
     ];
     for (spoil, reason) in table {
         let mut device = Device::secure();
@@ -142,6 +163,19 @@ fn configurations_that_cannot_be_locked() {
         device.functions[0] = function(0);
         device.lock(0);
     }
+}
+
+#[test]
+fn modes_that_fit() {
+    let flags = LockFlags::new().with_system_cache_line_size(true);
+    let config = DsmConfig { lock_flags: flags, ..DsmConfig::default() };
+    let mut device = Device::with_stream(config);
+    device.functions[0].lnr_control = 0b01;
+    refused(&mut device, lock_with(flags), Refusal::CacheLineSize(64), Code::INVALID_DEVICE_CONFIGURATION);
+    device.functions[0].lnr_control = 0b11;
+    let view = &mut device.functions[0];
+    (view.tph_control, view.tph_capability) = (0x101, 0b010);
+    assert!(matches!(device.send(lock_with(flags)), Got::Locked(_)));
 }
 
 #[test]

@@ -39,13 +39,22 @@ fn version_and_capabilities() {
 
 #[test]
 fn a_header_of_another_version_is_a_mismatch() {
-    for version in [0x00, 0x0F, 0x11, 0x20, 0xFF] {
-        for code in [0x81, 0x83, 0x87, 0xFF] {
+    for version in [0x00, 0x0F, 0x11, 0x1F, 0x20, 0xFF] {
+        for code in [0x81, 0x83, 0x87, 0xFF].into_iter().filter(|code| *code != 0x81 || version >> 4 != 1) {
             let mut bytes = [0; 16];
             bytes[..2].copy_from_slice(&[version, code]);
             let got = Device::secure().send_bytes(Some(SESSION), &bytes);
             assert_eq!(got, Got::Error(ErrorCode::VERSION_MISMATCH, 0));
         }
+    }
+}
+
+#[test]
+fn a_version_query_of_any_minor_version_is_answered() {
+    for version in [0x11, 0x1F] {
+        let mut bytes = [0; 16];
+        bytes[..2].copy_from_slice(&[version, 0x81]);
+        assert_eq!(Device::secure().send_bytes(Some(SESSION), &bytes), Got::Version(vec![0x10]));
     }
 }
 
@@ -86,10 +95,11 @@ fn reserved_bits() {
     for (byte, code) in cases {
         let mut dirty = bytes.clone();
         dirty[byte] = 0x80;
-        assert_eq!(Device::secure().send_bytes(Some(SESSION), &dirty), Got::Error(code, 0), "byte {byte}");
-        let config = DsmConfig { reserved_fields: ReservedFields::Ignore, ..DsmConfig::default() };
-        let got = Device::with_stream(config).send_bytes(Some(SESSION), &dirty);
+        let got = Device::secure().send_bytes(Some(SESSION), &dirty);
         assert_eq!(got, Got::State(UNLOCKED), "byte {byte}, ignored");
+        let config = DsmConfig { reserved_fields: ReservedFields::Reject, ..DsmConfig::default() };
+        let got = Device::with_stream(config).send_bytes(Some(SESSION), &dirty);
+        assert_eq!(got, Got::Error(code, 0), "byte {byte}");
     }
 }
 
@@ -102,8 +112,8 @@ fn functions_are_matched_by_number_pinned_or_not_at_all() {
         (FunctionMatch::Number, 2, 0xBEE9, true),
         (FunctionMatch::Number, 2, 0xBEEA, false),
         (FunctionMatch::Number, 2, 0x01AB_0001, true),
-        (FunctionMatch::Number, 2, 0x00AB_0001, false),
-        (FunctionMatch::Number, 2, 0x0200_0000, false),
+        (FunctionMatch::Number, 2, 0x00AB_0001, true),
+        (FunctionMatch::Number, 2, 0x0200_0000, true),
         (FunctionMatch::Number, 9, 0x0008, true),
         (FunctionMatch::Number, 9, 0x0009, false),
         (FunctionMatch::Number, 256, 0x12FF, true),
@@ -123,6 +133,44 @@ fn functions_are_matched_by_number_pinned_or_not_at_all() {
 }
 
 #[test]
+fn a_locked_tdi_answers_to_the_name_that_lock_used() {
+    let mut device = Device::in_state(LOCKED);
+    // LOCK came for ab:00.0 and stated no segment.
+    for (id, hosted) in [(0xAB00, true), (0x0112_AB00, true), (0xAC00, false), (0xAB08, false), (0, false)] {
+        let expected = if hosted { Got::State(LOCKED) } else { INVALID_INTERFACE };
+        assert_eq!(device.send_as(SESSION, interface(id), Request::GetState), expected, "{id:#x}");
+    }
+    assert_eq!(device.send(Request::Stop), Got::Stopped);
+    assert_eq!(device.send_as(SESSION, interface(0), Request::GetState), Got::State(UNLOCKED));
+
+    let request = || lock_request();
+    assert!(matches!(device.send_as(SESSION, interface(0x0112_AB00), request()), Got::Locked(_)));
+    for (id, hosted) in [(0xAB00, true), (0x0112_AB00, true), (0x0113_AB00, false)] {
+        let expected = if hosted { Got::State(LOCKED) } else { INVALID_INTERFACE };
+        assert_eq!(device.send_as(SESSION, interface(id), Request::GetState), expected, "{id:#x}");
+    }
+}
+
+#[test]
+fn requests_beyond_those_that_may_wait_are_busy() {
+    let config = DsmConfig { functions: 2, num_req_this: 1, num_req_all: 2, ..DsmConfig::default() };
+    let mut device = Device::with_stream(config);
+    let busy = Got::Error(ErrorCode::BUSY, 0);
+    device.dsm.hold(0);
+    assert_eq!(device.send_to(0, Request::GetState), busy);
+    assert_eq!(device.send_to(1, Request::GetState), Got::State(UNLOCKED));
+    device.dsm.hold(1);
+    assert_eq!(device.send_to(1, lock_request()), busy);
+    assert_eq!(device.dsm.state(1), UNLOCKED);
+    device.dsm.release(0);
+    device.dsm.release(0);
+    assert_eq!(device.send_to(0, Request::GetState), Got::State(UNLOCKED));
+    assert_eq!(device.send_to(1, Request::GetState), busy);
+    device.dsm.conventional_reset();
+    assert_eq!(device.send_to(1, Request::GetState), Got::State(UNLOCKED));
+}
+
+#[test]
 fn a_function_without_a_description_is_not_hosted() {
     let mut device = Device::secure();
     device.functions.clear();
@@ -138,11 +186,11 @@ fn another_session_changes_nothing_and_learns_little() {
         let requests =
             [Request::GetState, lock_request(), REPORT, Request::Start(Nonce::new([1; 32])), Request::Stop];
         for request in requests {
-            assert_eq!(device.send_as(OTHER, interface(0), request), INVALID_REQUEST);
+            assert_eq!(device.send_as(OTHER, interface(0xAB00), request), INVALID_REQUEST);
             assert_eq!((device.dsm.state(0), device.refusal()), (state, Refusal::ForeignSession));
         }
-        assert_eq!(device.send_as(OTHER, interface(0), Request::GetVersion), Got::Version(vec![0x10]));
-        let capabilities = device.send_as(OTHER, interface(0), Request::GetCapabilities { tsm_caps: 0 });
+        assert_eq!(device.send_as(OTHER, interface(0xAB00), Request::GetVersion), Got::Version(vec![0x10]));
+        let capabilities = device.send_as(OTHER, interface(0xAB00), Request::GetCapabilities { tsm_caps: 0 });
         assert!(matches!(capabilities, Got::Capabilities(_)));
         assert_eq!(device.dsm.state(0), state);
     }
@@ -153,8 +201,8 @@ fn a_foreign_state_query_can_be_allowed() {
     let config = DsmConfig { foreign_state_query: ForeignStateQuery::Answer, ..DsmConfig::default() };
     let mut device = Device::with_stream(config);
     device.bring(0, RUN);
-    assert_eq!(device.send_as(OTHER, interface(0), Request::GetState), Got::State(RUN));
-    assert_eq!(device.send_as(OTHER, interface(0), Request::Stop), INVALID_REQUEST);
+    assert_eq!(device.send_as(OTHER, interface(0xAB00), Request::GetState), Got::State(RUN));
+    assert_eq!(device.send_as(OTHER, interface(0xAB00), Request::Stop), INVALID_REQUEST);
 }
 
 #[test]
@@ -172,25 +220,29 @@ fn decode_report(device: &mut Device) -> InterfaceReport {
 }
 
 #[test]
-fn the_report_lists_every_page_by_bar_and_address() {
-    let mut device = Device::in_state(LOCKED);
+fn the_report_lists_pages_by_bar_and_address() {
     let record = |first_page, pages, non_tee, updatable, range_id| MmioRange {
         first_page,
         pages,
         attributes: RangeAttributes::new().with_non_tee(non_tee).with_updatable(updatable),
         range_id,
     };
+    let expected = [
+        record(0x100_0100, 1, false, false, 0),
+        record(0x100_0200, 12, false, false, 2),
+        record(0x100_020C, 4, true, true, 2),
+        // MSI-X, which is not locked.
+        record(0x100_0300, 1, true, false, 4),
+        record(0x100_0301, 1, true, false, 4),
+    ];
+    let config = DsmConfig { unlocked_msix: UnlockedMsix::Plain, ..DsmConfig::default() };
+    let mut device = Device::with_stream(config);
+    device.bring(0, LOCKED);
+    assert_eq!(decode_report(&mut device).ranges, expected);
+
+    let mut device = Device::in_state(LOCKED);
     let report = decode_report(&mut device);
-    assert_eq!(
-        report.ranges,
-        [
-            record(0x100_0100, 1, false, false, 0),
-            record(0x100_0200, 12, false, false, 2),
-            record(0x100_020C, 4, true, true, 2),
-            record(0x100_0300, 1, true, false, 4),
-            record(0x100_0301, 1, true, false, 4),
-        ]
-    );
+    assert_eq!(report.ranges, expected[..3], "what is not locked must not be reported");
     assert_eq!(report.info.into_bits(), 0b10, "reserved bits of the owner do not get through");
     assert_eq!((report.msix_message_control, report.tph_control), (0, 0));
     assert_eq!(report.device_info, b"info");
@@ -201,11 +253,28 @@ fn lock_flags_show_in_the_report() {
     let mut device = Device::secure();
     let flags = LockFlags::new().with_no_fw_update(true).with_lock_msix(true);
     assert!(matches!(device.send(lock_with(flags)), Got::Locked(_)));
+    let effects = device.effects();
     let report = decode_report(&mut device);
     assert_eq!(report.info.into_bits(), 0b11);
     assert_eq!((report.msix_message_control, report.tph_control), (0x8003, 0x11));
     let attributes: Vec<u16> = report.ranges.iter().map(|range| range.attributes.into_bits()).collect();
-    assert_eq!(attributes, [0, 0, 0xC, 0x5, 0x6]);
+    assert_eq!(attributes, [0, 0, 0xC, 0x1, 0x2]);
+    let private =
+        |first_page| Effect::MmioAttribute { function: 0, bar: 4, first_page, pages: 1, non_tee: false };
+    assert_eq!(effects[2..], [private(0), private(1)], "locked pages are private (PCIe 6.1 §11.3.8)");
+}
+
+#[test]
+fn a_private_msix_table_is_locked_by_every_lock() {
+    let mut device = Device::secure();
+    for range in &mut device.functions[0].bars[2].ranges {
+        range.non_tee = false;
+    }
+    device.bring(0, LOCKED);
+    let report = decode_report(&mut device);
+    let attributes: Vec<u16> = report.ranges.iter().map(|range| range.attributes.into_bits()).collect();
+    assert_eq!(attributes, [0, 0, 0xC, 0x1, 0x2]);
+    assert_eq!(report.msix_message_control, 0x8003);
 }
 
 #[test]

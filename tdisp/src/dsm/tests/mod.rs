@@ -1,5 +1,6 @@
 //! Tests of the DSM through its public face: messages in, messages and effects out.
 
+mod adjust;
 mod cascades;
 mod keys;
 mod lock_checks;
@@ -11,8 +12,8 @@ mod table;
 use super::*;
 use crate::wire::ide_km::{Direction, KeyHead, KeyMaterial, KeySet, KeySlot, Object, SubStream};
 use crate::wire::{
-    ErrorCode, FunctionId, InterfaceId, InterfaceInfo, LockFlags, Nonce, Request, RequestMessage, Response,
-    ResponseMessage,
+    ErrorCode, FunctionId, InterfaceId, InterfaceInfo, LockFlags, Nonce, RegistryId, Request, RequestMessage,
+    Response, ResponseMessage,
 };
 
 /// The session that locks.
@@ -25,6 +26,12 @@ const STREAM_ID: u8 = 5;
 const CONTROL: u16 = 0x10;
 const SET_UP: u32 = 0x0540_0000;
 const ENABLED: u32 = SET_UP | 1;
+
+/// The second selective stream of [`Device::equipped`], for peers, with its control and association registers.
+const PEER: StreamIndex = StreamIndex::Selective(1);
+const PEER_ID: u8 = 6;
+const PEER_CONTROL: u16 = 0x30;
+const VENDOR: u16 = 0x1234;
 
 const UNLOCKED: TdiState = TdiState::CONFIG_UNLOCKED;
 const LOCKED: TdiState = TdiState::CONFIG_LOCKED;
@@ -44,6 +51,11 @@ enum Got {
     State(TdiState),
     Started,
     Stopped,
+    Bound,
+    Unbound,
+    AttributeSet,
+    Vdm(Vec<u8>),
+    VendorError(u32, Vec<u8>),
 }
 
 const INVALID_REQUEST: Got = Got::Error(ErrorCode::INVALID_REQUEST, 0);
@@ -56,6 +68,8 @@ struct Device {
     functions: Vec<FunctionView>,
     random: u8,
     entropy: bool,
+    /// What [`Device::lock`] asks for.
+    flags: LockFlags,
 }
 
 fn range(first_page: u32, pages: u32, non_tee: bool) -> RangeView {
@@ -90,6 +104,7 @@ fn function(number: usize) -> FunctionView {
         msix_message_control: Some(0x8003),
         lnr_control: 0,
         tph_control: 0x11,
+        tph_capability: 0,
         tph_table_in_msix: true,
         interface_info: InterfaceInfo::new().with_dma_without_pasid(true).with_reserved(3),
         device_info: b"info".to_vec(),
@@ -100,7 +115,7 @@ fn function(number: usize) -> FunctionView {
 impl Device {
     fn new(config: DsmConfig) -> Self {
         let functions = (0..config.functions).map(function).collect();
-        Self { dsm: Dsm::new(config).unwrap(), functions, random: 0, entropy: true }
+        Self { dsm: Dsm::new(config).unwrap(), functions, random: 0, entropy: true, flags: LockFlags::new() }
     }
 
     /// One function, its stream secure through [`SESSION`].
@@ -113,6 +128,40 @@ impl Device {
         device.set_up_stream(SESSION);
         device.effects();
         device
+    }
+
+    /// Functions with everything that is optional: their stream secure through [`SESSION`], a second one secure for
+    /// peers, ATS enabled, and LOCK with BIND_P2P.
+    fn equipped() -> Self {
+        let mut device = Self::able(DsmConfig::default());
+        device.set_up_stream(SESSION);
+        device.set_up_peer();
+        device.effects();
+        device
+    }
+
+    /// Functions that can do all of that once their streams are set up.
+    fn able(config: DsmConfig) -> Self {
+        let bind_p2p = LockFlags::new().with_bind_p2p(true);
+        let mut device = Self::new(DsmConfig {
+            optional: OptionalRequests { p2p: true, mmio_attribute: true, vdm: Some(VENDOR) },
+            lock_flags: bind_p2p.with_all_request_redirect(true),
+            ide: crate::ide::IdeConfig { selective_streams: 3, ..Default::default() },
+            ..config
+        });
+        device.flags = bind_p2p;
+        for function in &mut device.functions {
+            function.interface_info.set_ats(true);
+        }
+        device
+    }
+
+    /// Keys and enables the stream for peers.
+    fn set_up_peer(&mut self) {
+        let value = u32::from(PEER_ID) << 24;
+        self.dsm.ide_write(PEER_CONTROL, &value.to_le_bytes());
+        self.key_stream(SESSION, PEER_ID, KeySet::Zero);
+        self.dsm.ide_write(PEER_CONTROL, &(value | 1).to_le_bytes());
     }
 
     /// One function brought into a state, with nothing left to poll.
@@ -142,12 +191,16 @@ impl Device {
     }
 
     fn key_all(&mut self, session: SessionId, set: KeySet) {
+        self.key_stream(session, STREAM_ID, set);
+    }
+
+    fn key_stream(&mut self, session: SessionId, stream_id: u8, set: KeySet) {
         for slot in KeySlot::of_set(set) {
-            let head = KeyHead::new(0, STREAM_ID, slot);
+            let head = KeyHead::new(0, stream_id, slot);
             assert!(self.ide_km(session, &Object::KeyProg(head, KeyMaterial::new([3; 32]))).is_some());
         }
         for slot in KeySlot::of_set(set) {
-            let head = KeyHead::new(0, STREAM_ID, slot);
+            let head = KeyHead::new(0, stream_id, slot);
             assert!(self.ide_km(session, &Object::KSetGo(head)).is_some());
         }
     }
@@ -185,7 +238,9 @@ impl Device {
     }
 
     fn lock(&mut self, function: usize) -> Nonce {
-        let Got::Locked(nonce) = self.send_to(function, lock_request()) else { panic!("LOCK was refused") };
+        let Got::Locked(nonce) = self.send_to(function, lock_with(self.flags)) else {
+            panic!("LOCK was refused")
+        };
         nonce
     }
 
@@ -204,7 +259,7 @@ impl Device {
     }
 
     fn send_bytes(&mut self, session: Option<SessionId>, bytes: &[u8]) -> Got {
-        let Self { dsm, functions, random, entropy } = self;
+        let Self { dsm, functions, random, entropy, .. } = self;
         let mut fill = |out: &mut [u8]| {
             *random = random.wrapping_add(1);
             out.fill(*random);
@@ -228,11 +283,14 @@ impl Device {
             Response::State(state) => Got::State(state),
             Response::Start => Got::Started,
             Response::Stop => Got::Stopped,
-            Response::Error { .. }
-            | Response::BindP2p
-            | Response::UnbindP2p
-            | Response::SetMmioAttribute
-            | Response::Vdm(_) => panic!("{message:?}"),
+            Response::BindP2p => Got::Bound,
+            Response::UnbindP2p => Got::Unbound,
+            Response::SetMmioAttribute => Got::AttributeSet,
+            Response::Vdm(vdm) => Got::Vdm([vdm.vendor_id(), vdm.data].concat()),
+            Response::Error { code, data, extended: Some(vdm) } => {
+                assert_eq!((code, vdm.registry), (ErrorCode::VENDOR_SPECIFIC_ERROR, RegistryId::PCI_SIG));
+                Got::VendorError(data, [vdm.vendor_id(), vdm.data].concat())
+            }
         }
     }
 

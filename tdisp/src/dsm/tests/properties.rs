@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::ide::{IdeConfig, KeyState};
+use crate::ide::KeyState;
+use crate::wire::{MmioRange, RangeAttributes};
 
 /// One step of a random life. Small numbers choose among few sessions, functions and streams, so that
 /// sequences get somewhere.
@@ -29,6 +30,22 @@ enum Action {
     Stop {
         session: u8,
         function: u8,
+    },
+    /// Bind or unbind a stream, by its id.
+    P2p {
+        session: u8,
+        function: u8,
+        stream_id: u8,
+        bind: bool,
+    },
+    /// Enable a stream for peers, with keys or without.
+    Peer,
+    /// An attribute for pages of BAR 2.
+    Attribute {
+        session: u8,
+        function: u8,
+        page: u8,
+        non_tee: bool,
     },
     Report {
         session: u8,
@@ -72,8 +89,15 @@ fn actions() -> impl Strategy<Value = Action> {
     prop_oneof![
         3 => session.clone().prop_map(|session| Action::SetUp { session }),
         2 => session.clone().prop_map(|session| Action::Rehearse { session }),
-        6 => (session.clone(), function.clone(), 0..8_u8)
+        6 => (session.clone(), function.clone(), 0..16_u8)
             .prop_map(|(session, function, flags)| Action::Lock { session, function, flags }),
+        2 => Just(Action::Peer),
+        3 => (session.clone(), function.clone(), STREAM_ID..PEER_ID + 1, any::<bool>()).prop_map(
+            |(session, function, stream_id, bind)| Action::P2p { session, function, stream_id, bind }
+        ),
+        2 => (session.clone(), function.clone(), 0..18_u8, any::<bool>()).prop_map(
+            |(session, function, page, non_tee)| Action::Attribute { session, function, page, non_tee }
+        ),
         6 => (session.clone(), function.clone(), 0..3_u8)
             .prop_map(|(session, function, age)| Action::Start { session, function, age }),
         2 => (session.clone(), function.clone()).prop_map(|(session, function)| Action::Stop { session, function }),
@@ -114,9 +138,8 @@ struct World {
 
 impl World {
     fn new(keys_at_lock: KeysAtLock) -> Self {
-        let ide = IdeConfig { selective_streams: 2, ..IdeConfig::default() };
         Self {
-            device: Device::new(DsmConfig { functions: 3, ide, keys_at_lock, ..DsmConfig::default() }),
+            device: Device::able(DsmConfig { functions: 3, keys_at_lock, ..DsmConfig::default() }),
             nonces: Vec::new(),
             valid: [None; 3],
         }
@@ -170,6 +193,34 @@ impl World {
             }
             Action::Stop { session: number, function } => {
                 device.send_as(session(number), interface(function), Request::Stop);
+            }
+            Action::Peer => {
+                // Only the session that owns key management can; the enable bit anyone may set.
+                if device.dsm.key_manager().is_none_or(|owner| owner == SESSION) {
+                    device.set_up_peer();
+                } else {
+                    device.dsm.ide_write(PEER_CONTROL, &(u32::from(PEER_ID) << 24 | 1).to_le_bytes());
+                }
+            }
+            Action::P2p { session: number, function, stream_id, bind } => {
+                let request = if bind { Request::BindP2p(stream_id) } else { Request::UnbindP2p(stream_id) };
+                let before = device.dsm.state(function.into());
+                let got = device.send_as(session(number), interface(function), request);
+                assert!(!matches!(got, Got::Bound | Got::Unbound) || before == RUN);
+            }
+            Action::Attribute { session: number, function, page, non_tee } => {
+                let range = MmioRange {
+                    first_page: (0x10_0000_0000 * (u64::from(function) + 1) + 0x20_0000) / 4096
+                        + u64::from(page),
+                    pages: 1,
+                    attributes: RangeAttributes::new().with_non_tee(non_tee),
+                    range_id: 2,
+                };
+                let before = device.dsm.state(function.into());
+                let request = Request::SetMmioAttribute(range);
+                let got = device.send_as(session(number), interface(function), request);
+                let updatable = (12..16).contains(&page);
+                assert!(got != Got::AttributeSet || (before == RUN && updatable), "page {page}");
             }
             Action::Report { session: number, function, offset, length } => {
                 let request = Request::GetReport { offset, length };
@@ -227,7 +278,16 @@ impl World {
                     let binding = self.device.dsm.binding(function).unwrap();
                     assert_eq!((binding.keys, binding.stream), (KeysAtLock::Rehearsed, stream));
                 }
-                Effect::StopDma { .. } | Effect::StreamSecure { .. } | Effect::Refused { .. } => {}
+                Effect::MmioAttribute { function, .. } => {
+                    assert_eq!(told[function], RUN, "moves pages in RUN only")
+                }
+                Effect::P2pStream { function, stream, .. } => {
+                    assert_eq!((told[function], stream), (RUN, PEER));
+                }
+                Effect::StopDma { .. }
+                | Effect::DrainDma { .. }
+                | Effect::StreamSecure { .. }
+                | Effect::Refused { .. } => {}
             }
         }
         let dsm = &self.device.dsm;
@@ -247,6 +307,15 @@ impl World {
                 assert!(stream.control.enable(), "bound to a stream that is off");
                 assert!(dsm.ide().keys_from(binding.stream, binding.session), "keys of another session");
                 assert_eq!(dsm.key_manager(), Some(binding.session));
+                for stream in binding.p2p {
+                    let stream = dsm.ide().view(stream).unwrap();
+                    assert!(
+                        stream.secure && !stream.control.default_stream(),
+                        "a P2P stream that is not secure"
+                    );
+                    assert!(dsm.ide().keys_from(stream.index, binding.session), "keys of another session");
+                    assert_eq!(state, RUN);
+                }
                 match binding.keys {
                     KeysAtLock::InUse => {
                         assert!(stream.secure, "bound to an insecure stream");

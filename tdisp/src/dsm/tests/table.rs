@@ -14,7 +14,11 @@ enum Stimulus {
     StartRight,
     StartWrong,
     Stop,
-    OptionalRequest,
+    BindP2p,
+    UnbindP2p,
+    SetMmioAttribute,
+    Vdm,
+    RequestNotOffered,
     OtherSession,
     FrozenWrite,
     AllowedWrite,
@@ -22,6 +26,7 @@ enum Stimulus {
     SessionEnds,
     OtherSessionEnds,
     FunctionReset,
+    RequesterIdChanges,
     InternalFault,
     ConventionalReset,
 }
@@ -45,7 +50,7 @@ const REQUEST: Result = Result::Refuse(ErrorCode::INVALID_REQUEST);
 const UNSUPPORTED: Result = Result::Refuse(ErrorCode::UNSUPPORTED_REQUEST);
 
 #[rustfmt::skip]
-const TABLE: [(Stimulus, [Result; 4]); 19] = [
+const TABLE: [(Stimulus, [Result; 4]); 24] = [
     //                   CONFIG_UNLOCKED  CONFIG_LOCKED  RUN          ERROR
     (GetVersion,        [U,               L,             R,           E]),
     (GetCapabilities,   [U,               L,             R,           E]),
@@ -56,7 +61,11 @@ const TABLE: [(Stimulus, [Result; 4]); 19] = [
     (StartRight,        [STATE,           R,             STATE,       STATE]),
     (StartWrong,        [STATE,           NONCE,         STATE,       STATE]),
     (Stop,              [U,               U,             U,           U]),
-    (OptionalRequest,   [UNSUPPORTED,     UNSUPPORTED,   UNSUPPORTED, UNSUPPORTED]),
+    (BindP2p,           [STATE,           STATE,         R,           STATE]),
+    (UnbindP2p,         [STATE,           STATE,         R,           STATE]),
+    (SetMmioAttribute,  [STATE,           STATE,         R,           STATE]),
+    (Vdm,               [U,               L,             R,           E]),
+    (RequestNotOffered, [UNSUPPORTED,     UNSUPPORTED,   UNSUPPORTED, UNSUPPORTED]),
     (OtherSession,      [U,               REQUEST,       REQUEST,     REQUEST]),
     (FrozenWrite,       [U,               E,             E,           E]),
     (AllowedWrite,      [U,               L,             R,           E]),
@@ -64,6 +73,7 @@ const TABLE: [(Stimulus, [Result; 4]); 19] = [
     (SessionEnds,       [U,               E,             E,           E]),
     (OtherSessionEnds,  [U,               L,             R,           E]),
     (FunctionReset,     [U,               E,             E,           E]),
+    (RequesterIdChanges, [U,              E,             E,           E]),
     (InternalFault,     [U,               E,             E,           E]),
     (ConventionalReset, [U,               U,             U,           U]),
 ];
@@ -80,7 +90,11 @@ impl Stimulus {
             StartRight => "START, the nonce of LOCK",
             StartWrong => "START, another nonce",
             Stop => "STOP",
-            OptionalRequest => "optional request",
+            BindP2p => "BIND_P2P_STREAM, where it is offered",
+            UnbindP2p => "UNBIND_P2P_STREAM, where it is offered",
+            SetMmioAttribute => "SET_MMIO_ATTRIBUTE, where it is offered",
+            Vdm => "VDM, where it is offered",
+            RequestNotOffered => "a request that is not offered",
             OtherSession => "STOP from another session",
             FrozenWrite => "frozen register changed",
             AllowedWrite => "frozen register rewritten as it was",
@@ -88,6 +102,7 @@ impl Stimulus {
             SessionEnds => "session that locked ends",
             OtherSessionEnds => "another session ends",
             FunctionReset => "function level reset",
+            RequesterIdChanges => "requester id changed",
             InternalFault => "internal fault",
             ConventionalReset => "conventional reset",
         }
@@ -105,6 +120,12 @@ fn document(stimulus: Stimulus, results: [Result; 4]) -> String {
 }
 
 #[test]
+fn no_stimulus_is_left_out() {
+    assert!(TABLE.iter().enumerate().all(|(place, (stimulus, _))| *stimulus as usize == place));
+    assert_eq!(TABLE.len(), ConventionalReset as usize + 1, "the last of them");
+}
+
+#[test]
 fn the_documentation_prints_this_table() {
     let documentation = include_str!("../mod.rs");
     for (stimulus, results) in TABLE {
@@ -115,18 +136,32 @@ fn the_documentation_prints_this_table() {
 
 /// Applies a stimulus; an error that came back, if any.
 fn apply(device: &mut Device, nonce: &Nonce, stimulus: Stimulus) -> Option<ErrorCode> {
-    let function = InterfaceId::from(FunctionId::new(0, None));
+    let function = InterfaceId::from(FunctionId::new(0xAB00, None));
     let got = match stimulus {
         GetVersion => device.send(Request::GetVersion),
         GetCapabilities => device.send(Request::GetCapabilities { tsm_caps: 0 }),
         GetState => device.send(Request::GetState),
-        Lock => device.send(lock_request()),
+        Lock => device.send(lock_with(device.flags)),
         LockRefused => device.send(lock_with(LockFlags::from_bits(0x8000))),
         Report => device.send(REPORT),
         StartRight => device.send(Request::Start(nonce.clone())),
         StartWrong => device.send(Request::Start(Nonce::new([0xEE; 32]))),
         Stop => device.send(Request::Stop),
-        OptionalRequest => device.send(Request::BindP2p(1)),
+        BindP2p => device.send(Request::BindP2p(PEER_ID)),
+        UnbindP2p => {
+            let bound = device.send(Request::BindP2p(PEER_ID));
+            device.effects();
+            assert_eq!(bound == Got::Bound, device.dsm.state(0) == RUN);
+            device.send(Request::UnbindP2p(PEER_ID))
+        }
+        SetMmioAttribute => device.send(Request::SetMmioAttribute(adjust::updatable(true))),
+        Vdm => device.send(Request::Vdm(adjust::echo(&[0, 1, 2]))),
+        RequestNotOffered => {
+            let code = crate::wire::MessageCode(0x8C);
+            let mut bytes = vec![0x10, code.0, 0, 0, 0, 0xAB];
+            bytes.resize(16, 0);
+            device.send_bytes(Some(SESSION), &bytes)
+        }
         OtherSession => device.send_as(OTHER, function, Request::Stop),
         FrozenWrite | AllowedWrite => {
             let register = LockedRegister::Bar(0);
@@ -149,6 +184,11 @@ fn apply(device: &mut Device, nonce: &Nonce, stimulus: Stimulus) -> Option<Error
             device.dsm.function_reset(0);
             Got::Nothing
         }
+        RequesterIdChanges => {
+            device.dsm.learn_address(0xAB00, 0);
+            device.dsm.learn_address(0xAC00, 0);
+            Got::Nothing
+        }
         InternalFault => {
             device.dsm.fault(0, Fault::DataIntegrity);
             Got::Nothing
@@ -166,6 +206,7 @@ fn start(state: TdiState) -> (Device, Nonce) {
     start_with(Device::secure(), state)
 }
 
+/// The same with any device.
 fn start_with(mut device: Device, state: TdiState) -> (Device, Nonce) {
     let mut nonce = Nonce::new([0x77; 32]);
     if state != UNLOCKED {
@@ -182,15 +223,17 @@ fn start_with(mut device: Device, state: TdiState) -> (Device, Nonce) {
 
 #[test]
 fn the_table_is_complete_and_true() {
-    holds(Device::secure);
+    holds(Device::equipped);
 }
 
 #[test]
 fn the_table_holds_for_a_tdi_that_was_locked_after_a_rehearsal() {
     holds(|| {
         let mut device =
-            Device::new(DsmConfig { keys_at_lock: KeysAtLock::Rehearsed, ..DsmConfig::default() });
+            Device::able(DsmConfig { keys_at_lock: KeysAtLock::Rehearsed, ..DsmConfig::default() });
         device.rehearse(SESSION);
+        device.set_up_peer();
+        device.effects();
         device
     });
 }
@@ -220,7 +263,12 @@ fn check_effects(device: &mut Device, from: TdiState, to: TdiState, row: &str) {
         .into_iter()
         .filter(|effect| match effect {
             Effect::StateChanged { .. } | Effect::Scrub { .. } | Effect::StopDma { .. } => true,
-            Effect::StreamSecure { .. } | Effect::LockedWithoutKeys { .. } | Effect::Refused { .. } => false,
+            Effect::StreamSecure { .. }
+            | Effect::LockedWithoutKeys { .. }
+            | Effect::DrainDma { .. }
+            | Effect::MmioAttribute { .. }
+            | Effect::P2pStream { .. }
+            | Effect::Refused { .. } => false,
         })
         .collect();
     if from == to {

@@ -1,0 +1,51 @@
+//! Answers for the mailbox that wait until DMA is drained: LOCK, STOP and UNBIND_P2P_STREAM say with theirs that it is
+//! (PCIe 6.1 §11.3.9, §11.3.16, §11.3.20). BUSY reads 1 meanwhile.
+
+use core::time::Duration;
+
+use super::Device;
+
+/// An answer that is complete, but not readable yet.
+pub(super) struct Held {
+    request: Vec<u8>,
+    answered: bool,
+    /// Functions whose request counts as outstanding until then.
+    functions: Vec<usize>,
+}
+
+impl Device {
+    /// Works on the object that waits in the mailbox, if one does. Call after the reply to the write that set GO; what came
+    /// of it is readable after [`Device::deliver`].
+    pub fn run(&mut self, now: Duration) {
+        if self.held.is_some() {
+            return;
+        }
+        let Some(request) = self.mailbox.take_request() else { return };
+        let mut response = core::mem::take(&mut self.response);
+        let answered = self.exchange(now, &request, &mut response);
+        self.response = response;
+        self.held = Some(Held { request, answered, functions: Vec::new() });
+    }
+
+    /// Whether an answer waits for [`Device::deliver`].
+    pub fn holds_answer(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// The answer goes on waiting because DMA of `function` is being drained.
+    pub fn hold(&mut self, function: usize) {
+        if let Some(held) = self.held.as_mut().filter(|held| !held.functions.contains(&function)) {
+            held.functions.push(function);
+            self.protocol.dsm.hold(function);
+        }
+    }
+
+    /// Makes the answer readable, if there is one and nothing overtook it.
+    pub fn deliver(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        for function in held.functions {
+            self.protocol.dsm.release(function);
+        }
+        self.mailbox.respond(held.request, held.answered.then_some(self.response.as_slice()));
+    }
+}

@@ -228,6 +228,7 @@ pub(super) fn a_session(version: Version) -> Saved {
         function_id: 0x0100,
         mmio_offset: 0,
         nonce: None,
+        second_set: false,
     };
     Saved { target: "seed".into(), session, binding }
 }

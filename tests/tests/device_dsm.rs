@@ -292,3 +292,36 @@ fn sixteen_functions_with_ari_have_states_of_their_own() {
     }
     assert_eq!(others.len(), FUNCTIONS - 1);
 }
+
+#[test]
+fn a_version_query_in_the_clear_ends_the_session_and_what_it_locked() {
+    let rig = Rig::new();
+    let mut host = Host::plug(rig.socket(0));
+    host.run();
+    let query = [1, 0, 1, 0, 3, 0, 0, 0, 0x10, 0x84, 0, 0];
+    let version = host.object(&query).unwrap();
+    assert_eq!(version[9], 0x04, "VERSION");
+    assert_eq!(host.bar_read::<8>(MEMORY_BAR, 0), ONES, "ERROR: private pages are closed");
+    host.session();
+    assert_eq!(host.state(0), TdiState::ERROR);
+    host.stop(0);
+}
+
+#[test]
+fn dma_that_fails_is_the_functions_to_tell_or_the_end_of_run() {
+    for (setting, expected) in [("recover", TdiState::RUN), ("error", TdiState::ERROR)] {
+        let rig = Rig::with(&format!("[tdisp]\ndma_fault = \"{setting}\"\n"), 1);
+        let mut host = Host::plug(rig.socket(0));
+        host.run();
+        // DMA_SOURCE where no memory is, DMA_LENGTH, CHECK, start.
+        host.bar_write(0, 0x100, &0xDEAD_0000_0000_u64.to_le_bytes());
+        host.bar_write(0, 0x110, &64_u64.to_le_bytes());
+        host.bar_write(0, 0x120, &3_u32.to_le_bytes());
+        host.bar_write(0, 0x124, &1_u32.to_le_bytes());
+        // DMA_STATUS: done, or the page is closed.
+        while host.bar_read::<4>(0, 0x128)[0] & 0b10 == 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(host.state(0), expected, "{setting}");
+    }
+}

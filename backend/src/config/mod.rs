@@ -14,8 +14,8 @@ mod tdisp;
 
 pub use spdm::{Delay, Measurement, MeasurementKind, Mutual, ProviderKind, Psk, Slot, Spdm, Value};
 pub use tdisp::{
-    DefaultStream, ForeignState, FunctionIds, Ide, KeysAtLock, LockFlag, OptionalRequest, ReservedFields,
-    SecureOn, Tdisp, UnlockedMsix,
+    DefaultStream, DmaFault, ForeignState, FunctionIds, Ide, KeysAtLock, LockFlag, OptionalRequest,
+    ReservedFields, SecureOn, Tdisp, UnlockedMsix,
 };
 
 /// The whole file.

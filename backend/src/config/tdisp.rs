@@ -42,6 +42,9 @@ pub struct Ide {
     pub configuration_requests: bool,
     /// Answer IDE_KM. Without it no stream gets keys.
     pub key_management: bool,
+    /// Highest port index that IDE_KM takes; 0 for a device that is plugged in, 7 for one that has only the SPDM socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_port_index: Option<u8>,
     /// When a stream reads as secure.
     pub secure_on: SecureOn,
 }
@@ -59,6 +62,7 @@ impl Default for Ide {
             tee_limited: true,
             configuration_requests: true,
             key_management: true,
+            max_port_index: None,
             secure_on: SecureOn::default(),
         }
     }
@@ -165,6 +169,17 @@ pub enum UnlockedMsix {
     Plain,
 }
 
+/// What DMA that fails means to a TDI in RUN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DmaFault {
+    /// The function tells its driver, and goes on.
+    #[default]
+    Recover,
+    /// An unsupported request or completion time-out beyond recovery: ERROR.
+    Error,
+}
+
 /// `[tdisp]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -195,6 +210,8 @@ pub struct Tdisp {
     pub reserved_fields: ReservedFields,
     /// State queries of other sessions.
     pub foreign_state: ForeignState,
+    /// DMA that fails in RUN.
+    pub dma_fault: DmaFault,
     /// How FUNCTION_ID names a function.
     pub function_ids: FunctionIds,
     /// Requester id of function 0 (bus, device, function), if it is known: IDE_KM reports it, and `pinned` wants it.
@@ -220,6 +237,7 @@ impl Default for Tdisp {
             unlocked_msix: UnlockedMsix::default(),
             reserved_fields: ReservedFields::default(),
             foreign_state: ForeignState::default(),
+            dma_fault: DmaFault::default(),
             function_ids: FunctionIds::default(),
             requester_id: None,
             segment: 0,

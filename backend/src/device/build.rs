@@ -94,6 +94,7 @@ impl Device {
             ),
             response: Vec::new(),
             held: None,
+            dma_fault: config.tdisp.dma_fault,
         })
     }
 }

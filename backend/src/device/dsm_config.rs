@@ -85,7 +85,7 @@ pub(super) fn dsm_config(config: &Config, profile: &Profile) -> DsmConfig {
         bars_must_be_assigned: true,
         ide: ide_config(&config.ide, profile),
         ports: PortConfig {
-            max_port_index: profile.max_port_index,
+            max_port_index: config.ide.max_port_index.unwrap_or(profile.max_port_index),
             address: tdisp.requester_id.map(|id| (id, tdisp.segment)),
         },
     }

@@ -12,7 +12,7 @@ mod unit;
 use core::time::Duration;
 
 use mmio::{Attribute, TdiPhase};
-use tdisp::dsm::{ConfigWrite, Effect, FunctionView, Functions, LockedRegister, P2pAccess};
+use tdisp::dsm::{ConfigWrite, Effect, Fault, FunctionView, Functions, LockedRegister, P2pAccess};
 use tdisp::wire::TdiState;
 
 pub use build::BuildError;
@@ -21,6 +21,7 @@ pub use responder::slots;
 pub use unit::DmaOrder;
 use unit::Unit;
 
+use crate::config::DmaFault;
 use crate::doe::Mailbox;
 use crate::function::{DmaError, DmaId, Work};
 use crate::pci::registers::{Command, DeviceControl};
@@ -43,6 +44,7 @@ pub struct Device {
     response: Vec<u8>,
     /// An answer for the mailbox that is not readable yet.
     held: Option<held::Held>,
+    dma_fault: DmaFault,
 }
 
 /// The functions, described to the DSM when it asks.
@@ -199,16 +201,17 @@ impl Device {
         self.units.get_mut(function).and_then(Unit::take_dma_order)
     }
 
-    /// The device is at another address: requester id of function 0, and segment. No locked TDI survives that.
-    pub fn learn_address(&mut self, requester_id: u16, segment: u8) {
-        self.protocol.dsm.learn_address(requester_id, segment);
-        self.apply_effects();
-    }
-
-    /// The outcome of DMA work.
+    /// The outcome of DMA work. One that failed may cost a TDI in RUN its state (PCIe 6.1 §11.4.3).
     pub fn dma_done(&mut self, function: usize, id: DmaId, result: Result<&[u8], DmaError>) {
         if let Some(unit) = self.units.get_mut(function) {
             unit.dma_done(id, result);
+        }
+        if self.dma_fault == DmaFault::Error
+            && result == Err(DmaError::Fault)
+            && self.tdi_state(function) == TdiState::RUN
+        {
+            self.protocol.dsm.fault(function, Fault::UnrecoverableCompletion);
+            self.apply_effects();
         }
     }
 

@@ -8,7 +8,9 @@ use super::state::{Connection, Request};
 use super::{Core, EndReason};
 
 impl Core {
-    /// Everything negotiated is forgotten, and with it go the sessions, which depend on it.
+    /// May come at any time, and "shall clear or reset the previously Negotiated State, if any" (DSP0274 1.3 "GET_VERSION request
+    /// and VERSION response messages"). A session is made of that state, so every session ends with it, as in libspdm. Only a
+    /// GET_VERSION in the clear does that: in a session the request is not allowed.
     pub(super) fn get_version(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
         if request.session.is_some() {
             return Err(Reject::UNEXPECTED);

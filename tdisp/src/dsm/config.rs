@@ -197,8 +197,8 @@ pub enum KeysAtLock {
 pub struct PortConfig {
     /// Highest port index that is accepted. An endpoint has port 0; further ones are names for the same port.
     pub max_port_index: u8,
-    /// Requester id of function 0 and its segment, if they are known from the start; QUERY_RESP has zeros otherwise.
-    /// [`super::Dsm::learn_address`] replaces them.
+    /// Requester id of function 0 and its segment, if they are told. Otherwise QUERY_RESP has zeros until LOCK tells them
+    /// by its FUNCTION_ID ([`FunctionMatch::Number`]).
     pub address: Option<(u16, u8)>,
 }
 

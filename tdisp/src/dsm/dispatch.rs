@@ -212,9 +212,11 @@ impl Dsm {
         given.ok_or(Refusal::Interface)
     }
 
-    /// The effects of a LOCK besides the transition: MSI-X pages change sides, and keys may be missing.
+    /// What a LOCK brings besides the transition: MSI-X pages change sides, keys may be missing, and the TSM has told where
+    /// the device is.
     fn tell_locked(&mut self, function: usize) {
         let Some(binding) = self.tdis.get(function).and_then(Tdi::binding) else { return };
+        let id = binding.function_id;
         let keyless = (binding.keys == KeysAtLock::Rehearsed)
             .then_some(Effect::LockedWithoutKeys { function, stream: binding.stream });
         let msix = binding.ranges.iter().filter(|range| range.locked_msix);
@@ -229,6 +231,11 @@ impl Dsm {
             .chain(keyless)
             .collect();
         self.tdis.effects.extend(effects);
+        if self.config.function_match == FunctionMatch::Number && self.config.ports.address.is_none() {
+            let first = u16::try_from(function).map_or(0, |number| id.requester_id().wrapping_sub(number));
+            let known = self.address.map(|(_, segment)| segment);
+            self.learn_address(first, id.segment().or(known).unwrap_or(0));
+        }
     }
 
     /// Lets a message's event happen; a refusal becomes the message's error.

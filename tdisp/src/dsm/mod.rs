@@ -170,15 +170,24 @@ impl Dsm {
     }
 
     /// The requester id of function 0 and its segment became known, as QUERY_RESP shows them. Where they were known
-    /// already and are others now, no locked TDI survives it (PCIe 6.1 §11.2).
+    /// already and are others now, no TDI survives it that was locked under them (PCIe 6.1 §11.2).
     pub fn learn_address(&mut self, requester_id: u16, segment: u8) {
         let known = core::mem::replace(&mut self.address, Some((requester_id, segment)));
         if known.is_some_and(|known| known != (requester_id, segment)) {
             for function in 0..self.tdis.len() {
-                self.fault(function, Fault::RequesterIdChanged);
+                let moved = |binding: &Binding| !is_at(binding.function_id, function, requester_id, segment);
+                if self.tdis.get(function).and_then(Tdi::binding).is_some_and(moved) {
+                    self.fault(function, Fault::RequesterIdChanged);
+                }
             }
         }
     }
+}
+
+/// Whether `id` names function `number` of a device whose function 0 has that requester id, in that segment.
+fn is_at(id: FunctionId, number: usize, first: u16, segment: u8) -> bool {
+    let requester_id = u16::try_from(number).map(|number| first.wrapping_add(number));
+    requester_id == Ok(id.requester_id()) && id.segment().is_none_or(|stated| stated == segment)
 }
 
 #[cfg(test)]

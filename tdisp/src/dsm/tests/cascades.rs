@@ -274,3 +274,66 @@ fn causes_read_like_sentences() {
     let cause = Cause::ConfigurationWritten(LockedRegister::Bar(2));
     assert_eq!(cause.to_string(), "BAR 2 written while locked");
 }
+
+#[test]
+fn lock_tells_where_the_device_is() {
+    let query = |device: &mut Device| {
+        let response = device.ide_km(SESSION, &Object::Query(0)).unwrap();
+        (u16::from_be_bytes([response[4], response[3]]), response[5])
+    };
+    let lock = |device: &mut Device, id: u32| {
+        let got = device.send_as(SESSION, FunctionId(id).into(), lock_request());
+        assert!(matches!(got, Got::Locked(_)), "{id:#x}");
+    };
+    let mut device = Device::with_stream(DsmConfig { functions: 4, ..DsmConfig::default() });
+    assert_eq!(query(&mut device), (0, 0));
+    lock(&mut device, 0x0312);
+    assert_eq!(query(&mut device), (0x0310, 0), "function 2 is at 3:2.2");
+    lock(&mut device, 0x0102_0311);
+    assert_eq!(query(&mut device), (0x0310, 2), "and in segment 2");
+    assert_eq!((device.dsm.state(1), device.dsm.state(2)), (LOCKED, LOCKED), "nobody contradicted that");
+    device.effects();
+    // The device was moved: whoever was locked at its old place is not there any more.
+    lock(&mut device, 0x0400);
+    assert_eq!(query(&mut device), (0x0400, 2));
+    assert_eq!([0, 1, 2, 3].map(|function| device.dsm.state(function)), [LOCKED, ERROR, ERROR, UNLOCKED]);
+    let cause = Cause::Fault(Fault::RequesterIdChanged);
+    let told: Vec<_> =
+        device.effects().into_iter().filter(|effect| !matches!(effect, Effect::StopDma { .. })).collect();
+    assert_eq!(
+        told,
+        [
+            changed(0, UNLOCKED, LOCKED, Cause::Locked),
+            changed(1, LOCKED, ERROR, cause),
+            changed(2, LOCKED, ERROR, cause)
+        ]
+    );
+
+    // What the configuration tells stands.
+    let ports = PortConfig { address: Some((0x0800, 7)), ..PortConfig::default() };
+    let mut device = Device::with_stream(DsmConfig { ports, ..DsmConfig::default() });
+    lock(&mut device, 0x0300);
+    assert_eq!(query(&mut device), (0x0800, 7));
+}
+
+#[test]
+fn all_of_256_interfaces_live_their_own_lives() {
+    let mut device = Device::with_stream(DsmConfig { functions: 256, ..DsmConfig::default() });
+    let state_of = |function: usize| [UNLOCKED, LOCKED, RUN, ERROR][function % 4];
+    for function in 0..256 {
+        device.bring(function, state_of(function));
+    }
+    for function in 0..256 {
+        assert_eq!(device.send_to(function, Request::GetState), Got::State(state_of(function)));
+        let bound = matches!(function % 4, 1 | 2);
+        assert_eq!(device.dsm.report(function).is_some(), bound, "{function}");
+    }
+    let addresses: std::collections::BTreeSet<_> =
+        (0..256).filter_map(|function| device.dsm.report(function)).map(<[u8]>::to_vec).collect();
+    assert_eq!(addresses.len(), 128, "each reports its own pages");
+    device.dsm.session_ended(SESSION);
+    for function in 0..256 {
+        let expected = if function % 4 == 0 { UNLOCKED } else { ERROR };
+        assert_eq!(device.dsm.state(function), expected, "{function}");
+    }
+}

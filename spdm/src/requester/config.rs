@@ -40,6 +40,9 @@ pub struct RequesterConfig {
     pub ask_algorithms: bool,
     /// Whether to take requests from the responder. Who has an identity does in any case.
     pub encapsulated: bool,
+    /// Whether sessions begin with a subscription to all events of a responder that has any, from 1.3 on. Brings
+    /// `encapsulated`.
+    pub all_events: bool,
     /// CTExponent: 2^this microseconds is what our cryptography may take.
     pub ct_exponent: u8,
     /// Whether to offer messages larger than one transfer in chunks, from 1.2 on.
@@ -80,6 +83,7 @@ impl Default for RequesterConfig {
             multiple_keys: false,
             ask_algorithms: false,
             encapsulated: false,
+            all_events: false,
             ct_exponent: 14,
             chunks: true,
             data_transfer_size: 0x1200,
@@ -217,7 +221,7 @@ impl RequesterConfig {
         if self.key_update {
             flags |= RequesterFlags::KEY_UPD;
         }
-        if self.encapsulated {
+        if self.encapsulated || self.all_events {
             flags |= RequesterFlags::ENCAP;
         }
         if self.handshake_in_the_clear {

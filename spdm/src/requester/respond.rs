@@ -1,4 +1,5 @@
-//! What the requester answers when the responder asks: GET_DIGESTS, GET_CERTIFICATE, CHALLENGE, KEY_UPDATE
+//! What the requester answers when the responder asks: GET_DIGESTS, GET_CERTIFICATE, CHALLENGE, KEY_UPDATE; events
+//! are elsewhere
 //! (DSP0274 1.3 "Encapsulated requests").
 
 use super::encapsulated::{Conversation, Goal};
@@ -22,8 +23,8 @@ pub(super) enum Refusal {
     Failed(RequesterError),
 }
 
-const INVALID: Refusal = Refusal::Error(ErrorCode::INVALID_REQUEST, 0);
-const UNEXPECTED: Refusal = Refusal::Error(ErrorCode::UNEXPECTED_REQUEST, 0);
+pub(super) const INVALID: Refusal = Refusal::Error(ErrorCode::INVALID_REQUEST, 0);
+pub(super) const UNEXPECTED: Refusal = Refusal::Error(ErrorCode::UNEXPECTED_REQUEST, 0);
 
 impl From<DecodeError> for Refusal {
     fn from(_: DecodeError) -> Self {
@@ -87,6 +88,7 @@ impl Conversation {
                 }
                 self.key_update(core, request)
             }
+            Code::SEND_EVENT => self.events(core, request),
             _ => Err(unsupported()),
         }
     }

@@ -293,6 +293,8 @@ pub(super) enum Flow {
     SetKeyPair,
     MeasurementLog(FetchLog),
     EndpointInfo(PendingEndpointInfo),
+    EventTypes,
+    Subscription,
 }
 
 /// What follows a response.

@@ -45,6 +45,8 @@ enum Topic {
     Identity(Interview),
     /// The responder's key.
     Key(KeyRenewal),
+    /// Events, of which this many are on their way.
+    Events(usize),
 }
 
 /// What follows a response.
@@ -205,6 +207,7 @@ impl Core {
                 *wanted = false;
                 Ok(Conversation::new(Topic::Key(KeyRenewal::Wanted)))
             }
+            Stage::Application { .. } if entry.events.is_pending() => Ok(Conversation::new(Topic::Events(0))),
             Stage::Application { .. } => Err(nothing),
         }
     }
@@ -215,6 +218,10 @@ impl Core {
         match &mut conversation.topic {
             Topic::Identity(interview) => self.question(interview, &mut conversation.request),
             Topic::Key(renewal) => self.renew(channel, renewal, &mut conversation.request),
+            Topic::Events(sent) => {
+                *sent = self.send_event(channel, &mut conversation.request)?;
+                Ok(())
+            }
         }
     }
 
@@ -236,6 +243,7 @@ impl Core {
         match &mut conversation.topic {
             Topic::Identity(interview) => self.answered(channel, interview, &conversation.request, response),
             Topic::Key(renewal) => renewal.acknowledged(response),
+            Topic::Events(sent) => self.event_acknowledged(channel, *sent, response),
         }
     }
 

@@ -22,6 +22,7 @@ mod measured;
 mod measurement_log;
 mod measurements;
 mod mutual;
+mod notifier;
 mod provision;
 mod provisioning;
 mod psk;
@@ -434,6 +435,8 @@ impl Core {
             Code::SET_KEY_PAIR_INFO => self.set_key_pair_info(request, out),
             Code::GET_MEASUREMENT_EXTENSION_LOG => self.get_measurement_log(request, out),
             Code::GET_ENDPOINT_INFO => self.get_endpoint_info(request, out),
+            Code::GET_SUPPORTED_EVENT_TYPES => self.get_supported_event_types(request, out),
+            Code::SUBSCRIBE_EVENT_TYPES => self.subscribe_event_types(request, out),
             _ => Err(Reject::unsupported(code)),
         }
     }

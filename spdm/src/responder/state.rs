@@ -48,6 +48,14 @@ impl<'a> Request<'a> {
     }
 }
 
+/// L1/L2 under way.
+#[derive(Debug)]
+pub(super) struct MeasurementTranscript {
+    pub(super) transcript: Transcript,
+    /// How often measurements had changed when it began.
+    pub(super) changes: u64,
+}
+
 /// The transcript in `slot`, begun anew if there is none.
 pub(super) fn continued(
     slot: &mut Option<Transcript>,
@@ -164,7 +172,7 @@ pub(super) struct Negotiated {
     /// M1/M2 without CHALLENGE; `None` if nothing has come behind its beginning.
     pub(super) m1m2: Option<Transcript>,
     /// L1/L2 of measurements outside sessions; `None` if nothing has come behind its beginning.
-    pub(super) l1l2: Option<Transcript>,
+    pub(super) l1l2: Option<MeasurementTranscript>,
     /// CHALLENGE was completed.
     pub(super) authenticated: bool,
     /// The first DIGESTS outside a session if the responder has several keys, otherwise empty.

@@ -10,6 +10,7 @@ use crate::wire::{
 };
 
 use super::reject::{Handled, Next, Reject};
+use super::requester_info::Endpoint;
 use super::state::{Connection, MeasurementForm, Negotiated, Peer, Request, SessionSuite, Suite};
 use super::{Core, MultipleKeys};
 
@@ -44,6 +45,7 @@ impl Core {
             identities: Default::default(),
             known,
             conversation: None,
+            endpoint: Endpoint::default(),
             read: Default::default(),
             shown: Default::default(),
         }));

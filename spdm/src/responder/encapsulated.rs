@@ -16,6 +16,7 @@ use super::key_exchange::handshake_in_the_clear;
 use super::keys::KeyRenewal;
 use super::mutual::Proof;
 use super::reject::{Handled, Next, Reject};
+use super::requester_info::Question;
 use super::sessions::Stage;
 use super::state::Request;
 
@@ -47,6 +48,8 @@ enum Topic {
     Key(KeyRenewal),
     /// Events, of which this many are on their way.
     Events(usize),
+    /// What kind of device the requester is.
+    Endpoint(Question),
 }
 
 /// What follows a response.
@@ -195,7 +198,10 @@ impl Core {
         } else {
             Reject::UNEXPECTED
         };
-        let Channel::Session(index) = channel else { return Err(nothing) };
+        let Channel::Session(index) = channel else {
+            let question = self.connection.negotiated()?.endpoint.wanted.take();
+            return question.map(|question| Conversation::new(Topic::Endpoint(question))).ok_or(nothing);
+        };
         let entry = self.sessions.get_mut(index).ok_or(Reject::UNEXPECTED)?;
         match &mut entry.stage {
             // An interview that the requester broke off can be begun again.
@@ -208,7 +214,10 @@ impl Core {
                 Ok(Conversation::new(Topic::Key(KeyRenewal::Wanted)))
             }
             Stage::Application { .. } if entry.events.is_pending() => Ok(Conversation::new(Topic::Events(0))),
-            Stage::Application { .. } => Err(nothing),
+            Stage::Application { .. } => match entry.endpoint.wanted.take() {
+                Some(question) => Ok(Conversation::new(Topic::Endpoint(question))),
+                None => Err(nothing),
+            },
         }
     }
 
@@ -218,6 +227,7 @@ impl Core {
         match &mut conversation.topic {
             Topic::Identity(interview) => self.question(interview, &mut conversation.request),
             Topic::Key(renewal) => self.renew(channel, renewal, &mut conversation.request),
+            Topic::Endpoint(question) => self.ask_endpoint(*question, &mut conversation.request),
             Topic::Events(sent) => {
                 *sent = self.send_event(channel, &mut conversation.request)?;
                 Ok(())
@@ -244,6 +254,9 @@ impl Core {
             Topic::Identity(interview) => self.answered(channel, interview, &conversation.request, response),
             Topic::Key(renewal) => renewal.acknowledged(response),
             Topic::Events(sent) => self.event_acknowledged(channel, *sent, response),
+            Topic::Endpoint(question) => {
+                self.endpoint_heard(channel, *question, &conversation.request, response)
+            }
         }
     }
 

@@ -27,6 +27,7 @@ mod provision;
 mod provisioning;
 mod psk;
 mod reject;
+mod requester_info;
 mod rules;
 mod session_control;
 mod sessions;
@@ -43,6 +44,7 @@ pub use deferral::{Delay, Wait};
 pub use events::{EndReason, Event};
 pub use mutual::{MutualAuthentication, SessionAuthentication};
 pub use provisioning::{EndpointInfoSupport, MeasurementLogItem, MultipleKeys, Provisioning};
+pub use requester_info::RequesterEndpoint;
 pub use vendor::{VendorAnswer, VendorHandler, VendorRequest};
 
 use core::time::Duration;

@@ -11,6 +11,7 @@ use super::encapsulated::Conversation;
 use super::events::{EndReason, Events};
 use super::mutual::Proof;
 use super::notifier::Subscription;
+use super::requester_info::Endpoint;
 use super::state::MeasurementTranscript;
 
 /// How far one session is.
@@ -40,19 +41,24 @@ pub(super) struct Entry {
     pub(super) heartbeat: Duration,
     /// What the responder asks in it.
     pub(super) conversation: Option<Conversation>,
+    /// What kind of device its requester says it is.
+    pub(super) endpoint: Endpoint,
     /// What its requester is told of.
     pub(super) events: Subscription,
     deadline: Option<Duration>,
 }
 
 impl Entry {
-    pub(super) const fn new(
-        session: Session,
-        stage: Stage,
-        heartbeat: Duration,
-        events: Subscription,
-    ) -> Self {
-        Self { session, stage, heartbeat, conversation: None, events, deadline: None }
+    pub(super) fn new(session: Session, stage: Stage, heartbeat: Duration, events: Subscription) -> Self {
+        Self {
+            session,
+            stage,
+            heartbeat,
+            conversation: None,
+            endpoint: Endpoint::default(),
+            events,
+            deadline: None,
+        }
     }
 
     /// Traffic was seen: the session lives for another two periods (DSP0274 1.3 "HEARTBEAT").

@@ -11,6 +11,7 @@ use crate::wire::{Header, KeyUsage, OpaqueElements, RequesterFlags, Version};
 
 use super::encapsulated::Conversation;
 use super::reject::Reject;
+use super::requester_info::Endpoint;
 
 /// One request as it came in.
 #[derive(Clone, Copy)]
@@ -183,6 +184,8 @@ pub(super) struct Negotiated {
     pub(super) known: Option<PeerKey>,
     /// What the responder asks outside sessions.
     pub(super) conversation: Option<Conversation>,
+    /// What kind of device the requester says it is outside sessions.
+    pub(super) endpoint: Endpoint,
     /// Digests of the chains that the requester has read to their ends, by slot.
     pub(super) read: [Option<Digest>; SLOT_COUNT],
     /// Digests that it was shown last, by GET_DIGESTS or with a whole chain, by slot.

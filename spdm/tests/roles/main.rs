@@ -5,6 +5,7 @@ mod algorithms;
 mod deceit;
 mod deferral;
 mod empty_slots;
+mod endpoints;
 mod events;
 mod limits;
 mod mutual;

@@ -102,7 +102,7 @@ impl Subscription {
 
     /// The oldest `count` events have arrived.
     fn acknowledge(&mut self, count: usize) {
-        let last = self.queue.drain(..count.min(self.queue.len())).last();
+        let last = self.queue.drain(..count.min(self.queue.len())).next_back();
         if let (true, Some(last), Some(last_lost)) = (self.queue.is_empty(), last, self.lost) {
             self.lost = None;
             self.push(&EventDetail::EventLost { last_acknowledged: last.instance, last_lost });

@@ -352,9 +352,10 @@ impl EventData {
         self.detail.encode(&mut detail);
         out.put_u32(self.instance);
         out.put_u32(0);
-        match &self.detail {
-            EventDetail::Other { group, .. } => group.encode(out)?,
-            _ => EventGroupId::DMTF.encode(out)?,
+        if let EventDetail::Other { group, .. } = &self.detail {
+            group.encode(out)?;
+        } else {
+            EventGroupId::DMTF.encode(out)?;
         }
         out.put_u16(self.detail.kind());
         out.put_u16(u16::try_from(detail.len()).map_err(|_| EncodeError("event detail"))?);

@@ -1,9 +1,10 @@
 //! One secure session, as both roles hold it: phases, keys of both directions, key update, saving and restoring.
 
 use crate::SessionId;
+use crate::codec::DecodeError;
 use crate::crypto::{Aead, CryptoError, Digest, HashAlgorithm, Provider, Secret};
 use crate::key_schedule::{HandshakeSecrets, KeySchedule, Shared};
-use crate::secured::{Protection, RecordError, RecordKey};
+use crate::secured::{Protection, RecordError, RecordKey, session_id};
 use crate::wire::Version;
 
 /// Which end of the session this is.
@@ -192,8 +193,12 @@ impl Session {
         self.outbound.key.seal(self.parameters.id, message, record)
     }
 
-    /// Opens one record into `message`, replacing what is there.
+    /// Opens one record into `message`, replacing what is there. It has to be of this session, whoever has the key
+    /// (DSP0277 1.1 "Secured Message format", Session ID).
     pub fn open(&mut self, record: &[u8], message: &mut Vec<u8>) -> Result<(), RecordError> {
+        if session_id(record)? != self.parameters.id {
+            return Err(DecodeError::illegal("session id").into());
+        }
         if let Some(next) = &mut self.inbound_next
             && next.key.open(record, message).is_ok()
         {
@@ -322,6 +327,17 @@ mod tests {
         let (mut record, mut message) = (Vec::new(), Vec::new());
         from.seal(b"payload", &mut record).unwrap();
         to.open(&record, &mut message).is_ok() && message == b"payload"
+    }
+
+    /// Under the right key, even.
+    #[test]
+    fn a_record_of_another_session_is_refused() {
+        let (mut requester, mut responder) = pair(true);
+        let (mut record, mut message) = (Vec::new(), Vec::new());
+        requester.outbound.key.seal(8, b"payload", &mut record).unwrap();
+        let error = DecodeError::illegal("session id").into();
+        assert_eq!(responder.open(&record, &mut message), Err(error));
+        assert!(responder.inbound.key.open(&record, &mut message).is_ok());
     }
 
     #[test]

@@ -189,6 +189,8 @@ pub enum SigningContext {
     Measurements,
     /// ENDPOINT_INFO of a responder.
     EndpointInfo,
+    /// ENDPOINT_INFO of a requester.
+    RequesterEndpointInfo,
     /// KEY_EXCHANGE_RSP.
     KeyExchangeRsp,
     /// FINISH of a requester that authenticates itself.
@@ -202,6 +204,7 @@ impl SigningContext {
         match self {
             Self::ChallengeAuth => "responder-challenge_auth signing",
             Self::EndpointInfo => "responder-endpoint_info signing",
+            Self::RequesterEndpointInfo => "requester-endpoint_info signing",
             Self::Measurements => "responder-measurements signing",
             Self::KeyExchangeRsp => "responder-key_exchange_rsp signing",
             Self::Finish => "requester-finish signing",

@@ -299,7 +299,9 @@ fn hold_requester(text: &str, version: Version) {
             | Reply::KeyPair(_)
             | Reply::KeyPairSet
             | Reply::MeasurementLog(_)
-            | Reply::EndpointInfo(_)) => panic!("{command:?}: {other:?}"),
+            | Reply::EndpointInfo(_)
+            | Reply::EventTypes(_)
+            | Reply::Subscribed) => panic!("{command:?}: {other:?}"),
         }
     }
     recording.finish();

@@ -308,6 +308,7 @@ impl Spdm {
         let profile = if standalone {
             Capability {
                 chunks: true,
+                events: true,
                 measurement_log: true,
                 endpoint_info: EndpointInfoSupport::Signed,
                 provisioning: Provisioning {

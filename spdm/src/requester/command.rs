@@ -7,9 +7,9 @@ use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
 use crate::identity::VerifiedCertificates;
 use crate::trust::Trust;
 use crate::wire::{
-    CertificateModel, ContentChanged, DeviceClass, KeyPairAlgorithms, KeyPairCapabilities, KeyPairOperation,
-    KeyUsage, LogEntry, MeasurementOperation, NegotiateAlgorithms, ResponderExtendedFlags, ResponderFlags,
-    SlotKey, SummaryType, Version,
+    CertificateModel, ContentChanged, DeviceClass, EventData, EventGroup, KeyPairAlgorithms,
+    KeyPairCapabilities, KeyPairOperation, KeyUsage, LogEntry, MeasurementOperation, NegotiateAlgorithms,
+    ResponderExtendedFlags, ResponderFlags, SlotKey, SummaryType, Version,
 };
 
 /// One thing to do. Most take one exchange; some take several.
@@ -101,6 +101,13 @@ pub enum Command {
     EndpointInfo {
         /// Slot whose key is to sign; `None` asks for no signature.
         signed_by: Option<u8>,
+    },
+    /// GET_SUPPORTED_EVENT_TYPES.
+    EventTypes,
+    /// SUBSCRIBE_EVENT_TYPES. The events come with [`Command::Serve`].
+    Subscribe {
+        /// What to hear of from now on, instead of what was; empty for nothing.
+        groups: Vec<EventGroup>,
     },
 }
 
@@ -206,6 +213,10 @@ pub enum Reply {
     MeasurementLog(MeasurementLogReport),
     /// Of [`Command::EndpointInfo`].
     EndpointInfo(EndpointReport),
+    /// Of [`Command::EventTypes`].
+    EventTypes(Vec<EventGroup>),
+    /// Of [`Command::Subscribe`].
+    Subscribed,
 }
 
 /// What GET_VERSION, GET_CAPABILITIES and NEGOTIATE_ALGORITHMS agreed on.
@@ -352,6 +363,9 @@ pub struct Challenged {
 pub struct Served {
     /// The responder uses another key now.
     pub key_renewed: bool,
+    /// Events, in the order in which they happened. One that was sent again, because our acknowledgement did not arrive,
+    /// has the instance id it had.
+    pub events: Vec<EventData>,
 }
 
 /// Measurements, and whether a signature vouches for them.

@@ -6,7 +6,7 @@ use crate::chains::ChainsError;
 use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm, Provider};
 use crate::psk::{self, PreSharedKey};
 use crate::trust::{KnownKey, TrustPolicy};
-use crate::wire::{MIN_DATA_TRANSFER_SIZE, RequesterFlags, Version};
+use crate::wire::{DeviceClass, MIN_DATA_TRANSFER_SIZE, RequesterFlags, Version};
 
 /// Settings of a requester. The default offers everything the crate can do and trusts on first use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,12 @@ pub struct RequesterConfig {
     pub ask_algorithms: bool,
     /// Whether to take requests from the responder. Who has an identity does in any case.
     pub encapsulated: bool,
+    /// Whether sessions begin with a subscription to all events of a responder that has any, from 1.3 on. Brings
+    /// `encapsulated`.
+    pub all_events: bool,
+    /// What the responder is told if it asks for endpoint information, from 1.3 on, signed if it wants that of a
+    /// requester with an identity. None: that is not offered. Otherwise it brings `encapsulated`.
+    pub device_classes: Vec<DeviceClass>,
     /// CTExponent: 2^this microseconds is what our cryptography may take.
     pub ct_exponent: u8,
     /// Whether to offer messages larger than one transfer in chunks, from 1.2 on.
@@ -80,6 +86,8 @@ impl Default for RequesterConfig {
             multiple_keys: false,
             ask_algorithms: false,
             encapsulated: false,
+            all_events: false,
+            device_classes: Vec::new(),
             ct_exponent: 14,
             chunks: true,
             data_transfer_size: 0x1200,
@@ -135,6 +143,9 @@ pub enum RequesterConfigError {
     /// A pre-shared key is empty, or cannot be told from another.
     #[error("pre-shared keys need a hint each and must not be empty")]
     PreSharedKeys,
+    /// There are more than 255 device classes, or one is longer than its length field can say.
+    #[error("device classes are at most 255, none longer than 255 bytes")]
+    DeviceClasses,
     /// The requester's own identity cannot be used.
     #[error("the requester's {0}")]
     Identity(&'static str),
@@ -185,6 +196,9 @@ impl RequesterConfig {
         if let Some((what, _)) = available.iter().find(|(_, available)| !*available) {
             return Err(Unavailable(what));
         }
+        if DeviceClass::encode_list(&self.device_classes, &mut Vec::new()).is_err() {
+            return Err(RequesterConfigError::DeviceClasses);
+        }
         if !psk::usable(&self.psks) {
             return Err(RequesterConfigError::PreSharedKeys);
         }
@@ -217,7 +231,7 @@ impl RequesterConfig {
         if self.key_update {
             flags |= RequesterFlags::KEY_UPD;
         }
-        if self.encapsulated {
+        if self.encapsulated || self.all_events || !self.device_classes.is_empty() {
             flags |= RequesterFlags::ENCAP;
         }
         if self.handshake_in_the_clear {

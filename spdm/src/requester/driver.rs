@@ -7,7 +7,7 @@ use super::{
     MeasurementQuery, MeasurementReport, Misuse, PeerCertificate, Reply, Requester, RequesterError, Served,
     SessionInfo, SlotContent, SlotDigests, Step, UpdateKeys,
 };
-use crate::wire::{KeyPairOperation, SummaryType};
+use crate::wire::{EventGroup, KeyPairOperation, SummaryType};
 
 /// How a host carries messages and spends time.
 pub trait Transport {
@@ -117,6 +117,10 @@ commands! {
     /// [`Command::EndpointInfo`].
     endpoint_info(signed_by: Option<u8>) -> EndpointReport,
         Command::EndpointInfo { signed_by }, Reply::EndpointInfo(report) => report;
+    /// [`Command::EventTypes`].
+    event_types() -> Vec<EventGroup>, Command::EventTypes, Reply::EventTypes(groups) => groups;
+    /// [`Command::Subscribe`].
+    subscribe(groups: Vec<EventGroup>) -> (), Command::Subscribe { groups }, Reply::Subscribed => ();
 }
 
 impl<'r, T: Transport> Driver<'r, T> {

@@ -34,6 +34,8 @@ pub(super) struct Conversation {
     pub(super) log: Option<Transcript>,
     /// Slot we were challenged for.
     pub(super) challenged: Option<u8>,
+    /// Bytes of the events that were taken.
+    pub(super) event_bytes: usize,
     questions: u32,
 }
 
@@ -45,7 +47,7 @@ pub(super) struct PendingDelivery {
 
 impl Conversation {
     fn new(goal: Goal) -> Self {
-        Self { goal, served: Served::default(), log: None, challenged: None, questions: 0 }
+        Self { goal, served: Served::default(), log: None, challenged: None, event_bytes: 0, questions: 0 }
     }
 
     /// GET_ENCAPSULATED_REQUEST because the caller has time for it.

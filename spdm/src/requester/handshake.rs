@@ -4,6 +4,7 @@ use super::attest::{check_opaque, found, summary_size};
 use super::command::{ConnectionInfo, Reply, SessionInfo};
 use super::encapsulated::{Conversation, Goal};
 use super::error::{Misuse, RequesterError, Violation};
+use super::events::session_policy;
 use super::negotiate::both;
 use super::sessions::ActiveSession;
 use super::state::{Core, Flow, Message, Next, Request};
@@ -14,9 +15,9 @@ use crate::session::{Role, Session, SessionParameters};
 use crate::slot::slot_of_field;
 use crate::transcript::{SigningContext, Transcript, sign};
 use crate::wire::{
-    Finish, FinishRsp, KeyExchange, KeyExchangeRsp, KeyExchangeSizes, MutualAuth, POLICY_TERMINATE_ON_UPDATE,
-    RequesterFlags, ResponderFlags, SelectedSecuredVersion, SummaryType, SupportedSecuredVersions, Version,
-    VersionNumber, encapsulates,
+    Finish, FinishRsp, KeyExchange, KeyExchangeRsp, KeyExchangeSizes, MutualAuth, RequesterFlags,
+    ResponderFlags, SelectedSecuredVersion, SummaryType, SupportedSecuredVersions, Version, VersionNumber,
+    encapsulates,
 };
 
 /// KEY_EXCHANGE on its way.
@@ -65,7 +66,7 @@ impl PendingKeyExchange {
             summary,
             slot,
             session_id: id,
-            policy: if end_on_update { POLICY_TERMINATE_ON_UPDATE } else { 0 },
+            policy: session_policy(core, end_on_update)?,
             random: core.random()?,
             exchange: agreement.public(),
             opaque: &offered_versions(core)?,

@@ -31,6 +31,7 @@ mod config;
 mod driver;
 mod encapsulated;
 mod error;
+mod events;
 mod handshake;
 mod inventory;
 mod negotiate;
@@ -217,6 +218,8 @@ impl Requester {
                 provision::set_key_pair_info(core, key_pair, operation)
             }
             Command::MeasurementLog => inventory::FetchLog::start(core),
+            Command::EventTypes => events::get_types(core),
+            Command::Subscribe { groups } => events::subscribe(core, groups),
             Command::EndpointInfo { signed_by } => inventory::PendingEndpointInfo::start(core, signed_by),
         }?;
         self.proceed(next)
@@ -395,6 +398,8 @@ impl Requester {
             Flow::KeyPair(id) => provision::key_pair_info(id, &message),
             Flow::SetKeyPair => provision::key_pair_set(&message),
             Flow::MeasurementLog(flow) => flow.portion(core, &message),
+            Flow::EventTypes => events::types(&message),
+            Flow::Subscription => events::subscribed(&message),
             Flow::EndpointInfo(flow) => flow.describe(core, &message),
         }?;
         self.proceed(next)

@@ -3,6 +3,7 @@
 use super::attest::{found, summary_size};
 use super::command::{Reply, SessionInfo};
 use super::error::{Misuse, RequesterError, Violation};
+use super::events::session_policy;
 use super::handshake::{
     check_verify_data, heartbeat_allowed, offered_versions, protection, selected_version, session_id_half,
 };
@@ -15,8 +16,8 @@ use crate::psk::{self, PreSharedKey};
 use crate::session::{Role, Session, SessionParameters};
 use crate::transcript::Transcript;
 use crate::wire::{
-    NONCE_SIZE, POLICY_TERMINATE_ON_UPDATE, PskExchange, PskExchangeRsp, PskFinish, PskFinishRsp,
-    RequesterFlags, ResponderFlags, SummaryType,
+    NONCE_SIZE, PskExchange, PskExchangeRsp, PskFinish, PskFinishRsp, RequesterFlags, ResponderFlags,
+    SummaryType,
 };
 
 /// PSK_EXCHANGE on its way.
@@ -54,7 +55,7 @@ impl PendingPskExchange {
         PskExchange {
             version: info.version,
             summary,
-            policy: if end_on_update { POLICY_TERMINATE_ON_UPDATE } else { 0 },
+            policy: session_policy(core, end_on_update)?,
             session_id: id,
             hint: key.hint(),
             context: &context,

@@ -1,17 +1,17 @@
-//! What the requester answers when the responder asks: GET_DIGESTS, GET_CERTIFICATE, CHALLENGE, KEY_UPDATE
-//! (DSP0274 1.3 "Encapsulated requests").
+//! What the requester answers when the responder asks: GET_DIGESTS, GET_CERTIFICATE, CHALLENGE, KEY_UPDATE,
+//! GET_ENDPOINT_INFO (DSP0274 1.3 "Encapsulated requests").
 
 use super::encapsulated::{Conversation, Goal};
 use super::error::{Misuse, RequesterError};
 use super::state::Core;
 use crate::codec::{DecodeError, EncodeError, Reader};
 use crate::crypto::{AsymAlgorithm, CryptoError, HashAlgorithm};
-use crate::slot::SLOT_COUNT;
+use crate::slot::{SLOT_COUNT, slot_of_field};
 use crate::transcript::{SigningContext, sign};
 use crate::wire::{
-    Algorithms, Certificate, Challenge, ChallengeAuth, Code, Digests, ENCAPSULATION_SIZE, ErrorCode,
-    GetCertificate, GetDigests, Header, KeyOperation, KeyUpdate, NONCE_SIZE, RequesterFlags, ResponderFlags,
-    SummaryType,
+    Algorithms, Certificate, Challenge, ChallengeAuth, Code, DEVICE_CLASS_IDENTIFIER, DeviceClass, Digests,
+    ENCAPSULATION_SIZE, EndpointInfo, ErrorCode, GetCertificate, GetDigests, GetEndpointInfo, Header,
+    KeyOperation, KeyUpdate, NONCE_SIZE, RequesterFlags, ResponderFlags, SummaryType, Version,
 };
 
 /// Why the responder gets no answer.
@@ -22,8 +22,8 @@ pub(super) enum Refusal {
     Failed(RequesterError),
 }
 
-const INVALID: Refusal = Refusal::Error(ErrorCode::INVALID_REQUEST, 0);
-const UNEXPECTED: Refusal = Refusal::Error(ErrorCode::UNEXPECTED_REQUEST, 0);
+pub(super) const INVALID: Refusal = Refusal::Error(ErrorCode::INVALID_REQUEST, 0);
+pub(super) const UNEXPECTED: Refusal = Refusal::Error(ErrorCode::UNEXPECTED_REQUEST, 0);
 
 impl From<DecodeError> for Refusal {
     fn from(_: DecodeError) -> Self {
@@ -87,6 +87,8 @@ impl Conversation {
                 }
                 self.key_update(core, request)
             }
+            Code::SEND_EVENT => self.events(core, request),
+            Code::GET_ENDPOINT_INFO if core.offers_endpoint_info()? => self.endpoint_info(core, request),
             _ => Err(unsupported()),
         }
     }
@@ -200,6 +202,43 @@ impl Conversation {
         Ok(response)
     }
 
+    /// What kind of device we are, signed by the key that the responder names if it wants that.
+    fn endpoint_info(&self, core: &Core, request: &[u8]) -> Result<Vec<u8>, Refusal> {
+        if !matches!(self.goal, Goal::Serve) {
+            return Err(UNEXPECTED);
+        }
+        let (body, exact) = parse(request, GetEndpointInfo::parse)?;
+        if body.sub_code != DEVICE_CLASS_IDENTIFIER {
+            return Err(INVALID);
+        }
+        let connection = core.connected()?;
+        let hash = connection.hash();
+        let signer = match (body.nonce, connection.info.algorithms.requester_signature) {
+            (None, _) => None,
+            (Some(_), None) => {
+                return Err(Refusal::Error(ErrorCode::UNSUPPORTED_REQUEST, Code::GET_ENDPOINT_INFO.0));
+            }
+            (Some(_), Some(asym)) => {
+                let identity = core.chains.identity(slot_of_field(body.slot), asym, hash);
+                let (key, _) = identity.ok_or(INVALID)?;
+                Some((key, core.random::<NONCE_SIZE>()?))
+            }
+        };
+        let mut info = Vec::new();
+        DeviceClass::encode_list(&core.config.device_classes, &mut info)?;
+        let nonce = signer.map(|(_, nonce)| nonce);
+        let mut response = Vec::new();
+        EndpointInfo { version: body.version, slot: body.slot, nonce, info: &info, signature: &[] }
+            .encode(&mut response)?;
+        if let Some((key, _)) = signer {
+            let mut transcript = connection.basis(&*core.provider).endpoint_info()?;
+            transcript.append(exact);
+            transcript.append(&response);
+            sign(key, hash, SigningContext::RequesterEndpointInfo, &transcript, &mut response)?;
+        }
+        Ok(response)
+    }
+
     /// What a challenge would sign.
     fn record(&mut self, core: &Core, request: &[u8], response: &[u8]) -> Result<(), Refusal> {
         if !matches!(self.goal, Goal::Challenged(_)) {
@@ -217,6 +256,11 @@ impl Conversation {
 }
 
 impl Core {
+    fn offers_endpoint_info(&self) -> Result<bool, Misuse> {
+        let version = self.connected()?.info.version;
+        Ok(version >= Version::V1_3 && self.flags(version).any(RequesterFlags::EP_INFO_MASK))
+    }
+
     /// `ReqBaseAsymAlg` and `ReqPqcAsymAlg`: what we can sign with, if a responder asks.
     pub(super) fn requester_offer(&self) -> Option<[u16; 2]> {
         let known = self.chains.has_certificates() || self.chains.has_public_key();

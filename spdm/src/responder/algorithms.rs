@@ -10,6 +10,7 @@ use crate::wire::{
 };
 
 use super::reject::{Handled, Next, Reject};
+use super::requester_info::Endpoint;
 use super::state::{Connection, MeasurementForm, Negotiated, Peer, Request, SessionSuite, Suite};
 use super::{Core, MultipleKeys};
 
@@ -44,6 +45,7 @@ impl Core {
             identities: Default::default(),
             known,
             conversation: None,
+            endpoint: Endpoint::default(),
             read: Default::default(),
             shown: Default::default(),
         }));
@@ -52,6 +54,11 @@ impl Core {
 
     /// No common algorithm for something that both sides advertise is an invalid request.
     fn select(&self, peer: &Peer, body: &NegotiateAlgorithms) -> Result<Suite, Reject> {
+        // Who has no algorithm of a kind leaves its table out; libspdm, too, refuses one that names none, whether it is of use
+        // or not. In 1.4 two tables may stand for one choice, and what names none there takes nothing from the other.
+        if body.version < Version::V1_4 && body.tables.any_empty() {
+            return Err(Reject::INVALID);
+        }
         let (asym, hash) = if self.chains.is_empty() {
             let common = |hash: &&HashAlgorithm| body.base_hash & hash.bit() != 0;
             (None, *self.config.hashes.iter().find(common).ok_or(Reject::INVALID)?)

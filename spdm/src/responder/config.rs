@@ -87,8 +87,11 @@ pub struct Capability {
     pub alias_certificates: bool,
     /// CHUNK_SEND and CHUNK_GET, from 1.2 on.
     pub chunks: bool,
-    /// `ENCAP_CAP`: requests of the responder. Mutual authentication brings them in any case.
+    /// `ENCAP_CAP`: requests of the responder. Mutual authentication and events bring them in any case.
     pub encapsulated: bool,
+    /// Events, from 1.3 on, for requesters that take requests in sessions: GET_SUPPORTED_EVENT_TYPES,
+    /// SUBSCRIBE_EVENT_TYPES, SEND_EVENT.
+    pub events: bool,
     /// Forms with 32-bit lengths in SPDM 1.4: GET_CERTIFICATE and vendor-defined messages.
     pub large_responses: bool,
     /// GET_MEASUREMENT_EXTENSION_LOG, from 1.3 on; needs measurements.
@@ -184,6 +187,7 @@ impl Default for Capability {
             alias_certificates: false,
             chunks: false,
             encapsulated: false,
+            events: false,
             large_responses: true,
             measurement_log: false,
             endpoint_info: EndpointInfoSupport::None,
@@ -256,6 +260,7 @@ impl Capability {
             (self.chunks, ResponderFlags::CHUNK),
             (self.encapsulated, ResponderFlags::ENCAP),
             (mutual, ResponderFlags::MUT_AUTH | ResponderFlags::ENCAP),
+            (sessions && self.events, ResponderFlags::EVENT | ResponderFlags::ENCAP),
             (self.large_responses, ResponderFlags::LARGE_RESP),
             (self.measurement_log, ResponderFlags::MEL),
         ];

@@ -16,6 +16,7 @@ use super::key_exchange::handshake_in_the_clear;
 use super::keys::KeyRenewal;
 use super::mutual::Proof;
 use super::reject::{Handled, Next, Reject};
+use super::requester_info::Question;
 use super::sessions::Stage;
 use super::state::Request;
 
@@ -45,6 +46,10 @@ enum Topic {
     Identity(Interview),
     /// The responder's key.
     Key(KeyRenewal),
+    /// Events, of which this many are on their way.
+    Events(usize),
+    /// What kind of device the requester is.
+    Endpoint(Question),
 }
 
 /// What follows a response.
@@ -193,7 +198,10 @@ impl Core {
         } else {
             Reject::UNEXPECTED
         };
-        let Channel::Session(index) = channel else { return Err(nothing) };
+        let Channel::Session(index) = channel else {
+            let question = self.connection.negotiated()?.endpoint.wanted.take();
+            return question.map(|question| Conversation::new(Topic::Endpoint(question))).ok_or(nothing);
+        };
         let entry = self.sessions.get_mut(index).ok_or(Reject::UNEXPECTED)?;
         match &mut entry.stage {
             // An interview that the requester broke off can be begun again.
@@ -205,7 +213,11 @@ impl Core {
                 *wanted = false;
                 Ok(Conversation::new(Topic::Key(KeyRenewal::Wanted)))
             }
-            Stage::Application { .. } => Err(nothing),
+            Stage::Application { .. } if entry.events.is_pending() => Ok(Conversation::new(Topic::Events(0))),
+            Stage::Application { .. } => match entry.endpoint.wanted.take() {
+                Some(question) => Ok(Conversation::new(Topic::Endpoint(question))),
+                None => Err(nothing),
+            },
         }
     }
 
@@ -215,6 +227,11 @@ impl Core {
         match &mut conversation.topic {
             Topic::Identity(interview) => self.question(interview, &mut conversation.request),
             Topic::Key(renewal) => self.renew(channel, renewal, &mut conversation.request),
+            Topic::Endpoint(question) => self.ask_endpoint(*question, &mut conversation.request),
+            Topic::Events(sent) => {
+                *sent = self.send_event(channel, &mut conversation.request)?;
+                Ok(())
+            }
         }
     }
 
@@ -236,6 +253,10 @@ impl Core {
         match &mut conversation.topic {
             Topic::Identity(interview) => self.answered(channel, interview, &conversation.request, response),
             Topic::Key(renewal) => renewal.acknowledged(response),
+            Topic::Events(sent) => self.event_acknowledged(channel, *sent, response),
+            Topic::Endpoint(question) => {
+                self.endpoint_heard(channel, *question, &conversation.request, response)
+            }
         }
     }
 

@@ -8,8 +8,8 @@ use crate::key_schedule::Shared;
 use crate::session::{Role, Session, SessionParameters};
 use crate::transcript::{SigningContext, sign};
 use crate::wire::{
-    ErrorCode, KeyExchange, KeyExchangeRsp, KeyUsage, NONCE_SIZE, POLICY_ALL_EVENTS, RequesterFlags,
-    ResponderFlags, SelectedSecuredVersion, SummaryType, SupportedSecuredVersions, Version, VersionNumber,
+    ErrorCode, KeyExchange, KeyExchangeRsp, KeyUsage, NONCE_SIZE, RequesterFlags, ResponderFlags,
+    SelectedSecuredVersion, SummaryType, SupportedSecuredVersions, Version, VersionNumber,
 };
 
 use super::Core;
@@ -19,14 +19,12 @@ use super::state::{Negotiated, Request};
 
 impl Core {
     pub(super) fn key_exchange(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
-        let negotiated = self.connection.negotiated()?;
-        let suite = negotiated.suite;
+        let suite = self.connection.negotiated()?.suite;
         let session_suite = suite.session.ok_or(Reject::UNEXPECTED)?;
         let group = session_suite.group.ok_or(Reject::UNEXPECTED)?;
         let (body, message) = request.parse(|reader| KeyExchange::parse(reader, group.request_size()))?;
-        if wants_events(body.version, body.policy) {
-            return Err(Reject::INVALID);
-        }
+        let events = self.subscribed(body.version, body.policy)?;
+        let negotiated = self.connection.negotiated()?;
         let (key, digest) = negotiated.own_identity(&self.chains, body.slot, KeyUsage::KEY_EX)?;
         if body.summary != SummaryType::None && suite.measurements.is_none() {
             return Err(Reject::INVALID);
@@ -89,7 +87,7 @@ impl Core {
         self.fits(out)?;
         let heartbeat = Duration::from_secs(heartbeat_period.into());
         let stage = Stage::Handshake { transcript, proof: demand.proof };
-        let mut entry = Entry::new(session, stage, heartbeat);
+        let mut entry = Entry::new(session, stage, heartbeat, events);
         entry.conversation = demand.conversation;
         self.sessions.insert(entry);
         Ok(Next::Stay)
@@ -110,11 +108,6 @@ pub(super) fn select_secured_version(
         SelectedSecuredVersion(VersionNumber::new(selected)).encode(version, &mut opaque)?;
     }
     Ok(opaque)
-}
-
-/// `SessionPolicy` bit 1, from 1.3 on, subscribes to all events; this responder has none.
-pub(super) fn wants_events(version: Version, policy: u8) -> bool {
-    version >= Version::V1_3 && policy & POLICY_ALL_EVENTS != 0
 }
 
 /// The highest secured message version both sides have.

@@ -4,8 +4,8 @@ use crate::crypto::AsymAlgorithm;
 use crate::crypto::public_key::key_identifier;
 use crate::slot::{KeyPair, Slot, Slots};
 use crate::wire::{
-    ErrorCode, GetKeyPairInfo, KeyPairAlgorithms, KeyPairCapabilities, KeyPairInfo, KeyPairOperation,
-    KeyPairParameters, ResponderFlags, SetKeyPairInfo, SetKeyPairInfoAck,
+    ErrorCode, EventDetail, GetKeyPairInfo, KeyPairAlgorithms, KeyPairCapabilities, KeyPairInfo,
+    KeyPairOperation, KeyPairParameters, KeyUsage, ResponderFlags, SetKeyPairInfo, SetKeyPairInfoAck,
 };
 
 use super::reject::{Handled, Next, Reject};
@@ -46,6 +46,7 @@ impl Core {
         let (body, _) = request.parse(SetKeyPairInfo::parse)?;
         let id = body.key_pair;
         let pair = find(self.chains.slots(), id).ok_or(Reject::INVALID)?;
+        let (usage, slots) = (pair.usage, self.chains.slots().associated(id));
         match &body.operation {
             KeyPairOperation::Change(parameters) => {
                 check(pair, parameters, self.chains.slots().associated(id))?;
@@ -67,8 +68,19 @@ impl Core {
             }
         }
         self.sessions.events.key_pair_changed(id);
+        self.notify_of_key_pair(id, usage, slots);
         SetKeyPairInfoAck { version: body.version }.encode(out);
         Ok(Next::Stay)
+    }
+
+    /// GET_DIGESTS tells key pair and usage of a slot: which slots it tells something else of than before.
+    fn notify_of_key_pair(&mut self, id: u8, usage: KeyUsage, slots: u8) {
+        let now = self.chains.slots().associated(id);
+        let reused = find(self.chains.slots(), id).is_some_and(|pair| pair.usage != usage);
+        let changed = slots ^ now | if reused { now } else { 0 };
+        if changed != 0 {
+            self.sessions.notify(&EventDetail::CertificateChanged(changed));
+        }
     }
 
     /// A key that slots rely on is neither erased nor replaced.

@@ -1,7 +1,7 @@
 //! Measurements ready to be sent: blocks in both forms, records and summary hashes of them.
 
 use crate::crypto::{CryptoError, Digest, HashAlgorithm, Provider, hash};
-use crate::wire::{MeasurementBlock, MeasurementOperation, SummaryType};
+use crate::wire::{GetMeasurements, MeasurementBlock, MeasurementOperation, SummaryType};
 
 use super::state::MeasurementForm;
 use super::{ConfigError, Measurement, MeasurementValue};
@@ -9,7 +9,16 @@ use super::{ConfigError, Measurement, MeasurementValue};
 #[derive(Debug)]
 struct Blocks {
     index: u8,
+    kind: u8,
     tcb: bool,
+    current: Forms,
+    /// What it will be when an update takes effect, where that is known.
+    pending: Option<Forms>,
+}
+
+/// One block.
+#[derive(Debug)]
+struct Forms {
     /// Encoded with a digest where there is one.
     hashed: Vec<u8>,
     /// Encoded with the bit stream where there is one.
@@ -21,6 +30,7 @@ struct Blocks {
 pub(super) struct Measured {
     blocks: Vec<Blocks>,
     form: MeasurementForm,
+    changes: u64,
 }
 
 const BAD_MEASUREMENTS: ConfigError = ConfigError::OutOfRange {
@@ -41,9 +51,49 @@ impl Measured {
                 return Err(BAD_MEASUREMENTS);
             }
             previous = measurement.index;
-            blocks.push(encode(provider, measurement, form)?);
+            let &Measurement { index, kind, tcb, ref value } = measurement;
+            let current = encode(provider, index, kind, value, form)?;
+            blocks.push(Blocks { index, kind, tcb, current, pending: None });
         }
-        Ok(Self { blocks, form })
+        Ok(Self { blocks, form, changes: 0 })
+    }
+
+    /// Number of changes so far.
+    pub(super) const fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Another value, now.
+    pub(super) fn change(
+        &mut self,
+        provider: &dyn Provider,
+        index: u8,
+        value: &MeasurementValue,
+    ) -> Result<(), ConfigError> {
+        let form = self.form;
+        let block = self.find(index)?;
+        block.current = encode(provider, index, block.kind, value, form)?;
+        block.pending = None;
+        self.changes += 1;
+        Ok(())
+    }
+
+    /// Another value, some time.
+    pub(super) fn announce(
+        &mut self,
+        provider: &dyn Provider,
+        index: u8,
+        value: &MeasurementValue,
+    ) -> Result<(), ConfigError> {
+        let form = self.form;
+        let block = self.find(index)?;
+        block.pending = Some(encode(provider, index, block.kind, value, form)?);
+        Ok(())
+    }
+
+    fn find(&mut self, index: u8) -> Result<&mut Blocks, ConfigError> {
+        const UNKNOWN: ConfigError = ConfigError::OutOfRange { field: "index", expected: "a measurement's" };
+        self.blocks.iter_mut().find(|block| block.index == index).ok_or(UNKNOWN)
     }
 
     pub(super) const fn form(&self) -> MeasurementForm {
@@ -54,13 +104,10 @@ impl Measured {
         u8::try_from(self.blocks.len()).unwrap_or(u8::MAX)
     }
 
-    /// Appends the blocks an operation asks for; returns their number, or `None` if the index does not exist.
-    pub(super) fn record(
-        &self,
-        operation: MeasurementOperation,
-        raw: bool,
-        record: &mut Vec<u8>,
-    ) -> Option<u8> {
+    /// Appends the blocks that a request asks for, as they will be after an update if it wants that; returns their
+    /// number, or `None` if the index does not exist.
+    pub(super) fn record(&self, request: &GetMeasurements, record: &mut Vec<u8>) -> Option<u8> {
+        let operation = request.operation;
         let chosen = |block: &&Blocks| match operation {
             MeasurementOperation::Count => false,
             MeasurementOperation::One(index) => block.index == index,
@@ -68,7 +115,9 @@ impl Measured {
         };
         let mut count = 0;
         for block in self.blocks.iter().filter(chosen) {
-            record.extend_from_slice(if raw { &block.raw } else { &block.hashed });
+            let pending = block.pending.as_ref().filter(|_| request.new);
+            let forms = pending.unwrap_or(&block.current);
+            record.extend_from_slice(if request.raw { &forms.raw } else { &forms.hashed });
             count += 1;
         }
         match operation {
@@ -95,24 +144,24 @@ impl Measured {
         self.blocks
             .iter()
             .filter(|block| block.tcb || !only_tcb)
-            .for_each(|block| hasher.update(&block.hashed));
+            .for_each(|block| hasher.update(&block.current.hashed));
         Ok(Some(hasher.digest()))
     }
 }
 
 fn encode(
     provider: &dyn Provider,
-    measurement: &Measurement,
+    index: u8,
+    kind: u8,
+    value: &MeasurementValue,
     form: MeasurementForm,
-) -> Result<Blocks, ConfigError> {
+) -> Result<Forms, ConfigError> {
     let block = |raw: bool, value: &[u8]| {
         let mut out = Vec::with_capacity(MeasurementBlock::OVERHEAD + value.len());
-        MeasurementBlock { index: measurement.index, kind: measurement.kind, raw, value }
-            .encode(&mut out)
-            .map_err(|_| BAD_MEASUREMENTS)?;
+        MeasurementBlock { index, kind, raw, value }.encode(&mut out).map_err(|_| BAD_MEASUREMENTS)?;
         Ok::<_, ConfigError>(out)
     };
-    let (hashed, raw) = match (&measurement.value, form) {
+    let (hashed, raw) = match (value, form) {
         (MeasurementValue::RawOnly(value), _) | (MeasurementValue::Raw(value), MeasurementForm::RawOnly) => {
             let raw = block(true, value)?;
             (raw.clone(), raw)
@@ -135,5 +184,5 @@ fn encode(
             });
         }
     };
-    Ok(Blocks { index: measurement.index, tcb: measurement.tcb, hashed, raw })
+    Ok(Forms { hashed, raw })
 }

@@ -22,10 +22,12 @@ mod measured;
 mod measurement_log;
 mod measurements;
 mod mutual;
+mod notifier;
 mod provision;
 mod provisioning;
 mod psk;
 mod reject;
+mod requester_info;
 mod rules;
 mod session_control;
 mod sessions;
@@ -42,6 +44,7 @@ pub use deferral::{Delay, Wait};
 pub use events::{EndReason, Event};
 pub use mutual::{MutualAuthentication, SessionAuthentication};
 pub use provisioning::{EndpointInfoSupport, MeasurementLogItem, MultipleKeys, Provisioning};
+pub use requester_info::RequesterEndpoint;
 pub use vendor::{VendorAnswer, VendorHandler, VendorRequest};
 
 use core::time::Duration;
@@ -434,6 +437,8 @@ impl Core {
             Code::SET_KEY_PAIR_INFO => self.set_key_pair_info(request, out),
             Code::GET_MEASUREMENT_EXTENSION_LOG => self.get_measurement_log(request, out),
             Code::GET_ENDPOINT_INFO => self.get_endpoint_info(request, out),
+            Code::GET_SUPPORTED_EVENT_TYPES => self.get_supported_event_types(request, out),
+            Code::SUBSCRIBE_EVENT_TYPES => self.subscribe_event_types(request, out),
             _ => Err(Reject::unsupported(code)),
         }
     }

@@ -5,7 +5,8 @@ use crate::crypto::hash;
 use crate::identity::{Policy, Purpose, verify_certificates};
 use crate::slot::{SLOT_COUNT, Slot};
 use crate::wire::{
-    CertificateChain, CertificateModel, ErrorCode, SetCertificate, SetCertificateRsp, SlotAction, Version,
+    CertificateChain, CertificateModel, ErrorCode, EventDetail, SetCertificate, SetCertificateRsp,
+    SlotAction, Version,
 };
 
 use super::Core;
@@ -95,6 +96,7 @@ impl Core {
             .replace(self.provider.as_ref(), number, slot)
             .map_err(|_| Reject::error(ErrorCode::OPERATION_FAILED))?;
         self.sessions.events.slot_changed(number);
+        self.sessions.notify(&EventDetail::CertificateChanged(1 << number));
         Ok(())
     }
 

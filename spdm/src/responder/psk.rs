@@ -11,7 +11,7 @@ use crate::wire::{
 };
 
 use super::Core;
-use super::key_exchange::{heartbeat, select_secured_version, wants_events};
+use super::key_exchange::{heartbeat, select_secured_version};
 use super::reject::{Handled, Next, Reject};
 use super::sessions::{Entry, Stage};
 use super::state::Request;
@@ -19,13 +19,11 @@ use super::state::Request;
 impl Core {
     /// With a context of our own the session waits for PSK_FINISH; without, it is established by the response.
     pub(super) fn psk_exchange(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
-        let negotiated = self.connection.negotiated()?;
-        let suite = negotiated.suite;
+        let suite = self.connection.negotiated()?.suite;
         let session_suite = suite.session.ok_or(Reject::UNEXPECTED)?;
         let (body, message) = request.parse(PskExchange::parse)?;
-        if wants_events(body.version, body.policy) {
-            return Err(Reject::INVALID);
-        }
+        let events = self.subscribed(body.version, body.policy)?;
+        let negotiated = self.connection.negotiated()?;
         if body.summary != SummaryType::None && suite.measurements.is_none() {
             return Err(Reject::INVALID);
         }
@@ -80,7 +78,8 @@ impl Core {
         self.fits(out)?;
         let th2 = transcript.digest();
         let heartbeat = Duration::from_secs(heartbeat_period.into());
-        let index = self.sessions.insert(Entry::new(session, Stage::PskHandshake { transcript }, heartbeat));
+        let stage = Stage::PskHandshake { transcript };
+        let index = self.sessions.insert(Entry::new(session, stage, heartbeat, events));
         Ok(if with_context { Next::Stay } else { Next::Establish(index, th2) })
     }
 

@@ -32,6 +32,7 @@ impl Core {
             Code::SET_KEY_PAIR_INFO => ResponderFlags::SET_KEY_PAIR_INFO,
             Code::GET_MEASUREMENT_EXTENSION_LOG => ResponderFlags::MEL,
             Code::GET_ENDPOINT_INFO => ResponderFlags::EP_INFO_MASK,
+            Code::GET_SUPPORTED_EVENT_TYPES | Code::SUBSCRIBE_EVENT_TYPES => ResponderFlags::EVENT,
             Code::RESPOND_IF_READY if self.defers() => 0,
             Code::GET_ENCAPSULATED_REQUEST | Code::DELIVER_ENCAPSULATED_RESPONSE => {
                 self.check_encapsulation(code)?;
@@ -87,7 +88,14 @@ impl Core {
                 | Code::DELIVER_ENCAPSULATED_RESPONSE,
                 _,
             ) => Ok(()),
-            (Code::HEARTBEAT | Code::KEY_UPDATE | Code::END_SESSION, None) => Err(Reject::SESSION_REQUIRED),
+            (
+                Code::HEARTBEAT
+                | Code::KEY_UPDATE
+                | Code::END_SESSION
+                | Code::GET_SUPPORTED_EVENT_TYPES
+                | Code::SUBSCRIBE_EVENT_TYPES,
+                None,
+            ) => Err(Reject::SESSION_REQUIRED),
             (Code::CHALLENGE | Code::KEY_EXCHANGE | Code::PSK_EXCHANGE, Some(_))
             | (_, Some(Stage::Handshake { .. } | Stage::PskHandshake { .. })) => Err(Reject::UNEXPECTED),
             (_, None | Some(Stage::Application { .. })) => Ok(()),
@@ -140,7 +148,9 @@ const fn since(code: Code) -> Version {
         Code::GET_KEY_PAIR_INFO
         | Code::SET_KEY_PAIR_INFO
         | Code::GET_MEASUREMENT_EXTENSION_LOG
-        | Code::GET_ENDPOINT_INFO => Version::V1_3,
+        | Code::GET_ENDPOINT_INFO
+        | Code::GET_SUPPORTED_EVENT_TYPES
+        | Code::SUBSCRIBE_EVENT_TYPES => Version::V1_3,
         _ => Version::V1_0,
     }
 }

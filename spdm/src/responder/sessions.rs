@@ -5,11 +5,14 @@ use core::time::Duration;
 use crate::SessionId;
 use crate::session::Session;
 use crate::transcript::Transcript;
-use crate::wire::KeyUpdate;
+use crate::wire::{EventDetail, KeyUpdate};
 
 use super::encapsulated::Conversation;
 use super::events::{EndReason, Events};
 use super::mutual::Proof;
+use super::notifier::Subscription;
+use super::requester_info::Endpoint;
+use super::state::MeasurementTranscript;
 
 /// How far one session is.
 #[derive(Debug)]
@@ -21,7 +24,7 @@ pub(super) enum Stage {
     /// In use.
     Application {
         /// L1/L2 of measurements in this session; `None` if nothing has come behind its beginning.
-        l1l2: Option<Transcript>,
+        l1l2: Option<MeasurementTranscript>,
         /// The update that waits for its verification.
         update: Option<KeyUpdate>,
         /// The responder wants a new key for what it sends.
@@ -38,12 +41,24 @@ pub(super) struct Entry {
     pub(super) heartbeat: Duration,
     /// What the responder asks in it.
     pub(super) conversation: Option<Conversation>,
+    /// What kind of device its requester says it is.
+    pub(super) endpoint: Endpoint,
+    /// What its requester is told of.
+    pub(super) events: Subscription,
     deadline: Option<Duration>,
 }
 
 impl Entry {
-    pub(super) const fn new(session: Session, stage: Stage, heartbeat: Duration) -> Self {
-        Self { session, stage, heartbeat, conversation: None, deadline: None }
+    pub(super) fn new(session: Session, stage: Stage, heartbeat: Duration, events: Subscription) -> Self {
+        Self {
+            session,
+            stage,
+            heartbeat,
+            conversation: None,
+            endpoint: Endpoint::default(),
+            events,
+            deadline: None,
+        }
     }
 
     /// Traffic was seen: the session lives for another two periods (DSP0274 1.3 "HEARTBEAT").
@@ -155,6 +170,11 @@ impl Sessions {
         if matches!(entry.stage, Stage::Application { .. }) {
             self.events.session_ended(entry.session.id(), reason);
         }
+    }
+
+    /// Tells every requester that has subscribed to it of an event.
+    pub(super) fn notify(&mut self, event: &EventDetail) {
+        self.entries.iter_mut().for_each(|entry| entry.events.push(event));
     }
 
     pub(super) fn next_deadline(&self) -> Option<Duration> {

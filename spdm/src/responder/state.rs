@@ -11,6 +11,7 @@ use crate::wire::{Header, KeyUsage, OpaqueElements, RequesterFlags, Version};
 
 use super::encapsulated::Conversation;
 use super::reject::Reject;
+use super::requester_info::Endpoint;
 
 /// One request as it came in.
 #[derive(Clone, Copy)]
@@ -46,6 +47,14 @@ impl<'a> Request<'a> {
         reader.finish(0)?;
         Ok(body)
     }
+}
+
+/// L1/L2 under way.
+#[derive(Debug)]
+pub(super) struct MeasurementTranscript {
+    pub(super) transcript: Transcript,
+    /// How often measurements had changed when it began.
+    pub(super) changes: u64,
 }
 
 /// The transcript in `slot`, begun anew if there is none.
@@ -164,7 +173,7 @@ pub(super) struct Negotiated {
     /// M1/M2 without CHALLENGE; `None` if nothing has come behind its beginning.
     pub(super) m1m2: Option<Transcript>,
     /// L1/L2 of measurements outside sessions; `None` if nothing has come behind its beginning.
-    pub(super) l1l2: Option<Transcript>,
+    pub(super) l1l2: Option<MeasurementTranscript>,
     /// CHALLENGE was completed.
     pub(super) authenticated: bool,
     /// The first DIGESTS outside a session if the responder has several keys, otherwise empty.
@@ -175,6 +184,8 @@ pub(super) struct Negotiated {
     pub(super) known: Option<PeerKey>,
     /// What the responder asks outside sessions.
     pub(super) conversation: Option<Conversation>,
+    /// What kind of device the requester says it is outside sessions.
+    pub(super) endpoint: Endpoint,
     /// Digests of the chains that the requester has read to their ends, by slot.
     pub(super) read: [Option<Digest>; SLOT_COUNT],
     /// Digests that it was shown last, by GET_DIGESTS or with a whole chain, by slot.

@@ -115,6 +115,11 @@ impl AlgorithmTables {
         ]
     }
 
+    /// Whether there is a table that names nothing.
+    pub fn any_empty(&self) -> bool {
+        self.entries().iter().any(|(_, mask)| *mask == Some(0))
+    }
+
     /// The tables that a form has room for.
     fn sent(&self, form: &Form) -> impl Iterator<Item = (u8, u16)> {
         let last = form.last_table;

@@ -12,6 +12,8 @@ const PAYLOAD_SLOT: u8 = 2;
 
 /// Bytes before the request in ENCAPSULATED_REQUEST and before the response in DELIVER_ENCAPSULATED_RESPONSE.
 pub const ENCAPSULATION_SIZE: usize = size_of::<Header>();
+/// Most bytes before the request in ENCAPSULATED_RESPONSE_ACK.
+pub const ACKNOWLEDGEMENT_SIZE: usize = size_of::<Header>() + 4;
 
 /// Everything up to the end of the message, which is at least the header of another.
 fn inner<'a>(reader: &mut Reader<'a>, field: &'static str) -> Result<&'a [u8], DecodeError> {

@@ -14,6 +14,7 @@ mod digests;
 mod encapsulated;
 mod endpoint_info;
 mod error;
+mod events;
 mod finish;
 mod key_exchange;
 mod key_pairs;
@@ -37,6 +38,7 @@ pub use digests::*;
 pub use encapsulated::*;
 pub use endpoint_info::*;
 pub use error::*;
+pub use events::*;
 pub use finish::*;
 pub use key_exchange::*;
 pub use key_pairs::*;
@@ -178,6 +180,7 @@ codes! {
     CHUNK_SEND_ACK = 0x05,
     CHUNK_RESPONSE = 0x06,
     ENDPOINT_INFO = 0x07,
+    SLOT_MANAGEMENT_RESP = 0x08,
     MEASUREMENTS = 0x60,
     CAPABILITIES = 0x61,
     SUPPORTED_EVENT_TYPES = 0x62,
@@ -207,6 +210,7 @@ codes! {
     CHUNK_SEND = 0x85,
     CHUNK_GET = 0x86,
     GET_ENDPOINT_INFO = 0x87,
+    SLOT_MANAGEMENT = 0x88,
     GET_MEASUREMENTS = 0xE0,
     GET_CAPABILITIES = 0xE1,
     GET_SUPPORTED_EVENT_TYPES = 0xE2,

@@ -5,6 +5,8 @@ mod algorithms;
 mod deceit;
 mod deferral;
 mod empty_slots;
+mod endpoints;
+mod events;
 mod limits;
 mod mutual;
 mod pair;

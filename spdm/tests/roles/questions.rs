@@ -107,6 +107,9 @@ fn the_requester_answers_what_it_should_and_nothing_else() {
             (identity(), challenge.clone(), error(ErrorCode::UNEXPECTED_REQUEST, 0)),
             (identity(), vec![v, 0xE9, 1, 7], invalid()),
             (identity(), vec![v, 0xE0, 0, 0], unsupported(0xE0)),
+            // Neither endpoint information nor events were announced.
+            (identity(), vec![v, 0x87, 1, 0, 0, 0, 0, 0], unsupported(0x87)),
+            (identity(), vec![v, 0xF1, 0, 0, 1, 0, 0, 0], unsupported(0xF1)),
             (identity(), vec![v, 0xE4, 0, 0], unsupported(0xE4)),
             (identity(), vec![v, 0x7F, 0, 0], unsupported(0x7F)),
             (identity(), vec![v ^ 1, 0x81, 0, 0], error(ErrorCode::VERSION_MISMATCH, 0)),

@@ -107,6 +107,7 @@ pub(super) fn responder(version: Version, handshake_in_the_clear: bool) -> Respo
     let capabilities = Capability {
         handshake_in_the_clear,
         psk,
+        events: true,
         measurement_log: true,
         endpoint_info: EndpointInfoSupport::Signed,
         provisioning,
@@ -118,8 +119,13 @@ pub(super) fn responder(version: Version, handshake_in_the_clear: bool) -> Respo
 
 /// A requester for [`responder`].
 pub(super) fn requester(handshake_in_the_clear: bool) -> Requester {
-    let config =
-        RequesterConfig { handshake_in_the_clear, psks: psks(), retries: 3, ..RequesterConfig::default() };
+    let config = RequesterConfig {
+        handshake_in_the_clear,
+        psks: psks(),
+        encapsulated: true,
+        retries: 3,
+        ..RequesterConfig::default()
+    };
     Requester::new(config, Box::new(RingProvider::new())).unwrap()
 }
 

@@ -9,7 +9,9 @@ use spdm::requester::{
 };
 use spdm::responder::Responder;
 use spdm::session::Session;
-use spdm::wire::{Code, MeasurementOperation, SummaryType, Version};
+use spdm::wire::{
+    Code, DMTF_EVENT_GROUP_VERSION, EventGroup, EventGroupId, MeasurementOperation, SummaryType, Version,
+};
 use tdispctl::session_file::Saved;
 
 use super::peer::{Echo, ask, in_session, requester, responder, responders_end, version};
@@ -18,7 +20,7 @@ use super::script::Script;
 /// Larger than any message the requester takes.
 const MOST: usize = 6000;
 
-fn commands() -> [Command; 12] {
+fn commands() -> [Command; 15] {
     let measure =
         |operation, signed_by| Command::Measurements(MeasurementQuery { operation, raw: false, signed_by });
     [
@@ -34,7 +36,14 @@ fn commands() -> [Command; 12] {
         measure(MeasurementOperation::One(1), None),
         Command::EndSession { clear_negotiated_state: false },
         Command::StartPskSession { hint: Vec::new(), summary: SummaryType::All, end_on_update: false },
+        Command::EventTypes,
+        Command::Subscribe { groups: vec![all_events()] },
+        Command::Serve,
     ]
+}
+
+fn all_events() -> EventGroup {
+    EventGroup { id: EventGroupId::DMTF, version: DMTF_EVENT_GROUP_VERSION, all: true, types: Vec::new() }
 }
 
 /// What a script says, whatever is asked. Without a session the bytes go out as they are.
@@ -84,7 +93,7 @@ pub fn spdm_requester(bytes: &[u8]) {
         }
     };
     let inside = seal.is_some();
-    let skip = if inside { usize::from(script.byte() % 12) } else { 0 };
+    let skip = if inside { usize::from(script.byte() % 15) } else { 0 };
     let mut driver = Driver::new(&mut requester, Hostile { script: &mut script, seal });
     for command in commands().into_iter().skip(skip) {
         match driver.run(command) {

@@ -279,6 +279,17 @@ fn responder_clear() -> Vec<Vec<u8>> {
     out
 }
 
+/// To one type of the DMTF group, CertificateChanged.
+const SUBSCRIPTION: [u8; 14] = [0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 0, 0, 0];
+
+/// An event of that type in the responder's conversation, and what ends that.
+fn served(version: u8) -> [Vec<u8>; 2] {
+    let head = [version, Code::ENCAPSULATED_REQUEST.0, 1, 0, version, Code::SEND_EVENT.0, 0, 0, 1, 0, 0, 0];
+    let event = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 1];
+    let ack = vec![version, Code::ENCAPSULATED_RESPONSE_ACK.0, 0, 0, 1, 0, 0, 0];
+    [[&head[..], &event].concat(), ack]
+}
+
 fn session_messages(version: u8) -> Vec<Vec<u8>> {
     let start = [version, 0xE4, 0, 0].to_vec();
     vec![
@@ -290,6 +301,9 @@ fn session_messages(version: u8) -> Vec<Vec<u8>> {
         vec![version, Code::GET_DIGESTS.0, 0, 0],
         vec![version, Code::GET_CERTIFICATE.0, 0, 0, 0, 0, 0, 2],
         start,
+        vec![version, Code::GET_SUPPORTED_EVENT_TYPES.0, 0, 0],
+        [&[version, Code::SUBSCRIBE_EVENT_TYPES.0, 1, 0, 14, 0, 0, 0][..], &SUBSCRIPTION].concat(),
+        vec![version, Code::GET_ENCAPSULATED_REQUEST.0, 0, 0],
         vec![version, 0x84, 0, 0],
         vec![version, Code::END_SESSION.0, 0, 0],
     ]
@@ -325,6 +339,13 @@ fn spdm_requester() -> Vec<Vec<u8>> {
             vec![version, Code::ERROR.0, 3, 0],
             vec![version, Code::END_SESSION_ACK.0, 0, 0],
         ];
+        let types =
+            [&[version, Code::SUPPORTED_EVENT_TYPES.0, 1, 0, 14, 0, 0, 0][..], &SUBSCRIPTION].concat();
+        let ack = vec![version, Code::SUBSCRIBE_EVENT_TYPES_ACK.0, 0, 0];
+        let [event, done] = served(version);
+        let mut seed = vec![first, 12];
+        seed.extend_from_slice(&events(0, 0, &[types, ack, event, done])[1..]);
+        out.push(seed);
         for skip in [4, 6, 7, 8, 10] {
             let mut seed = vec![first, skip];
             seed.extend_from_slice(&events(0, 0, &answers[usize::from(skip) % 5..])[1..]);

@@ -1,5 +1,6 @@
 //! The requester against a peer that can be made to misbehave, and against the crate's own responder.
 
+mod events;
 mod hostile;
 mod interruptions;
 mod peer;

@@ -104,6 +104,8 @@ pub(super) struct Peer {
     pub(super) waits: Vec<Duration>,
     /// Codes of the requests that came.
     pub(super) seen: Vec<Code>,
+    /// DELIVER_ENCAPSULATED_RESPONSE as it came.
+    pub(super) delivered: Vec<Vec<u8>>,
     /// Whether UpdateAllKeys keeps the old key for its acknowledgement.
     pub(super) stale: bool,
     vca: Vca,
@@ -137,6 +139,7 @@ impl Peer {
             interject: VecDeque::new(),
             waits: Vec::new(),
             seen: Vec::new(),
+            delivered: Vec::new(),
             stale: false,
             vca: Vca::new(),
             m1m2: None,
@@ -172,6 +175,9 @@ impl Peer {
         }
         let code = Code(request[1]);
         self.seen.push(code);
+        if code == Code::DELIVER_ENCAPSULATED_RESPONSE {
+            self.delivered.push(request.clone());
+        }
         let mut out = match self.interject.pop_front() {
             Some(response) => {
                 if response[2] != ErrorCode::RESPONSE_NOT_READY.0 {

@@ -199,6 +199,11 @@ fn nothing_in_common_is_an_invalid_request_and_may_be_tried_again() {
         (34, &[0x07, 0]),
         (38, &[0x0C, 0]),
         (46, &[0x02, 0]),
+        // Tables that name nothing; the third is of no use without mutual authentication.
+        (34, &[0, 0]),
+        (38, &[0, 0]),
+        (42, &[0, 0]),
+        (46, &[0, 0]),
         (4, &[47]),
         (4, &[49]),
         (28, &[21]),

@@ -92,6 +92,8 @@ pub(super) struct Device {
     pub(super) vca: Vca,
     pub(super) flags: u32,
     pub(super) transfer: u32,
+    /// `SessionPolicy` of KEY_EXCHANGE.
+    pub(super) policy: u8,
     /// What goes beyond the two sizes travels in chunks.
     pub(super) chunked: Option<Chunked>,
     /// Bytes that every request has behind its end.
@@ -114,6 +116,7 @@ impl Device {
             vca: Vca::new(),
             flags: ALL_FLAGS,
             transfer: 4096,
+            policy: 1,
             chunked: None,
             surplus: 0,
         }
@@ -230,7 +233,7 @@ impl Device {
         let basis = self.basis(&provider);
         let running = match context {
             SigningContext::ChallengeAuth | SigningContext::RequesterChallengeAuth => basis.m1m2(),
-            SigningContext::EndpointInfo => basis.endpoint_info(),
+            SigningContext::EndpointInfo | SigningContext::RequesterEndpointInfo => basis.endpoint_info(),
             SigningContext::Measurements => basis.l1l2(),
             SigningContext::KeyExchangeRsp | SigningContext::Finish => basis.th(&self.chain_digest()),
         };
@@ -262,7 +265,7 @@ impl Device {
                 summary,
                 slot: 0,
                 session_id: 0x1234,
-                policy: 1,
+                policy: self.policy,
                 random: [0x77; 32],
                 exchange,
                 opaque: &opaque,
@@ -322,7 +325,11 @@ impl Device {
 
     /// A session that is established.
     pub(super) fn establish(&mut self) -> Client {
-        let mut client = self.begin();
+        self.establish_with(SummaryType::All)
+    }
+
+    pub(super) fn establish_with(&mut self, summary: SummaryType) -> Client {
+        let mut client = self.try_begin(summary).unwrap();
         client.finish(self);
         let id = client.session.id();
         assert_eq!(self.responder.poll_event(), Some(Event::SessionEstablished { id }));

@@ -4,6 +4,7 @@ mod authentication;
 mod connection;
 mod deferral;
 mod device;
+mod events;
 mod order;
 mod provision;
 mod psk;

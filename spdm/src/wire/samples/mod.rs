@@ -49,6 +49,7 @@ pub(crate) fn hex(text: &str) -> Vec<u8> {
 
 mod chunk;
 mod error;
+mod events;
 mod identity;
 mod measurements;
 mod negotiate;
@@ -67,6 +68,7 @@ pub(crate) fn samples() -> Vec<Sample> {
         vendor::samples(),
         chunk::samples(),
         error::samples(),
+        events::samples(),
     ]
     .into_iter()
     .flatten()

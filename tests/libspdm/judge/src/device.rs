@@ -124,6 +124,11 @@ impl Device {
         assert!(self.responder.renew_key(session));
     }
 
+    /// The responder itself, for what its owner does.
+    pub fn responder(&mut self) -> &mut Responder {
+        &mut self.responder
+    }
+
     /// The last few objects, for a failure's message.
     pub fn recent(&self) -> String {
         self.log[self.log.len().saturating_sub(8)..].join("\n")

@@ -9,7 +9,9 @@ mod tally;
 
 pub use case::{Case, Dice, NAME, REQUESTER_FLAGS, RESPONDER_FLAGS, cases, material};
 pub use device::{Device, responder_config};
-pub use reference::{KeyPair, Measured, Peer, RESET_REQUIRED, Reference, sample_key, sample_root, with_psk};
+pub use reference::{
+    KeyPair, Measured, Peer, RESET_REQUIRED, Reference, Subscribed, sample_key, sample_root, with_psk,
+};
 pub use tally::{Tally, only_case, walks};
 
 /// The first bytes of a message, and its length, for logs.

@@ -1,9 +1,11 @@
 //! libspdm's two roles, safe to use: its requester with our device behind it, its responder as our requester's transport.
 #![allow(unsafe_code)]
 
+mod events;
 mod mutual;
 mod provision;
 
+pub use events::Subscribed;
 pub use mutual::{sample_key, sample_root};
 pub use provision::{KeyPair, RESET_REQUIRED};
 

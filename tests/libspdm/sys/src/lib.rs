@@ -87,6 +87,24 @@ unsafe extern "C" {
     pub fn libspdm_init_key_update_encap_state(spdm: *mut c_void);
     pub fn libspdm_send_receive_encap_request(spdm: *mut c_void, session: *const u32) -> Status;
 
+    pub fn ref_take_subscription(out: *mut u8, size: usize);
+    pub fn ref_listen(spdm: *mut c_void);
+    pub fn ref_take_event(out: *mut u8, size: usize) -> usize;
+    pub fn libspdm_get_event_types(
+        spdm: *mut c_void,
+        session: u32,
+        count: *mut u8,
+        list_size: *mut u32,
+        list: *mut c_void,
+    ) -> Status;
+    pub fn libspdm_subscribe_event_types(
+        spdm: *mut c_void,
+        session: u32,
+        count: u8,
+        list_size: u32,
+        list: *mut c_void,
+    ) -> Status;
+
     pub fn libspdm_init_connection(spdm: *mut c_void, get_version_only: bool) -> Status;
     pub fn libspdm_get_digest(
         spdm: *mut c_void,

@@ -14,9 +14,6 @@ fn known(name: &str, label: &str) -> bool {
     match (name, label) {
         // Measurements 3 and 17 are among libspdm's samples and not among ours.
         ("GET_MEASUREMENTS" | "GET_MEASUREMENTS signed", "[3]=03" | "[3]=11") => true,
-        // No algorithm for the requester's own signatures: libspdm refuses that even without mutual authentication, which
-        // DSP0274 1.3 "NEGOTIATE_ALGORITHMS" does not ask for.
-        ("NEGOTIATE_ALGORITHMS", "[42]=00") => true,
         // The supported algorithms, asked for without chunks: DSP0274 1.3 "GET_CAPABILITIES" does not allow that, libspdm 3.6
         // does not know the bit.
         ("GET_CAPABILITIES", param1) => param1.starts_with("[2]="),

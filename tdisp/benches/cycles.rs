@@ -55,10 +55,9 @@ impl Machine {
         dsm.ide_write(CONTROL, &(u32::from(STREAM_ID) << 24 | 1 << 22).to_le_bytes());
         let mut message = Vec::new();
         let mut answer = Vec::new();
-        let objects = KeySlot::of_set(KeySet::Zero).map(|slot| KeyHead::new(0, STREAM_ID, slot));
-        let programmed =
-            objects.clone().map(|head| Object::KeyProg(head, KeyMaterial::new([3; 32]))).collect::<Vec<_>>();
-        for object in programmed.into_iter().chain(objects.map(Object::KSetGo)) {
+        let heads = || KeySlot::of_set(KeySet::Zero).map(|slot| KeyHead::new(0, STREAM_ID, slot));
+        let programmed = heads().map(|head| Object::KeyProg(head, KeyMaterial::new([3; 32])));
+        for object in programmed.chain(heads().map(Object::KSetGo)) {
             message.clear();
             object.encode(&mut message);
             assert_eq!(dsm.ide_km(Some(SESSION), &message, &mut answer), Answer::Respond);

@@ -212,6 +212,9 @@ pub struct Tdisp {
     pub foreign_state: ForeignState,
     /// DMA that fails in RUN.
     pub dma_fault: DmaFault,
+    /// SIGHUP is a firmware update: measured files are read again. At run time (true), TDIs and sessions live on, and
+    /// subscribers are told; otherwise all of them end.
+    pub runtime_update: bool,
     /// How FUNCTION_ID names a function.
     pub function_ids: FunctionIds,
     /// Requester id of function 0 (bus, device, function), if it is known: IDE_KM reports it, and `pinned` wants it.
@@ -238,6 +241,7 @@ impl Default for Tdisp {
             reserved_fields: ReservedFields::default(),
             foreign_state: ForeignState::default(),
             dma_fault: DmaFault::default(),
+            runtime_update: false,
             function_ids: FunctionIds::default(),
             requester_id: None,
             segment: 0,

@@ -7,6 +7,7 @@ use tdisp::dsm::Dsm;
 use tdisp::ide::{StreamControl, StreamIndex};
 
 use super::dsm_config::{Profile, dsm_config};
+use super::firmware::Firmware;
 use super::keeper::Keeper;
 use super::protocol::Protocol;
 use super::responder::responder;
@@ -95,6 +96,7 @@ impl Device {
             response: Vec::new(),
             held: None,
             dma_fault: config.tdisp.dma_fault,
+            firmware: Firmware::new(config)?,
         })
     }
 }

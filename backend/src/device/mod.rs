@@ -3,6 +3,7 @@
 
 mod build;
 mod dsm_config;
+mod firmware;
 mod held;
 mod keeper;
 mod protocol;
@@ -16,6 +17,7 @@ use tdisp::dsm::{ConfigWrite, Effect, Fault, FunctionView, Functions, LockedRegi
 use tdisp::wire::TdiState;
 
 pub use build::BuildError;
+pub use firmware::FirmwareUpdate;
 use protocol::Protocol;
 pub use responder::slots;
 pub use unit::DmaOrder;
@@ -45,6 +47,7 @@ pub struct Device {
     /// An answer for the mailbox that is not readable yet.
     held: Option<held::Held>,
     dma_fault: DmaFault,
+    firmware: firmware::Firmware,
 }
 
 /// The functions, described to the DSM when it asks.

@@ -102,6 +102,12 @@ impl Protocol {
         }
     }
 
+    /// Firmware was updated, and no session outlives it.
+    pub(super) fn firmware_updated(&mut self) {
+        self.responder.firmware_updated();
+        self.follow_events();
+    }
+
     /// Ends sessions whose heartbeat stopped.
     pub(super) fn tick(&mut self, now: Duration) {
         self.responder.tick(now);

@@ -257,7 +257,11 @@ fn measurement(
 }
 
 /// Digest of a whole file, of any size.
-fn file_digest(path: &Path, provider: &dyn Provider, hash: HashAlgorithm) -> std::io::Result<Vec<u8>> {
+pub(super) fn file_digest(
+    path: &Path,
+    provider: &dyn Provider,
+    hash: HashAlgorithm,
+) -> std::io::Result<Vec<u8>> {
     let mut file = std::fs::File::open(path)?;
     let mut hasher = provider.hasher(hash).map_err(std::io::Error::other)?;
     let mut buffer = vec![0; 0x1_0000];

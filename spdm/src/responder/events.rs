@@ -49,6 +49,8 @@ pub enum EndReason {
     Restarted,
     /// The device was reset.
     Reset,
+    /// The device's firmware was updated.
+    FirmwareUpdated,
     /// A record could not be opened, or FINISH or PSK_FINISH was wrong.
     Unauthentic,
     /// A key has protected as many records as it may, or could not be used.
@@ -62,6 +64,7 @@ impl core::fmt::Display for EndReason {
             Self::HeartbeatLost => "no traffic for twice the heartbeat period",
             Self::Restarted => "GET_VERSION started the connection again",
             Self::Reset => "the device was reset",
+            Self::FirmwareUpdated => "the device's firmware was updated",
             Self::Unauthentic => "a record or FINISH was not authentic",
             Self::Exhausted => "a key has protected as many records as it may, or could not be used",
         })

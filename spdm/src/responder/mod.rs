@@ -105,6 +105,8 @@ struct Core {
     sessions: Sessions,
     transfers: Transfers,
     deferrals: Deferrals,
+    /// Firmware was updated: only GET_VERSION leads on.
+    resynch: bool,
     /// Payload of a vendor's response.
     payload: Vec<u8>,
 }
@@ -173,6 +175,7 @@ impl Responder {
             sessions,
             transfers: Transfers::default(),
             deferrals: Deferrals::default(),
+            resynch: false,
             payload: Vec::new(),
         };
         Ok(Self { core, request: Vec::new(), plain: Vec::new() })
@@ -275,6 +278,16 @@ impl Responder {
         self.core.transfers.clear();
         self.core.deferrals.clear();
         self.core.connection = Connection::Start;
+        self.core.resynch = false;
+    }
+
+    /// The device runs other firmware now, without a reset: sessions end, what was negotiated holds no more, and until
+    /// GET_VERSION every request in the clear is answered with RequestResynch (DSP0274 1.3 "ERROR response message").
+    pub fn firmware_updated(&mut self) {
+        self.core.sessions.end_all(EndReason::FirmwareUpdated);
+        self.core.transfers.clear();
+        self.core.deferrals.clear();
+        self.core.resynch = true;
     }
 }
 
@@ -384,6 +397,9 @@ impl Core {
         self.check_supported(code)?;
         if code == Code::GET_VERSION {
             return self.get_version(request, out);
+        }
+        if self.resynch {
+            return Err(Reject::RESYNCH);
         }
         self.check_transfer(request)?;
         match code {

@@ -28,6 +28,7 @@ pub(super) enum Reject {
 impl Reject {
     pub(super) const INVALID: Self = Self::error(ErrorCode::INVALID_REQUEST);
     pub(super) const UNEXPECTED: Self = Self::error(ErrorCode::UNEXPECTED_REQUEST);
+    pub(super) const RESYNCH: Self = Self::error(ErrorCode::REQUEST_RESYNCH);
     pub(super) const SESSION_REQUIRED: Self = Self::error(ErrorCode::SESSION_REQUIRED);
 
     pub(super) const fn error(code: ErrorCode) -> Self {

@@ -28,6 +28,7 @@ impl Core {
         VersionResponse { entries }.encode(out)?;
 
         self.sessions.end_all(EndReason::Restarted);
+        self.resynch = false;
         self.transfers.clear();
         self.deferrals.clear();
         let mut vca = Vca::new();

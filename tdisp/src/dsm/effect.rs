@@ -164,6 +164,7 @@ impl fmt::Display for InsecureCause {
             Self::LinkDown => "link down",
             Self::RegisterWritten => "a register was rewritten while a TDI was bound",
             Self::Reset => "conventional reset",
+            Self::FirmwareUpdated => "the device's firmware was updated",
         })
     }
 }

@@ -91,6 +91,31 @@ impl Dsm {
         self.fall(function, Cause::Fault(fault));
     }
 
+    /// Firmware is about to be replaced while the device runs (PCIe 6.1 §11.4.2). A device that can do that at run time
+    /// keeps its TDIs; one that cannot lets every stream with keys in use go, and the TDIs with them. The SPDM sessions
+    /// are the owner's to end.
+    ///
+    /// # Errors
+    /// The function of a TDI that was locked with NO_FW_UPDATE. The update must not happen; nothing has changed.
+    pub fn update_firmware(&mut self, at_run_time: bool) -> Result<(), usize> {
+        let forbids = |binding: &Binding| binding.lock.flags.no_fw_update();
+        let forbidden =
+            |function: &usize| self.tdis.get(*function).and_then(Tdi::binding).is_some_and(forbids);
+        if let Some(function) = (0..self.tdis.len()).find(forbidden) {
+            return Err(function);
+        }
+        if !at_run_time {
+            for function in 0..self.tdis.len() {
+                self.fault(function, Fault::DeviceCompromised);
+            }
+            let streams: Vec<StreamIndex> = self.ide.streams().map(|view| view.index).collect();
+            for stream in streams {
+                self.stream_failed(stream, InsecureCause::FirmwareUpdated);
+            }
+        }
+        Ok(())
+    }
+
     /// Function level reset. SPDM sessions and IDE streams survive it.
     pub fn function_reset(&mut self, function: usize) {
         self.fall(function, Cause::FunctionReset);

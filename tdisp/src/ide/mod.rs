@@ -39,6 +39,8 @@ pub enum InsecureCause {
     RegisterWritten,
     /// Conventional reset.
     Reset,
+    /// The device's firmware was updated.
+    FirmwareUpdated,
 }
 
 /// Something happened to a stream.

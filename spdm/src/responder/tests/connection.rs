@@ -41,6 +41,25 @@ fn get_version_forgets_everything() {
 }
 
 #[test]
+fn after_a_firmware_update_only_get_version_leads_on() {
+    for version in RECENT {
+        let mut device = Device::negotiated(version);
+        let mut client = device.establish();
+        device.responder.firmware_updated();
+        let ended = Event::SessionEnded { id: client.session.id(), reason: EndReason::FirmwareUpdated };
+        assert_eq!(device.responder.poll_event(), Some(ended));
+        let heartbeat = device.simple(Code::HEARTBEAT);
+        assert_eq!(client.try_send(&mut device, &heartbeat), None);
+        for code in [Code::GET_CAPABILITIES, Code::GET_DIGESTS, Code::CHUNK_GET, Code::KEY_EXCHANGE] {
+            assert_eq!(device.error(&[version.0, code.0, 0, 0]), (ErrorCode::REQUEST_RESYNCH, 0), "{code:?}");
+        }
+        device.get_version();
+        device.negotiate();
+        device.establish();
+    }
+}
+
+#[test]
 fn a_refused_get_version_changes_nothing() {
     let mut device = Device::negotiated(Version::V1_2);
     let mut client = device.establish();

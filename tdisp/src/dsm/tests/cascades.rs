@@ -337,3 +337,25 @@ fn all_of_256_interfaces_live_their_own_lives() {
         assert_eq!(device.dsm.state(function), expected, "{function}");
     }
 }
+
+#[test]
+fn a_firmware_update_ends_what_is_locked_unless_that_forbids_it() {
+    let no_update = LockFlags::new().with_no_fw_update(true);
+    for state in STATES {
+        for (flags, at_run_time) in
+            [(LockFlags::new(), false), (LockFlags::new(), true), (no_update, false), (no_update, true)]
+        {
+            let mut device = Device::secure();
+            device.flags = flags;
+            device.bring(0, state);
+            let bound = state == LOCKED || state == RUN;
+            let result = device.dsm.update_firmware(at_run_time);
+            let forbidden = bound && flags == no_update;
+            assert_eq!(result, if forbidden { Err(0) } else { Ok(()) }, "{state}, {at_run_time}");
+            let falls = bound && !forbidden && !at_run_time;
+            assert_eq!(device.dsm.state(0), if falls { ERROR } else { state });
+            let secure = device.dsm.ide().view(STREAM).unwrap().secure;
+            assert_eq!(secure, forbidden || at_run_time, "{state}, {at_run_time}");
+        }
+    }
+}

@@ -38,11 +38,8 @@ impl Dsm {
         };
         if let Err(refusal) = self.handle(session, message, functions, random, response) {
             response.truncate(start);
-            let error = Response::error(refusal.code(), refusal.data());
-            // Cannot fail: an error without extended data has no length field.
-            let answer = reply(interface, error, response).map(|()| Answer::Respond);
             self.tdis.effects.push_back(Effect::Refused { request: code, refusal });
-            return answer.unwrap_or(Answer::Silent);
+            return refuse(interface, refusal, response);
         }
         Answer::Respond
     }
@@ -55,28 +52,14 @@ impl Dsm {
         random: &mut dyn FnMut(&mut [u8]) -> bool,
         response: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
-        let (header, body) = Header::decode(message)?;
-        if header.version != VERSION_1_0 {
-            return Err(Refusal::Version(header.version));
-        }
-        if !SUPPORTED.contains(header.code) {
-            return Err(Refusal::Unsupported(header.code));
-        }
-        let request = Request::decode_body(header.code, body)?;
-        if header.reserved != 0 && self.config.reserved_fields == ReservedFields::Reject {
-            return Err(Refusal::Reserved("header"));
-        }
-        let view = self.find_function(header.interface, functions)?;
+        let (interface, request, view) = self.admit(message, functions)?;
         let function = view.number;
         self.check_session(session, function, &request)?;
 
-        let interface = header.interface;
         match request {
-            Request::GetVersion => reply(interface, Response::Version(&[VERSION_1_0]), response),
-            Request::GetCapabilities { .. } => {
-                reply(interface, Response::Capabilities(self.capabilities()), response)
+            Request::GetVersion | Request::GetCapabilities { .. } | Request::GetState => {
+                reply(interface, self.tell(&request, function)?, response)
             }
-            Request::GetState => reply(interface, Response::State(self.state(function)), response),
             Request::GetReport { offset, length } => {
                 self.happen(function, Event::Report)?;
                 let report = self.report(function).unwrap_or_default();
@@ -97,9 +80,30 @@ impl Dsm {
                 reply(interface, Response::Stop, response)
             }
             Request::BindP2p(_) | Request::UnbindP2p(_) | Request::SetMmioAttribute(_) | Request::Vdm(_) => {
-                Err(Refusal::Unsupported(header.code))
+                Err(Refusal::Unsupported(request.code()))
             }
         }
+    }
+
+    /// What any message has to be: of our version, a request that is supported, whole, and about a function that is hosted.
+    pub(super) fn admit<'m, 'f>(
+        &self,
+        message: &'m [u8],
+        functions: &'f [FunctionView],
+    ) -> Result<(InterfaceId, Request<'m>, &'f FunctionView), Refusal> {
+        let (header, body) = Header::decode(message)?;
+        if header.version != VERSION_1_0 {
+            return Err(Refusal::Version(header.version));
+        }
+        if !SUPPORTED.contains(header.code) {
+            return Err(Refusal::Unsupported(header.code));
+        }
+        let request = Request::decode_body(header.code, body)?;
+        if header.reserved != 0 && self.config.reserved_fields == ReservedFields::Reject {
+            return Err(Refusal::Reserved("header"));
+        }
+        let view = self.find_function(header.interface, functions)?;
+        Ok((header.interface, request, view))
     }
 
     /// The function that an INTERFACE_ID names, if it is hosted.
@@ -156,7 +160,7 @@ impl Dsm {
         if foreign && !allowed { Err(Refusal::ForeignSession) } else { Ok(()) }
     }
 
-    fn capabilities(&self) -> Capabilities {
+    pub(super) fn capabilities(&self) -> Capabilities {
         Capabilities {
             dsm_caps: 0,
             requests: SUPPORTED,
@@ -213,6 +217,17 @@ fn portion(report: &[u8], offset: u16, length: u16) -> Result<(&[u8], u16), Refu
 }
 
 /// Appends a response that echoes the request's INTERFACE_ID.
-fn reply(interface: InterfaceId, body: Response<'_>, response: &mut Vec<u8>) -> Result<(), Refusal> {
+pub(super) fn reply(
+    interface: InterfaceId,
+    body: Response<'_>,
+    response: &mut Vec<u8>,
+) -> Result<(), Refusal> {
     Ok(ResponseMessage { interface, response: body }.encode(response)?)
+}
+
+/// Appends the TDISP_ERROR that a refusal becomes.
+pub(super) fn refuse(interface: InterfaceId, refusal: Refusal, response: &mut Vec<u8>) -> Answer {
+    let error = Response::error(refusal.code(), refusal.data());
+    // Cannot fail: an error without extended data has no length field.
+    reply(interface, error, response).map_or(Answer::Silent, |()| Answer::Respond)
 }

@@ -8,7 +8,7 @@ use crate::ide::{IdeConfig, KeyState};
 /// One step of a random life. Small numbers choose among few sessions, functions and streams, so that
 /// sequences get somewhere.
 #[derive(Clone, Debug)]
-enum Action {
+pub(super) enum Action {
     SetUp {
         session: u8,
     },
@@ -67,7 +67,7 @@ enum Action {
     },
 }
 
-fn actions() -> impl Strategy<Value = Action> {
+pub(super) fn actions() -> impl Strategy<Value = Action> {
     let (session, function) = (0..3_u8, 0..3_u8);
     prop_oneof![
         3 => session.clone().prop_map(|session| Action::SetUp { session }),
@@ -104,8 +104,8 @@ fn interface(function: u8) -> InterfaceId {
     FunctionId::new(u16::from(function), None).into()
 }
 
-struct World {
-    device: Device,
+pub(super) struct World {
+    pub(super) device: Device,
     /// Nonce and function of every LOCK, oldest first.
     nonces: Vec<(Nonce, usize)>,
     /// Which of them is the one of the function's present LOCK.
@@ -113,7 +113,7 @@ struct World {
 }
 
 impl World {
-    fn new(keys_at_lock: KeysAtLock) -> Self {
+    pub(super) fn new(keys_at_lock: KeysAtLock) -> Self {
         let ide = IdeConfig { selective_streams: 2, ..IdeConfig::default() };
         Self {
             device: Device::new(DsmConfig { functions: 3, ide, keys_at_lock, ..DsmConfig::default() }),
@@ -122,7 +122,7 @@ impl World {
         }
     }
 
-    fn act(&mut self, action: Action) {
+    pub(super) fn act(&mut self, action: Action) {
         let device = &mut self.device;
         match action {
             Action::SetUp { session: number } => {

@@ -195,6 +195,8 @@ pub enum SigningContext {
     Finish,
     /// CHALLENGE_AUTH of a requester.
     RequesterChallengeAuth,
+    /// ENDPOINT_INFO of a requester.
+    RequesterEndpointInfo,
 }
 
 impl SigningContext {
@@ -206,6 +208,7 @@ impl SigningContext {
             Self::KeyExchangeRsp => "responder-key_exchange_rsp signing",
             Self::Finish => "requester-finish signing",
             Self::RequesterChallengeAuth => "requester-challenge_auth signing",
+            Self::RequesterEndpointInfo => "requester-endpoint_info signing",
         }
     }
 }

@@ -352,6 +352,8 @@ pub struct Challenged {
 pub struct Served {
     /// The responder uses another key now.
     pub key_renewed: bool,
+    /// The responder was told what this endpoint is.
+    pub described: bool,
 }
 
 /// Measurements, and whether a signature vouches for them.

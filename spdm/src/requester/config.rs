@@ -6,7 +6,7 @@ use crate::chains::ChainsError;
 use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm, Provider};
 use crate::psk::{self, PreSharedKey};
 use crate::trust::{KnownKey, TrustPolicy};
-use crate::wire::{MIN_DATA_TRANSFER_SIZE, RequesterFlags, Version};
+use crate::wire::{DeviceClass, MIN_DATA_TRANSFER_SIZE, RequesterFlags, Version};
 
 /// Settings of a requester. The default offers everything the crate can do and trusts on first use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,9 @@ pub struct RequesterConfig {
     pub ask_algorithms: bool,
     /// Whether to take requests from the responder. Who has an identity does in any case.
     pub encapsulated: bool,
+    /// What this endpoint is, for a responder that asks, from 1.3 on; signed if there is an identity. None: it does not
+    /// tell.
+    pub device_classes: Vec<DeviceClass>,
     /// CTExponent: 2^this microseconds is what our cryptography may take.
     pub ct_exponent: u8,
     /// Whether to offer messages larger than one transfer in chunks, from 1.2 on.
@@ -80,6 +83,7 @@ impl Default for RequesterConfig {
             multiple_keys: false,
             ask_algorithms: false,
             encapsulated: false,
+            device_classes: Vec::new(),
             ct_exponent: 14,
             chunks: true,
             data_transfer_size: 0x1200,
@@ -217,7 +221,7 @@ impl RequesterConfig {
         if self.key_update {
             flags |= RequesterFlags::KEY_UPD;
         }
-        if self.encapsulated {
+        if self.encapsulated || !self.device_classes.is_empty() {
             flags |= RequesterFlags::ENCAP;
         }
         if self.handshake_in_the_clear {

@@ -1,17 +1,17 @@
-//! What the requester answers when the responder asks: GET_DIGESTS, GET_CERTIFICATE, CHALLENGE, KEY_UPDATE
-//! (DSP0274 1.3 "Encapsulated requests").
+//! What the requester answers when the responder asks: GET_DIGESTS, GET_CERTIFICATE, CHALLENGE, KEY_UPDATE,
+//! GET_ENDPOINT_INFO (DSP0274 1.3 "Encapsulated requests").
 
 use super::encapsulated::{Conversation, Goal};
 use super::error::{Misuse, RequesterError};
 use super::state::Core;
 use crate::codec::{DecodeError, EncodeError, Reader};
 use crate::crypto::{AsymAlgorithm, CryptoError, HashAlgorithm};
-use crate::slot::SLOT_COUNT;
+use crate::slot::{SLOT_COUNT, slot_of_field};
 use crate::transcript::{SigningContext, sign};
 use crate::wire::{
-    Algorithms, Certificate, Challenge, ChallengeAuth, Code, Digests, ENCAPSULATION_SIZE, ErrorCode,
-    GetCertificate, GetDigests, Header, KeyOperation, KeyUpdate, NONCE_SIZE, RequesterFlags, ResponderFlags,
-    SummaryType,
+    Algorithms, Certificate, Challenge, ChallengeAuth, Code, DEVICE_CLASS_IDENTIFIER, DeviceClass, Digests,
+    ENCAPSULATION_SIZE, EndpointInfo, ErrorCode, GetCertificate, GetDigests, GetEndpointInfo, Header,
+    KeyOperation, KeyUpdate, NONCE_SIZE, RequesterFlags, ResponderFlags, SummaryType, Version,
 };
 
 /// Why the responder gets no answer.
@@ -86,6 +86,12 @@ impl Conversation {
                     return Err(unsupported());
                 }
                 self.key_update(core, request)
+            }
+            Code::GET_ENDPOINT_INFO => {
+                if header.version < Version::V1_3 || core.config.device_classes.is_empty() {
+                    return Err(unsupported());
+                }
+                self.endpoint_info(core, asym, request)
             }
             _ => Err(unsupported()),
         }
@@ -197,6 +203,47 @@ impl Conversation {
         }
         let mut response = Vec::new();
         body.encode_ack(&mut response);
+        Ok(response)
+    }
+
+    /// What we are. Nobody needs to know that to tell who we are.
+    fn endpoint_info(
+        &mut self,
+        core: &Core,
+        asym: Option<AsymAlgorithm>,
+        request: &[u8],
+    ) -> Result<Vec<u8>, Refusal> {
+        if !matches!(self.goal, Goal::Serve) {
+            return Err(UNEXPECTED);
+        }
+        let (body, exact) = parse(request, GetEndpointInfo::parse)?;
+        if body.sub_code != DEVICE_CLASS_IDENTIFIER {
+            return Err(INVALID);
+        }
+        let connection = core.connected()?;
+        let hash = connection.hash();
+        let mut info = Vec::new();
+        DeviceClass::encode_list(&core.config.device_classes, &mut info)?;
+        let signer = match body.nonce {
+            None => None,
+            Some(_) => {
+                let (key, _) = asym
+                    .and_then(|asym| core.chains.identity(slot_of_field(body.slot), asym, hash))
+                    .ok_or(INVALID)?;
+                Some((key, core.random::<NONCE_SIZE>()?))
+            }
+        };
+        let mut response = Vec::new();
+        let nonce = signer.map(|(_, nonce)| nonce);
+        EndpointInfo { version: body.version, slot: body.slot, nonce, info: &info, signature: &[] }
+            .encode(&mut response)?;
+        if let Some((key, _)) = signer {
+            let mut transcript = connection.basis(&*core.provider).endpoint_info()?;
+            transcript.append(exact);
+            transcript.append(&response);
+            sign(key, hash, SigningContext::RequesterEndpointInfo, &transcript, &mut response)?;
+        }
+        self.served.described = true;
         Ok(response)
     }
 

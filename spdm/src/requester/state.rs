@@ -170,7 +170,12 @@ impl Core {
             (false, true) => RequesterFlags::PUB_KEY_ID | proves,
             (false, false) => 0,
         };
-        RequesterFlags(self.config.flags().0 | identity)
+        let endpoint = match (self.config.device_classes.is_empty(), identity) {
+            (true, _) => 0,
+            (false, 0) => RequesterFlags::EP_INFO_NO_SIG,
+            (false, _) => RequesterFlags::EP_INFO_SIG,
+        };
+        RequesterFlags(self.config.flags().0 | identity | endpoint)
     }
 
     /// The key the settings know of a responder without certificates, if it fits what was negotiated.

@@ -44,6 +44,8 @@ impl Core {
             identities: Default::default(),
             known,
             conversation: None,
+            ask_endpoint_info: false,
+            classes: Vec::new(),
             read: Default::default(),
             shown: Default::default(),
         }));

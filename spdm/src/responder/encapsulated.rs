@@ -11,6 +11,7 @@ use crate::wire::{
 };
 
 use super::Core;
+use super::endpoint_info::EndpointQuestion;
 use super::interview::{Interview, Step};
 use super::key_exchange::handshake_in_the_clear;
 use super::keys::KeyRenewal;
@@ -45,6 +46,8 @@ enum Topic {
     Identity(Interview),
     /// The responder's key.
     Key(KeyRenewal),
+    /// What the requester is.
+    Endpoint(EndpointQuestion),
 }
 
 /// What follows a response.
@@ -193,7 +196,7 @@ impl Core {
         } else {
             Reject::UNEXPECTED
         };
-        let Channel::Session(index) = channel else { return Err(nothing) };
+        let Channel::Session(index) = channel else { return self.begin_endpoint_info(nothing) };
         let entry = self.sessions.get_mut(index).ok_or(Reject::UNEXPECTED)?;
         match &mut entry.stage {
             // An interview that the requester broke off can be begun again.
@@ -205,8 +208,14 @@ impl Core {
                 *wanted = false;
                 Ok(Conversation::new(Topic::Key(KeyRenewal::Wanted)))
             }
-            Stage::Application { .. } => Err(nothing),
+            Stage::Application { .. } => self.begin_endpoint_info(nothing),
         }
+    }
+
+    /// Who the requester is has been settled by then, and keys go first.
+    fn begin_endpoint_info(&mut self, nothing: Reject) -> Result<Conversation, Reject> {
+        let question = self.endpoint_question()?.ok_or(nothing)?;
+        Ok(Conversation::new(Topic::Endpoint(question)))
     }
 
     /// Puts the next question into the conversation.
@@ -215,6 +224,7 @@ impl Core {
         match &mut conversation.topic {
             Topic::Identity(interview) => self.question(interview, &mut conversation.request),
             Topic::Key(renewal) => self.renew(channel, renewal, &mut conversation.request),
+            Topic::Endpoint(question) => self.ask_what_it_is(question, &mut conversation.request),
         }
     }
 
@@ -236,6 +246,9 @@ impl Core {
         match &mut conversation.topic {
             Topic::Identity(interview) => self.answered(channel, interview, &conversation.request, response),
             Topic::Key(renewal) => renewal.acknowledged(response),
+            Topic::Endpoint(question) => {
+                self.endpoint_described(channel, question, &conversation.request, response)
+            }
         }
     }
 

@@ -19,6 +19,13 @@ pub enum Event {
         /// The requester's slot, or 0xFF for its public key.
         slot: u8,
     },
+    /// A requester has said what it is: [`Responder::requester_classes`](super::Responder::requester_classes) has that.
+    RequesterDescribed {
+        /// The session in which it was asked; `None` outside sessions.
+        session: Option<SessionId>,
+        /// Whether its signature vouches for it.
+        signed: bool,
+    },
     /// A session that was established is gone.
     SessionEnded {
         /// The session.
@@ -68,7 +75,7 @@ impl core::fmt::Display for EndReason {
     }
 }
 
-/// Events nobody has seen yet. It stays small even if it is never read: at most two per session that can live at
+/// Events nobody has seen yet. It stays small even if it is never read: a few per session that can live at
 /// once, and one per slot and key pair.
 #[derive(Debug, Default)]
 pub(super) struct Events(VecDeque<Event>);
@@ -98,6 +105,10 @@ impl Events {
             }
             None => self.0.push_back(Event::SessionEnded { id, reason }),
         }
+    }
+
+    pub(super) fn requester_described(&mut self, session: Option<SessionId>, signed: bool) {
+        self.once(Event::RequesterDescribed { session, signed });
     }
 
     pub(super) fn slot_changed(&mut self, slot: u8) {

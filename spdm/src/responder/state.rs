@@ -7,7 +7,7 @@ use crate::secured::Protection;
 use crate::slot::{PUBLIC_KEY_SLOT, SLOT_COUNT};
 use crate::transcript::{Basis, Transcript, Vca};
 use crate::trust::PeerKey;
-use crate::wire::{Header, KeyUsage, OpaqueElements, RequesterFlags, Version};
+use crate::wire::{DeviceClass, Header, KeyUsage, OpaqueElements, RequesterFlags, Version};
 
 use super::encapsulated::Conversation;
 use super::reject::Reject;
@@ -175,6 +175,10 @@ pub(super) struct Negotiated {
     pub(super) known: Option<PeerKey>,
     /// What the responder asks outside sessions.
     pub(super) conversation: Option<Conversation>,
+    /// The requester is to be asked what it is, wherever it comes with GET_ENCAPSULATED_REQUEST next.
+    pub(super) ask_endpoint_info: bool,
+    /// What it said.
+    pub(super) classes: Vec<DeviceClass>,
     /// Digests of the chains that the requester has read to their ends, by slot.
     pub(super) read: [Option<Digest>; SLOT_COUNT],
     /// Digests that it was shown last, by GET_DIGESTS or with a whole chain, by slot.

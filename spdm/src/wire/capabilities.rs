@@ -57,6 +57,8 @@ impl RequesterFlags {
         HANDSHAKE_IN_THE_CLEAR = 1 << 15, "FINISH may travel unprotected.";
         PUB_KEY_ID = 1 << 16, "Public key known to the responder beforehand.";
         CHUNK = 1 << 17, "Large messages in chunks.";
+        EP_INFO_NO_SIG = 1 << 22, "Endpoint information, unsigned only.";
+        EP_INFO_SIG = 2 << 22, "Endpoint information, signed on request.";
         EP_INFO_MASK = 3 << 22, "Two-bit endpoint information field; 3 is reserved.";
         EVENT = 1 << 25, "Delivers events.";
         MULTI_KEY_MASK = 3 << 26, "Two-bit multiple key field; 3 is reserved.";

@@ -6,13 +6,14 @@ use std::time::Duration;
 use spdm::crypto::{AsymAlgorithm, RingProvider};
 use spdm::identity::{Material, generate_requester};
 use spdm::requester::{
-    Command, Driver, DriverError, Misuse, Reply, Requester, RequesterError, Response, Transport,
+    Command, Driver, DriverError, Misuse, Reply, Requester, RequesterConfig, RequesterError, Response,
+    Transport,
 };
 use spdm::responder::{
     Event, MutualAuthentication, Responder, ResponderConfig, RootPin, SessionAuthentication, TrustPolicy,
 };
 use spdm::slot::{Slot, Slots};
-use spdm::wire::{Code, ErrorCode, SummaryType, Version};
+use spdm::wire::{Code, DeviceClass, ErrorCode, SummaryType, Version};
 
 use super::pair::*;
 
@@ -63,7 +64,11 @@ fn clear(mut config: ResponderConfig, clear: bool) -> ResponderConfig {
 /// Connected, with the responder's certificate; the requester is known by `identity`.
 fn pair(responder: ResponderConfig, identity: Slots) -> Pair {
     let version = responder.versions[0];
-    let mut config = requester_config(version);
+    pair_told(responder, identity, requester_config(version))
+}
+
+/// The same with other settings of the requester.
+fn pair_told(responder: ResponderConfig, identity: Slots, mut config: RequesterConfig) -> Pair {
     config.handshake_in_the_clear = responder.capabilities.handshake_in_the_clear;
     let requester = Requester::with_identity(config, Box::new(RingProvider::new()), identity).unwrap();
     let responder = Responder::new(responder, slots(), Box::new(RingProvider::new())).unwrap();
@@ -231,6 +236,129 @@ fn the_responder_renews_its_key() {
         pair.fail(Command::Serve),
         RequesterError::Misuse(Misuse::NotCapable("the responder's requests"))
     );
+}
+
+/// A certificate is judged by the time there is when it is shown, not when the responder was made.
+#[test]
+fn certificates_have_to_be_valid_now() {
+    let mut pair = pair(in_sessions(Version::V1_3, SessionAuthentication::Digests), identity(None));
+    for (time, good) in [(-1, false), (4_000_000_000, true), (253_402_300_800, false)] {
+        pair.device.responder.set_time(Some(time));
+        pair.run(Command::Connect).unwrap();
+        pair.run(Command::Certificate { slot: 0 }).unwrap();
+        assert_eq!(pair.run(START).is_ok(), good, "{time}");
+    }
+}
+
+/// The responder asks the requester what it is, in a session or outside, and believes a signature that it can check.
+#[test]
+fn the_requester_says_what_it_is() {
+    let classes = vec![DeviceClass { registry: 3, vendor_id: vec![1, 0], subordinates: vec![vec![7]] }];
+    for version in VERSIONS {
+        for (slots, proves) in [(identity(None), true), (Slots::default(), false)] {
+            let mut config = in_sessions(version, SessionAuthentication::Digests);
+            config.capabilities.encapsulated = true;
+            if !proves {
+                config.mutual.session = SessionAuthentication::Never;
+            }
+            let told = RequesterConfig { device_classes: classes.clone(), ..requester_config(version) };
+            let mut pair = pair_told(config, slots, told);
+            let able = version >= Version::V1_3;
+            assert!(pair.device.responder.requester_classes().is_empty());
+            assert_eq!(pair.device.responder.ask_endpoint_info(), able);
+            if !able {
+                continue;
+            }
+            let described = |session, signed| [Event::RequesterDescribed { session, signed }];
+            let serve = |pair: &mut Pair| {
+                let Reply::Served(served) = pair.run(Command::Serve).unwrap() else { panic!() };
+                served
+            };
+            // Outside sessions its key is not known yet.
+            assert!(serve(&mut pair).described);
+            assert_eq!(pair.events(), described(None, false));
+            let id = pair.start_any();
+            pair.events();
+            assert!(!serve(&mut pair).described, "asked once");
+            assert!(pair.device.responder.ask_endpoint_info());
+            assert!(pair.device.responder.renew_key(id));
+            let served = serve(&mut pair);
+            assert_eq!((served.key_renewed, served.described), (true, false), "one after the other");
+            assert!(serve(&mut pair).described);
+            assert_eq!(pair.events(), described(Some(id), proves));
+            assert_eq!(pair.device.responder.requester_classes(), classes);
+            // With a new connection it is forgotten.
+            assert!(pair.device.responder.ask_endpoint_info());
+            pair.run(Command::Connect).unwrap();
+            assert!(pair.device.responder.requester_classes().is_empty());
+            assert!(!serve(&mut pair).described);
+        }
+    }
+    // Neither tells.
+    let mut pair = pair(in_sessions(Version::V1_3, SessionAuthentication::Digests), identity(None));
+    pair.start_any();
+    assert!(!pair.device.responder.ask_endpoint_info());
+}
+
+/// Changes one byte of what is inside DELIVER_ENCAPSULATED_RESPONSE.
+struct Flip<'d> {
+    device: &'d mut Device,
+    at: usize,
+}
+
+impl Transport for &mut Flip<'_> {
+    type Error = &'static str;
+
+    fn exchange(&mut self, secured: bool, message: &[u8]) -> Result<Response, Self::Error> {
+        let mut message = message.to_vec();
+        if message[1] == Code::DELIVER_ENCAPSULATED_RESPONSE.0
+            && let Some(byte) = message.get_mut(4 + self.at)
+        {
+            *byte ^= 1;
+        }
+        (&mut *self.device).exchange(secured, &message)
+    }
+
+    fn wait(&mut self, _: Duration) {}
+}
+
+/// ENDPOINT_INFO with any byte of it changed is not believed where it is signed.
+#[test]
+fn a_description_that_was_changed_is_refused() {
+    let classes = vec![DeviceClass { registry: 3, vendor_id: vec![1, 0], subordinates: Vec::new() }];
+    let told = RequesterConfig { device_classes: classes.clone(), ..requester_config(Version::V1_3) };
+    let mut pair =
+        pair_told(in_sessions(Version::V1_3, SessionAuthentication::Digests), identity(None), told);
+    pair.start_any();
+    // Outside the session, where others can change it; the requester's certificate is known by now.
+    pair.requester.select(None).unwrap();
+    let mut at = 0;
+    loop {
+        pair.events();
+        assert!(pair.device.responder.ask_endpoint_info());
+        let mut way = Flip { device: &mut pair.device, at };
+        match Driver::new(&mut pair.requester, &mut way).run(Command::Serve) {
+            Ok(_) => break,
+            Err(error) => {
+                let refused = matches!(
+                    error,
+                    DriverError::Requester(RequesterError::Refused {
+                        code: ErrorCode::INVALID_RESPONSE_CODE,
+                        ..
+                    })
+                );
+                assert!(refused, "byte {at}: {error:?}");
+            }
+        }
+        assert!(
+            pair.device.responder.requester_classes().is_empty() && pair.events().is_empty(),
+            "byte {at}"
+        );
+        at += 1;
+    }
+    assert_eq!(at, 4 + 4 + 32 + 4 + 10 + 64, "header, reserved, nonce, length, list, signature");
+    assert_eq!(pair.events(), [Event::RequesterDescribed { session: None, signed: true }]);
+    assert_eq!(pair.device.responder.requester_classes(), classes);
 }
 
 /// Changes or repeats what the requester delivers.

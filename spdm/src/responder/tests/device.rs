@@ -230,7 +230,7 @@ impl Device {
         let basis = self.basis(&provider);
         let running = match context {
             SigningContext::ChallengeAuth | SigningContext::RequesterChallengeAuth => basis.m1m2(),
-            SigningContext::EndpointInfo => basis.endpoint_info(),
+            SigningContext::EndpointInfo | SigningContext::RequesterEndpointInfo => basis.endpoint_info(),
             SigningContext::Measurements => basis.l1l2(),
             SigningContext::KeyExchangeRsp | SigningContext::Finish => basis.th(&self.chain_digest()),
         };

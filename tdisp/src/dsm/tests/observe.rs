@@ -33,7 +33,15 @@ fn ask(device: &Device, bytes: &[u8]) -> (Response<'static>, Option<Refusal>) {
         Response::Capabilities(capabilities) => Response::Capabilities(capabilities),
         Response::State(state) => Response::State(state),
         Response::Error { code, data, extended: None } => Response::error(code, data),
-        other => panic!("{other:?}"),
+        other @ (Response::Error { .. }
+        | Response::Lock(_)
+        | Response::Report { .. }
+        | Response::Start
+        | Response::Stop
+        | Response::BindP2p
+        | Response::UnbindP2p
+        | Response::SetMmioAttribute
+        | Response::Vdm(_)) => panic!("{other:?}"),
     };
     assert_eq!(matches!(told, Response::Error { .. }), refusal.is_some());
     (told, refusal)

@@ -6,6 +6,7 @@ use mmio::{LayoutError, MemoryError};
 use tdisp::dsm::{CommandClear, Dsm, DsmConfig, FunctionMatch, KeysAtLock, PortConfig, SameValueWrite};
 use tdisp::ide::{IdeConfig, SecureOrder, StreamControl, StreamIndex};
 
+use super::identity::identity;
 use super::keeper::Keeper;
 use super::protocol::Protocol;
 use super::responder::responder;
@@ -84,7 +85,8 @@ impl Device {
         for (number, function) in config.functions.iter().enumerate() {
             units.push(unit(config, number, function, dsm.config().ide.length())?);
         }
-        let responder = responder(config, state_dir, standalone)?;
+        let (slots, generated) = identity(config, state_dir)?;
+        let responder = responder(config, slots, standalone)?;
         let cxl = match config.cxl.respond {
             CxlRespond::Auto => standalone,
             CxlRespond::Always => true,
@@ -99,7 +101,7 @@ impl Device {
                 responder,
                 dsm,
                 cxl.then(tdisp::cxl::Target::new),
-                Keeper::new(config, state_dir),
+                Keeper::new(config, state_dir, generated),
             ),
             response: Vec::new(),
         })

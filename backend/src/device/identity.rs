@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use spdm::crypto::{AsymAlgorithm, PrivateKey, Signer};
 use spdm::identity::Material;
-use spdm::slot::{KeyPair, Slot, Slots};
+use spdm::slot::{KeyGenerator, KeyPair, Slot, Slots};
 use spdm::wire::{KeyPairCapabilities, KeyUsage};
 use zeroize::Zeroizing;
 
@@ -52,7 +52,8 @@ pub(super) fn identity(
     }
 
     let generated = Arc::new(Generated::default());
-    let mut slots = Slots { generator: Some(Arc::clone(&generated) as _), ..Slots::default() };
+    let generator: Arc<dyn KeyGenerator> = Arc::<Generated>::clone(&generated);
+    let mut slots = Slots { generator: Some(generator), ..Slots::default() };
     let settable = config.spdm.capabilities.is_some_and(|switches| switches.provisioning.set_key_pair_info);
     for (place, (id, configured)) in numbered().enumerate() {
         let found = match (&configured.chain, &configured.private_key) {

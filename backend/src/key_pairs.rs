@@ -1,7 +1,7 @@
 //! Key pairs that requesters may change: where their private keys are, and what the state directory keeps of them.
 //!
 //! Everything that SET_KEY_PAIR_INFO changed is in one file, so that it is there as a whole or not at all. A key pair that
-//! still has the key it was made with has it in the file of its slot.
+//! still has the key it was made with has it in the file of its slot, where it stays, unused, when it is erased.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -26,8 +26,8 @@ pub struct Arguments {
     #[command(flatten)]
     pub device: DeviceFiles,
 
-    /// Print the configuration in effect as a file to start from, and exit: with the defaults, except of [spdm] versions,
-    /// heartbeat_seconds and capabilities, which depend on whether there is a --socket.
+    /// Print the configuration in effect as a file to start from, and exit. What a device offers over SPDM depends on
+    /// whether it is plugged in: with --spdm-socket and no --socket, it is that of a device that is not.
     #[arg(long)]
     pub print_config: bool,
 

@@ -3,13 +3,13 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use epoll::{ControlOptions, Event, Events};
 
 use crate::device::{CONFIG_REGION, Device, DmaOrder};
 use crate::function::{DmaError, DmaId, Work};
-use crate::spdm_socket::{SpdmSocket, Wish};
+use crate::spdm_socket::{Behind, SpdmSocket, Wish};
 use crate::vfio_user::{self, Errno, IrqKind, Listener, Region, Server, Source, Token, Watcher};
 
 /// Pieces of work that one function gets done before the others and the sockets have their turn again.
@@ -84,6 +84,7 @@ impl Daemon {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
+            self.device.set_time(time_of_day());
             for event in events.iter().take(ready) {
                 match Token::from_data(event.data) {
                     Some(token) => self.serve(token.server as usize, token.source),
@@ -111,8 +112,7 @@ impl Daemon {
     fn serve_spdm(&mut self) -> Wish {
         let now = self.started.elapsed();
         let Some(spdm) = &mut self.spdm else { return Wish::GoOn };
-        let device = &mut self.device;
-        let wish = spdm.on_ready(&mut |object, response| device.exchange(now, object, response));
+        let wish = spdm.on_ready(&mut Objects { device: &mut self.device, now });
         self.abandon();
         wish
     }
@@ -252,6 +252,36 @@ impl Daemon {
             }
             None => -1,
         }
+    }
+}
+
+/// Seconds since 1970, by the system's clock as it is set now.
+fn time_of_day() -> Option<i64> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_secs()).ok()
+}
+
+/// The device, as the SPDM socket sees it.
+struct Objects<'a> {
+    device: &'a mut Device,
+    now: Duration,
+}
+
+impl Behind for Objects<'_> {
+    fn object(&mut self, object: &[u8], response: &mut Vec<u8>) -> bool {
+        self.device.exchange(self.now, object, response)
+    }
+
+    fn tdisp(&mut self, message: &[u8], response: &mut Vec<u8>) -> bool {
+        self.device.observe(message, response)
+    }
+
+    fn renew_key(&mut self, session: Option<u32>) {
+        self.device.renew_key(session);
+    }
+
+    fn ask_endpoint_info(&mut self) {
+        self.device.ask_endpoint_info();
     }
 }
 

@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod device;
 pub mod doe;
 pub mod function;
+pub mod key_pairs;
 pub mod log_limit;
 pub mod pci;
 pub mod spdm_socket;

@@ -69,7 +69,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         if arguments.sockets.is_empty() { config.functions.len().max(1) } else { arguments.sockets.len() };
     let config = config.for_sockets(functions).map_err(|error| usage(&error))?;
     if arguments.print_config {
-        print!("{}", config.to_toml().map_err(|error| host(&error))?);
+        let standalone = arguments.sockets.is_empty() && arguments.spdm_socket.is_some();
+        print!("{}", config.effective(standalone).to_toml().map_err(|error| host(&error))?);
         return Ok(());
     }
     let build = if arguments.sockets.is_empty() { Device::standalone } else { Device::new };

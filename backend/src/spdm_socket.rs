@@ -1,7 +1,7 @@
 //! The TCP socket that speaks spdm-emu's framing: whole DOE data objects in, whole DOE data objects out, one client at a time.
 //!
 //! Everything that expects `spdm_responder_emu` can talk to it. Unlike that program it survives a client that vanishes, a
-//! frame that is too long and a transport it does not speak, and it takes no TDISP message in the clear.
+//! frame that is too long and a transport it does not speak, and a TDISP message in the clear may only ask.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -34,8 +34,17 @@ pub enum Silence {
     Nothing,
 }
 
-/// Answers one data object into the buffer; false means silence.
-pub type Exchange<'a> = dyn FnMut(&[u8], &mut Vec<u8>) -> bool + 'a;
+/// What is behind the socket.
+pub trait Behind {
+    /// Answers one data object into `response`, which is replaced; false means silence.
+    fn object(&mut self, object: &[u8], response: &mut Vec<u8>) -> bool;
+    /// Answers a TDISP message that came without SPDM around it into `response`, which is replaced; false means silence.
+    fn tdisp(&mut self, message: &[u8], response: &mut Vec<u8>) -> bool;
+    /// The responder is to ask for a new key of its own in this session, or in every one.
+    fn renew_key(&mut self, session: Option<u32>);
+    /// The responder is to ask the requester what it is.
+    fn ask_endpoint_info(&mut self);
+}
 
 /// The listener and its client.
 #[derive(Debug)]
@@ -81,14 +90,14 @@ impl SpdmSocket {
     }
 
     /// Serves what is ready: at most one frame, so that others have their turn.
-    pub fn on_ready(&mut self, exchange: &mut Exchange<'_>) -> Wish {
+    pub fn on_ready(&mut self, behind: &mut dyn Behind) -> Wish {
         // Takes the listener's edge, which would otherwise stand in the epoll instance for ever.
         let mut events = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 2];
         let _ = epoll::wait(&self.epoll, &mut events, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
         let mut wish = Wish::GoOn;
         match &mut self.client {
             None => self.accept(),
-            Some(client) => match client.serve(self.silence, &mut self.object, exchange) {
+            Some(client) => match client.serve(self.silence, &mut self.object, behind) {
                 Ok(found) => wish = found,
                 Err(error) => {
                     log::debug!("SPDM socket: client dropped: {error}");
@@ -142,12 +151,7 @@ impl AsFd for SpdmSocket {
 }
 
 impl Client {
-    fn serve(
-        &mut self,
-        silence: Silence,
-        object: &mut Vec<u8>,
-        exchange: &mut Exchange<'_>,
-    ) -> io::Result<Wish> {
+    fn serve(&mut self, silence: Silence, object: &mut Vec<u8>, behind: &mut dyn Behind) -> io::Result<Wish> {
         if !self.output.is_empty() {
             self.flush()?;
             return Ok(Wish::GoOn);
@@ -155,7 +159,7 @@ impl Client {
         self.receive()?;
         let frame = match Frame::parse(&self.input) {
             Ok(Some((frame, length))) => {
-                Some((frame.command, self.answer(&frame, silence, object, exchange), length))
+                Some((frame.command, self.answer(&frame, silence, object, behind), length))
             }
             Ok(None) => None,
             Err(oversize) => return Err(io::Error::new(io::ErrorKind::InvalidData, oversize)),
@@ -183,18 +187,30 @@ impl Client {
         frame: &Frame<'_>,
         silence: Silence,
         object: &mut Vec<u8>,
-        exchange: &mut Exchange<'_>,
+        behind: &mut dyn Behind,
     ) -> io::Result<Vec<u8>> {
         let (command, payload): (Command, &[u8]) = match frame.command {
             Command::TEST if frame.payload == HELLO => (Command::TEST, HELLO_ANSWER),
-            Command::NORMAL if frame.transport == Transport::PCI_DOE => {
-                if exchange(frame.payload, object) {
-                    (Command::NORMAL, object.as_slice())
-                } else if silence == Silence::Empty {
-                    (Command::NORMAL, &[])
-                } else {
-                    return Ok(Vec::new());
+            Command::NORMAL | Command::TDISP if frame.transport == Transport::PCI_DOE => {
+                let answered = match frame.command {
+                    Command::TDISP => behind.tdisp(frame.payload, object),
+                    _ => behind.object(frame.payload, object),
+                };
+                // spdm_responder_emu says NORMAL before the answer to a TDISP message, too, and its clients insist on it.
+                match (answered, silence) {
+                    (true, _) => (Command::NORMAL, object.as_slice()),
+                    (false, Silence::Empty) => (Command::NORMAL, &[]),
+                    (false, Silence::Nothing) => return Ok(Vec::new()),
                 }
+            }
+            // Acknowledged whatever comes of it, as spdm_responder_emu does: the requester finds that out within SPDM.
+            Command::ENCAPSULATED_KEY_UPDATE => {
+                behind.renew_key(frame.payload.try_into().ok().map(u32::from_le_bytes));
+                (frame.command, &[])
+            }
+            Command::ENCAPSULATED_ENDPOINT_INFO => {
+                behind.ask_endpoint_info();
+                (frame.command, &[])
             }
             Command::SHUTDOWN | Command::CONTINUE => (frame.command, &[]),
             other => {
@@ -277,6 +293,36 @@ mod tests {
     struct Peer {
         socket: SpdmSocket,
         wishes: Vec<Wish>,
+        mirror: Mirror,
+    }
+
+    /// What was asked for besides answers: sessions that want a new key, and the number of questions about the requester.
+    #[derive(Default)]
+    struct Mirror {
+        renewed: Vec<Option<u32>>,
+        asked: usize,
+    }
+
+    impl Behind for Mirror {
+        fn object(&mut self, object: &[u8], response: &mut Vec<u8>) -> bool {
+            response.clear();
+            response.extend(object.iter().rev());
+            object.first() != Some(&0)
+        }
+
+        fn tdisp(&mut self, message: &[u8], response: &mut Vec<u8>) -> bool {
+            response.clear();
+            response.extend(message.iter().map(|byte| !byte));
+            !message.is_empty()
+        }
+
+        fn renew_key(&mut self, session: Option<u32>) {
+            self.renewed.push(session);
+        }
+
+        fn ask_endpoint_info(&mut self) {
+            self.asked += 1;
+        }
     }
 
     impl Peer {
@@ -284,6 +330,7 @@ mod tests {
             Self {
                 socket: SpdmSocket::bind(([127, 0, 0, 1], 0).into(), silence).unwrap(),
                 wishes: Vec::new(),
+                mirror: Mirror::default(),
             }
         }
 
@@ -301,12 +348,7 @@ mod tests {
                 if rustix::event::poll(&mut fds, Some(&soon)).unwrap() == 0 {
                     return;
                 }
-                let wish = self.socket.on_ready(&mut |object, out| {
-                    out.clear();
-                    out.extend(object.iter().rev());
-                    object.first() != Some(&0)
-                });
-                self.wishes.push(wish);
+                self.wishes.push(self.socket.on_ready(&mut self.mirror));
             }
         }
 
@@ -330,13 +372,18 @@ mod tests {
             (frame(0xDEAD, 2, HELLO), frame(0xDEAD, 2, HELLO_ANSWER)),
             (frame(1, 2, &[1, 2, 3, 4]), frame(1, 2, &[4, 3, 2, 1])),
             (frame(1, 2, &[0, 2, 3, 4]), frame(1, 2, &[])),
-            (frame(2, 2, &[1, 2]), frame(0xFFFF, 2, &[])),
-            (frame(0x8001, 2, &[0; 4]), frame(0xFFFF, 2, &[])),
+            (frame(2, 2, &[1, 2]), frame(1, 2, &[0xFE, 0xFD])),
+            (frame(2, 2, &[]), frame(1, 2, &[])),
+            (frame(0x8001, 2, &[0xFF, 0xFE, 1, 0]), frame(0x8001, 2, &[])),
+            (frame(0x8001, 2, &[]), frame(0x8001, 2, &[])),
+            (frame(0x8002, 2, &[]), frame(0x8002, 2, &[])),
             (frame(1, 1, &[1, 2]), frame(0xFFFF, 1, &[])),
+            (frame(2, 1, &[1, 2]), frame(0xFFFF, 1, &[])),
             (frame(0x1234, 2, &[]), frame(0xFFFF, 2, &[])),
         ] {
             assert_eq!(peer.ask(&mut stream, &request), answer, "{request:02x?}");
         }
+        assert_eq!((peer.mirror.renewed.as_slice(), peer.mirror.asked), (&[Some(0x0001_FEFF), None][..], 1));
         // Two at once, and one in pieces.
         let both = [frame(1, 2, &[1, 2]), frame(1, 2, &[3, 4])].concat();
         assert_eq!(peer.ask(&mut stream, &both), [frame(1, 2, &[2, 1]), frame(1, 2, &[4, 3])].concat());

@@ -1,11 +1,13 @@
-//! The state directory: what stays the same from one start to the next, the certificate chain and key of each slot.
+//! The state directory: what stays the same from one start to the next, the certificate chain and key of each slot. What
+//! becomes of its keys is in [`key_pairs`](crate::key_pairs).
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use spdm::crypto::{AsymAlgorithm, PrivateKey};
+use spdm::crypto::{AsymAlgorithm, PrivateKey, Signer};
 use spdm::identity::{Material, MaterialError, PciName, generate};
 use spdm::slot::Slot;
 use spdm::wire::CertificateModel;
@@ -40,6 +42,16 @@ pub enum StateError {
         /// The file that is there.
         key: PathBuf,
     },
+    /// What is kept of key pairs is damaged, or not of this configuration.
+    #[error(
+        "{path}: {problem}; bring file and configuration back together, or remove the directory's files to have new ones made"
+    )]
+    KeyPairs {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// The stored chain names another device than the configuration.
     #[error(
         "{path} is that of another device, made for {stored}; the configuration says {configured}: use another --state-dir, or remove this one's \
@@ -68,6 +80,8 @@ pub struct Wanted<'a> {
     pub empty: bool,
     /// Model of the chain that is made.
     pub model: CertificateModel,
+    /// The key that a requester gave the slot, and what it is used for, instead of the one the slot was made with.
+    pub key: Option<(&'a PrivateKey, AsymAlgorithm)>,
 }
 
 /// The files of one slot.
@@ -97,7 +111,14 @@ pub fn slot(directory: Option<&Path>, wanted: &Wanted<'_>) -> Result<Slot, State
     let files = Files::of(directory, wanted.number);
     let key = read(&files.key)?.map(Zeroizing::new);
     if let Some(chain) = read(&files.chain)? {
-        let slot = restore(&chain, &key.unwrap_or_default(), &files.chain, wanted)?;
+        let (key, algorithm) = match wanted.key {
+            None => (key.unwrap_or_default(), wanted.algorithm),
+            Some((key, algorithm)) => {
+                let text = pem::encode(&pem::Pem::new("PRIVATE KEY", key.pkcs8()));
+                (Zeroizing::new(text.into_bytes()), algorithm)
+            }
+        };
+        let slot = restore(&chain, &key, algorithm, &files.chain)?;
         let stored = read(&files.model)?.and_then(|name| CertificateModel::from_name(name.trim_ascii()));
         return Ok(Slot { model: stored.unwrap_or(wanted.model), ..slot });
     }
@@ -147,22 +168,45 @@ fn make(wanted: &Wanted<'_>, path: &Path) -> Result<(Slot, Zeroizing<String>), S
     Ok((slot, material.key_pem()))
 }
 
-fn restore(chain: &[u8], key: &[u8], path: &Path, wanted: &Wanted<'_>) -> Result<Slot, StateError> {
+fn restore(chain: &[u8], key: &[u8], algorithm: AsymAlgorithm, path: &Path) -> Result<Slot, StateError> {
     let failed = |source| StateError::Material { path: path.into(), source };
     if chain.iter().all(u8::is_ascii_whitespace) {
-        let der = Zeroizing::new(pem::parse(key).map_err(|_| failed(MaterialError::Key))?.into_contents());
-        let key = PrivateKey::from_der(&der, None).and_then(|key| key.signer(wanted.algorithm));
-        return Ok(Slot::new(Vec::new(), key.map_err(|_| failed(MaterialError::Key))?));
+        let key = parse_key(key).and_then(|key| key.signer(algorithm).ok());
+        return Ok(Slot::new(Vec::new(), key.ok_or_else(|| failed(MaterialError::Key))?));
     }
-    let material = Material::load(chain, key, Some(wanted.algorithm)).map_err(|source| {
-        if source != MaterialError::Key {
-            return failed(source);
-        }
-        // The key of another algorithm is the sign of another configuration.
-        let stored = "another kind of key".to_owned();
-        StateError::OtherDevice { path: path.into(), stored, configured: wanted.algorithm.to_string() }
+    let material = Material::load(chain, key, Some(algorithm)).map_err(|source| {
+        if source == MaterialError::Key { other_key(path, algorithm) } else { failed(source) }
     })?;
     Ok(material.slot())
+}
+
+/// The key of another algorithm is the sign of another configuration.
+fn other_key(path: &Path, algorithm: AsymAlgorithm) -> StateError {
+    let stored = "another kind of key".to_owned();
+    StateError::OtherDevice { path: path.into(), stored, configured: algorithm.to_string() }
+}
+
+/// The key that a slot was made with.
+///
+/// # Errors
+/// [`StateError`] if it is not there, or of another kind than configured.
+pub fn first_key(
+    directory: &Path,
+    number: u8,
+    algorithm: AsymAlgorithm,
+) -> Result<(PrivateKey, Arc<dyn Signer>), StateError> {
+    let path = Files::of(directory, number).key;
+    let text = read(&path)?.map(Zeroizing::new).unwrap_or_default();
+    let key = parse_key(&text)
+        .ok_or_else(|| StateError::Material { path: path.clone(), source: MaterialError::Key })?;
+    let signer = key.signer(algorithm).map_err(|_| other_key(&path, algorithm))?;
+    Ok((key, signer))
+}
+
+/// A private key from PEM text.
+pub fn parse_key(text: &[u8]) -> Option<PrivateKey> {
+    let der = Zeroizing::new(pem::parse(text).ok()?.into_contents());
+    PrivateKey::from_der(&der, None).ok()
 }
 
 /// One directory is one device's: its name is in a file, because certificates may be written that name none, or another.
@@ -176,7 +220,11 @@ fn check_name(directory: &Path, name: &PciName) -> Result<(), StateError> {
     if stored == name { Ok(()) } else { Err(StateError::OtherDevice { path, stored, configured: name }) }
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>, StateError> {
+/// The file's bytes; `None` if it is not there.
+///
+/// # Errors
+/// [`StateError::Io`].
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>, StateError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -225,7 +273,7 @@ mod tests {
     }
 
     fn wanted(name: &PciName, number: u8, algorithm: AsymAlgorithm) -> Wanted<'_> {
-        Wanted { number, name, algorithm, empty: false, model: CertificateModel::Device }
+        Wanted { number, name, algorithm, empty: false, model: CertificateModel::Device, key: None }
     }
 
     #[test]

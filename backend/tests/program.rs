@@ -68,6 +68,14 @@ fn the_printed_configuration_can_be_used() {
     std::fs::write(&file, &printed.stdout).unwrap();
     let again = run(&["--print-config", "--config", file.to_str().unwrap()]);
     assert_eq!(again.stdout, printed.stdout);
+    // A device that has only the SPDM socket offers more, and the file says so.
+    let alone = run(&["--print-config", "--spdm-socket", "0"]);
+    let text = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text(&printed).contains("versions = [\"1.2\", \"1.3\", \"1.4\"]"), "{}", text(&printed));
+    assert!(text(&alone).contains("versions = [\"1.0\""), "{}", text(&alone));
+    std::fs::write(&file, &alone.stdout).unwrap();
+    let again = run(&["--print-config", "--config", file.to_str().unwrap()]);
+    assert_eq!(again.stdout, alone.stdout, "what is said has the last word");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! Nothing here does anything; the shell parses its lines with the same [`Command`].
 
 mod adjust;
+mod credentials;
+mod provision;
 
 use std::path::PathBuf;
 
@@ -11,6 +13,9 @@ use spdm::wire::Version;
 
 pub use self::adjust::{AttributeArgs, P2pCommand, Side, VdmArgs};
 use crate::pci::Bdf;
+
+pub use credentials::{Credentials, Hint};
+pub use provision::{CertificateCommand, CsrArgs, KeyPairArgs, KeyPairCommand, Model};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,6 +45,14 @@ Examples:
 
   # An SPDM responder behind spdm-emu's socket
   tdispctl --tcp 127.0.0.1:2323 identify --root-cert root.der
+
+  # A session from a pre-shared key, and one in which the host says who it is
+  tdispctl --tcp 127.0.0.1:2323 run --psk-file psk --psk-hint 'TestPskHint\\0'
+  tdispctl --tcp 127.0.0.1:2323 run --identity-chain host.pem --identity-key host.key
+
+  # A certificate for the device, and into its slot 0
+  tdispctl --tcp 127.0.0.1:2323 csr device.csr
+  tdispctl --tcp 127.0.0.1:2323 certificate set 0 chain.pem
 
   # Interactive, or from a pipe
   printf 'lock\\nreport\\nstart\\nstop\\n' | tdispctl --vfio-user /run/tdispd/f0 shell
@@ -113,6 +126,10 @@ pub struct Options {
     /// Seconds to wait for a DOE response before giving up (PCIe 6.1 §6.30 allows the device one)
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
     pub timeout: f64,
+
+    /// What the host proves itself with.
+    #[command(flatten)]
+    pub credentials: Credentials,
 }
 
 /// What tdispctl can be asked to do.
@@ -120,8 +137,16 @@ pub struct Options {
 pub enum Command {
     /// Find the DOE mailbox, IDE, BARs and what the mailbox speaks
     Discover,
-    /// Fetch and verify certificates, challenge the device, read signed measurements
+    /// Fetch and verify certificates, challenge the device, read signed measurements and what else it tells about itself
     Identify,
+    /// Get a certificate signing request for a key of the device
+    Csr(CsrArgs),
+    /// Write or erase a certificate slot of the device
+    #[command(subcommand)]
+    Certificate(CertificateCommand),
+    /// Change, generate or erase a key pair of the device
+    #[command(subcommand)]
+    KeyPair(KeyPairCommand),
     /// Open a session, key an IDE stream and lock the interface
     Lock(LockArgs),
     /// Read the interface report and show which pages are private

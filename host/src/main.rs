@@ -40,8 +40,16 @@ fn main() -> ExitCode {
 
 /// What does not fit together, beyond what the command line's grammar says.
 fn check(cli: &Cli) -> Result<()> {
-    let alone =
-        matches!(cli.command, Command::Discover | Command::Identify | Command::Run(_) | Command::Shell);
+    let alone = matches!(
+        cli.command,
+        Command::Discover
+            | Command::Identify
+            | Command::Csr(_)
+            | Command::Certificate(_)
+            | Command::KeyPair(_)
+            | Command::Run(_)
+            | Command::Shell
+    );
     if cli.options.vfio_user.is_some() && !alone {
         return Err(Error::Usage(
             "over vfio-user a disconnect resets the device, so a command of its own would find and leave it fresh; use run, \

@@ -110,6 +110,11 @@ impl Client {
         Driver::new(&mut self.requester, &mut self.wire)
     }
 
+    /// A frame beside what the requester sends, and the one that answers it.
+    pub fn frame(&mut self, command: Command, payload: &[u8]) -> (Command, Vec<u8>) {
+        ask(&mut self.wire.0, command, payload)
+    }
+
     /// Starts a session with slot 0.
     pub fn start(&mut self) {
         self.driver().start_session(0, SummaryType::None, false).unwrap();

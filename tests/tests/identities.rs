@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
@@ -11,9 +12,12 @@ use std::process::Command;
 use spdm::crypto::{AsymAlgorithm, HashAlgorithm};
 use spdm::identity::Material;
 use spdm::psk::PreSharedKey;
-use spdm::requester::{CsrQuery, MeasurementQuery, RequesterConfig, SlotContent};
+use spdm::requester::{CsrQuery, KeyPairReport, MeasurementQuery, RequesterConfig, SlotContent};
 use spdm::slot::Slots;
-use spdm::wire::{CertificateModel, MeasurementOperation, SummaryType, Version};
+use spdm::wire::{
+    CertificateModel, KeyPairAlgorithms, KeyPairOperation, KeyPairParameters, KeyUsage, MeasurementOperation,
+    SummaryType, Version,
+};
 use tdispd::config::Config;
 use tdispd::device::Device;
 use tests::spdm_socket::{Client, serve_kept};
@@ -223,6 +227,23 @@ fn a_slow_device_is_waited_for() {
     authenticate(address, curious(), 0);
 }
 
+/// Has openssl turn a request into a certificate.
+fn certify(directory: &Path, csr: &[u8]) {
+    std::fs::write(directory.join("device.csr.der"), csr).unwrap();
+    openssl(
+        directory,
+        "x509 -req -inform DER -in device.csr.der -CA root.pem -CAkey root.key -CAcreateserial -days 3650 \
+         -extfile leaf.cnf -out device.pem",
+    );
+    openssl(directory, "x509 -in device.pem -outform DER -out device.der");
+    openssl(directory, "x509 -in root.pem -outform DER -out root.der");
+}
+
+/// The chain of that certificate.
+fn issued(directory: &Path) -> Vec<Vec<u8>> {
+    ["root.der", "device.der"].map(|name| std::fs::read(directory.join(name)).unwrap()).to_vec()
+}
+
 #[test]
 fn what_a_requester_writes_into_a_slot_is_there_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
@@ -232,25 +253,11 @@ fn what_a_requester_writes_into_a_slot_is_there_after_a_restart() {
     let issued = {
         let (address, _stop) = device(path, toml, Some(&state));
         let mut client = Client::in_session(address);
-        // A request that openssl turns into a certificate.
-        let csr = client.driver().csr(CsrQuery::default()).unwrap();
-        std::fs::write(path.join("device.csr.der"), csr).unwrap();
-        openssl(
-            path,
-            "x509 -req -inform DER -in device.csr.der -CA root.pem -CAkey root.key -CAcreateserial -days 3650 \
-             -extfile leaf.cnf -out device.pem",
-        );
-        openssl(path, "x509 -in device.pem -outform DER -out device.der");
-        openssl(path, "x509 -in root.pem -outform DER -out root.der");
-        let certificates = ["root.der", "device.der"].map(|name| std::fs::read(path.join(name)).unwrap());
-        client
-            .driver()
-            .set_certificate(
-                0,
-                0,
-                SlotContent::Chain { certificates: certificates.to_vec(), model: CertificateModel::Device },
-            )
-            .unwrap();
+        certify(path, &client.driver().csr(CsrQuery::default()).unwrap());
+        let certificates = issued(path);
+        let content =
+            SlotContent::Chain { certificates: certificates.clone(), model: CertificateModel::Device };
+        client.driver().set_certificate(0, 0, content).unwrap();
         client.end();
         certificates
     };
@@ -262,4 +269,82 @@ fn what_a_requester_writes_into_a_slot_is_there_after_a_restart() {
     let found = client.driver().certificate(0).unwrap();
     assert_eq!(found.chain.certificates, issued);
     client.driver().challenge(0, SummaryType::None).unwrap();
+}
+
+/// A key pair of the device, as KEY_PAIR_INFO shows it.
+fn key_pair(client: &mut Client, id: u8) -> KeyPairReport {
+    client.driver().key_pair(id).unwrap()
+}
+
+fn change(slots: u8, algorithm: Option<AsymAlgorithm>) -> KeyPairParameters {
+    let algorithm = algorithm.map(KeyPairAlgorithms::of).unwrap_or_default();
+    KeyPairParameters { usage: KeyUsage::default(), algorithm, slots }
+}
+
+#[test]
+fn key_pairs_that_a_requester_changed_are_there_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, state) = (directory.path(), directory.path().join("state"));
+    issue(path, "authority", "-algorithm EC -pkeyopt ec_paramgen_curve:P-384");
+    let toml = "[spdm.capabilities.provisioning]\nset_certificate = true\ncsr = true\nkey_pair_info = true\n\
+                set_key_pair_info = true\nmultiple_keys = \"negotiated\"\n\
+                [[spdm.slot]]\n[[spdm.slot]]\nnumber = 3\nempty = true\n[[spdm.slot]]\nnumber = 4\nempty = true\n";
+    let managing = || RequesterConfig {
+        versions: vec![Version::V1_3],
+        signatures: vec![AsymAlgorithm::EcdsaP256, AsymAlgorithm::EcdsaP384],
+        multiple_keys: true,
+        ..RequesterConfig::default()
+    };
+    let started = |address| {
+        let mut client = Client::new(address, managing());
+        client.driver().connect().unwrap();
+        client.driver().digests().unwrap();
+        client.driver().certificate(0).unwrap();
+        client.start();
+        client
+    };
+    // Slot 3 gives its key up, gets a new one of another kind, and slot 4 gets it, too.
+    let first = {
+        let (address, _stop) = device(path, toml, Some(&state));
+        let mut client = started(address);
+        assert_eq!((key_pair(&mut client, 2).slots, key_pair(&mut client, 3).slots), (1 << 3, 1 << 4));
+        client.driver().set_key_pair(2, KeyPairOperation::Change(change(0, None))).unwrap();
+        client.driver().set_key_pair(2, KeyPairOperation::Erase).unwrap();
+        client.driver().set_key_pair(3, KeyPairOperation::Change(change(0, None))).unwrap();
+        let generate = change(1 << 3 | 1 << 4, Some(AsymAlgorithm::EcdsaP384));
+        client.driver().set_key_pair(2, KeyPairOperation::Generate(generate)).unwrap();
+        client.driver().set_key_pair(3, KeyPairOperation::Erase).unwrap();
+        let csr = client.driver().csr(CsrQuery {
+            key_pair: 2,
+            model: Some(CertificateModel::Generic),
+            ..CsrQuery::default()
+        });
+        certify(path, &csr.unwrap());
+        let content = SlotContent::Chain { certificates: issued(path), model: CertificateModel::Generic };
+        client.driver().set_certificate(3, 2, content).unwrap();
+        let kept = [2, 3].map(|id| key_pair(&mut client, id));
+        client.end();
+        kept
+    };
+    assert_eq!(first[0].slots, 1 << 3 | 1 << 4);
+    assert_eq!((first[1].slots, first[1].algorithm), (0, KeyPairAlgorithms::default()));
+    let mode = std::fs::metadata(state.join("key-pairs.toml")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    for _ in 0..2 {
+        let (address, _stop) = device(path, toml, Some(&state));
+        let mut client = Client::new(address, managing());
+        client.driver().connect().unwrap();
+        assert_eq!([2, 3].map(|id| key_pair(&mut client, id)), first);
+        client.driver().digests().unwrap();
+        client.driver().certificate(3).unwrap();
+        client.driver().challenge(3, SummaryType::None).unwrap();
+    }
+    // Without the file slot 3 has its first key, which is not its chain's.
+    std::fs::remove_file(state.join("key-pairs.toml")).unwrap();
+    let config = Config::load(&path.join("device.toml")).unwrap().for_sockets(1).unwrap();
+    let error = Device::standalone(&config, Some(&state)).map(drop).unwrap_err().to_string();
+    assert!(error.contains("slot3.chain.pem"), "{error}");
+    std::fs::write(state.join("key-pairs.toml"), "").unwrap();
+    let error = Device::standalone(&config, Some(&state)).map(drop).unwrap_err().to_string();
+    assert!(error.contains("key-pairs.toml: key pair 1 is missing"), "{error}");
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use spdm::doe::{Object, ObjectType, VENDOR_PCI_SIG};
+use spdm::requester::RequesterConfig;
+use spdm::wire::{DeviceClass, Version};
 use tdisp::wire::ide_km::{
     Direction, KeyHead, KeyMaterial, KeySet, KeySlot, KpAckStatus, Object as IdeKm, SubStream,
 };
@@ -39,7 +41,7 @@ fn the_walk_needs_no_configuration_space() {
 }
 
 #[test]
-fn silence_is_an_empty_frame_and_clear_tdisp_is_not_taken() {
+fn silence_is_an_empty_frame() {
     let (address, _stop) = serve("");
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -47,12 +49,6 @@ fn silence_is_an_empty_frame_and_clear_tdisp_is_not_taken() {
     Object { vendor: VENDOR_PCI_SIG, kind: ObjectType(9), payload: &[0; 4] }.encode(&mut unknown).unwrap();
     for silent in [unknown.as_slice(), &[1, 2, 3], &[]] {
         assert_eq!(ask(&mut stream, Command::NORMAL, silent), (Command::NORMAL, vec![]));
-    }
-    // GET_DEVICE_INTERFACE_STATE and STOP as bare TDISP messages.
-    for code in [0x85, 0x87] {
-        let mut message = [0; 16];
-        message[..2].copy_from_slice(&[0x10, code]);
-        assert_eq!(ask(&mut stream, Command::TDISP, &message), (Command::UNKNOWN, vec![]));
     }
 }
 
@@ -238,6 +234,78 @@ fn spdm_requester_emu_finds_what_it_asks_for() {
         client.start();
         assert_eq!(client.lock(), Err(ErrorCode::INVALID_REQUEST), "the keys were another session's");
     }
+}
+
+/// An emulator around the device follows it: on the same connection, as QEMU's `spdm_port` has one, beside the session.
+#[test]
+fn clear_tdisp_shows_the_state_and_changes_nothing() {
+    let (address, _stop) = serve("");
+    let mut client = Emulated::in_session(address);
+    client.rehearse_keys();
+    let observed = |client: &mut Emulated, request: Request<'_>| {
+        let mut message = Vec::new();
+        RequestMessage { interface: FunctionId::new(0xBEEF, None).into(), request }.encode(&mut message);
+        let (command, answer) = client.frame(Command::TDISP, &message);
+        assert_eq!(command, Command::NORMAL);
+        ResponseMessageBytes(answer)
+    };
+    let state = |client: &mut Emulated| match observed(client, Request::GetState).parse() {
+        Tdisp::State(state) => state,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(observed(&mut client, Request::GetVersion).parse(), Tdisp::Version(&[0x10]));
+    assert_eq!(state(&mut client), TdiState::CONFIG_UNLOCKED);
+    let nonce = client.lock().unwrap();
+    assert_eq!(state(&mut client), TdiState::CONFIG_LOCKED);
+    for request in [
+        Request::Start(nonce.clone()),
+        Request::Stop,
+        Request::Lock(LockRequest::default()),
+        Request::GetReport { offset: 0, length: 16 },
+    ] {
+        let code = u32::from(request.code().0);
+        let refused = Tdisp::error(ErrorCode::UNSUPPORTED_REQUEST, code);
+        assert_eq!(observed(&mut client, request).parse(), refused);
+        client.expect_state(TdiState::CONFIG_LOCKED);
+    }
+    assert_eq!(client.tdisp(Request::Start(nonce)).parse(), Tdisp::Start);
+    assert_eq!(state(&mut client), TdiState::RUN);
+    client.end();
+    assert_eq!(state(&mut client), TdiState::ERROR);
+}
+
+/// `--key_upd RSP` and what spdm_requester_emu asks for after endpoint information.
+#[test]
+fn the_responder_can_be_told_to_ask() {
+    let (address, _stop) = serve("");
+    let class = DeviceClass { registry: 3, vendor_id: vec![1, 0], subordinates: Vec::new() };
+    let config = RequesterConfig {
+        encapsulated: true,
+        device_classes: vec![class],
+        versions: vec![Version::V1_3],
+        ..RequesterConfig::default()
+    };
+    let mut client = Client::new(address, config);
+    client.driver().connect().unwrap();
+    client.driver().certificate(0).unwrap();
+    client.start();
+    let id = client.requester.session().unwrap().id;
+    for payload in [&id.to_le_bytes()[..], &[]] {
+        let answer = client.frame(Command::ENCAPSULATED_KEY_UPDATE, payload);
+        assert_eq!(answer, (Command::ENCAPSULATED_KEY_UPDATE, vec![]));
+        let served = client.driver().serve().unwrap();
+        assert_eq!((served.key_renewed, served.described), (true, false));
+        client.driver().heartbeat().unwrap();
+    }
+    let answer = client.frame(Command::ENCAPSULATED_ENDPOINT_INFO, &[]);
+    assert_eq!(answer, (Command::ENCAPSULATED_ENDPOINT_INFO, vec![]));
+    assert!(client.driver().serve().unwrap().described);
+    // A session that is none is acknowledged, and nothing comes of it.
+    let answer = client.frame(Command::ENCAPSULATED_KEY_UPDATE, &(id ^ 1).to_le_bytes());
+    assert_eq!(answer, (Command::ENCAPSULATED_KEY_UPDATE, vec![]));
+    let served = client.driver().serve().unwrap();
+    assert!(!served.key_renewed && !served.described);
+    client.end();
 }
 
 #[test]

@@ -16,11 +16,12 @@ pub struct Command(pub u32);
 impl Command {
     /// An SPDM message in the framing of the transport: for PCI DOE one whole data object.
     pub const NORMAL: Self = Self(0x0001);
-    /// A TDISP message without its SPDM wrapper.
+    /// A TDISP message without SPDM around it, nor the protocol id before it; the answer's frame says NORMAL.
     pub const TDISP: Self = Self(0x0002);
-    /// Start an encapsulated KEY_UPDATE; the payload is the session id.
+    /// The responder is to ask for KEY_UPDATE when GET_ENCAPSULATED_REQUEST comes next. The payload is the session's id in
+    /// little-endian order, or nothing, as older requesters send it. Answered with the same, empty.
     pub const ENCAPSULATED_KEY_UPDATE: Self = Self(0x8001);
-    /// Start an encapsulated ENDPOINT_INFO request.
+    /// The responder is to ask for GET_ENDPOINT_INFO in the same way. No payload; answered with the same.
     pub const ENCAPSULATED_ENDPOINT_INFO: Self = Self(0x8002);
     /// Echo, close the connection, accept the next one with the state kept.
     pub const CONTINUE: Self = Self(0xFFFD);

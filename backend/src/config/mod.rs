@@ -244,7 +244,13 @@ impl Config {
         Ok(self)
     }
 
-    /// The effective configuration as a file that can be loaded again; identifiers in hexadecimal.
+    /// The configuration with everything said that depends on whether the device is `standalone` or plugged into a VMM.
+    #[must_use]
+    pub fn effective(self, standalone: bool) -> Self {
+        Self { spdm: self.spdm.effective(standalone), ..self }
+    }
+
+    /// The configuration as a file that can be loaded again; identifiers in hexadecimal.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         const HEX: &[&str] = &["vendor", "device", "class", "subsystem_vendor", "subsystem", "serial"];
         let mut out = String::new();
@@ -353,6 +359,23 @@ mod tests {
                 "[[spdm.measurement]]\nindex = 253\nkind = \"immutable-rom\"\nhex = \"00\"",
                 &["spdm.measurement[0].index", "1–239"],
             ),
+            ("[spdm.capabilities]\npsk = \"with-context\"", &["spdm.capabilities.psk", "[[spdm.psk]]"]),
+            (
+                "[spdm.capabilities]\nchunks = true\n[[spdm.psk]]\nhint = \"h\"\nfile = \"f\"",
+                &["spdm.capabilities.psk", "with-context"],
+            ),
+            (
+                "[spdm.capabilities]\nalias_certificates = true",
+                &["spdm.capabilities.alias_certificates", "model"],
+            ),
+            (
+                "[spdm]\nmeasurement = []\n[spdm.capabilities]\nmeasurement_log = true",
+                &["spdm.capabilities.measurement_log", "[[spdm.measurement]]"],
+            ),
+            (
+                "[spdm]\nheartbeat_seconds = 9\n[spdm.capabilities]\nheartbeat = false",
+                &["spdm.capabilities.heartbeat", "heartbeat_seconds"],
+            ),
             ("[cxl]\nrespond = \"maybe\"", &["line 2", "maybe", "`always`"]),
             ("[tdisp]\nkeys_at_lock = \"none\"", &["line 2", "none", "`in-use`", "`rehearsed`"]),
             ("nonsense", &["line 1"]),
@@ -391,6 +414,28 @@ mod tests {
         assert_eq!(spdm.versions(false).first(), Some(&Version::V1_2));
         let spdm = load("[spdm]\nversions = [\"1.1\"]").unwrap().spdm;
         assert_eq!((spdm.versions(true), spdm.versions(false)), (vec![Version::V1_1], vec![Version::V1_1]));
+    }
+
+    #[test]
+    fn what_depends_on_the_profile_can_be_said_instead() {
+        let texts = [
+            "",
+            "[spdm]\nmeasurement = []",
+            "[[spdm.psk]]\nhint = \"h\"\nfile = \"/psk\"",
+            "[spdm.capabilities]\nheartbeat = false",
+            "[[spdm.slot]]\nmodel = \"alias\"",
+        ];
+        for (text, standalone) in texts.iter().flat_map(|text| [(text, false), (text, true)]) {
+            let config = load(text).unwrap();
+            let said = config.clone().effective(standalone);
+            let printed = load(&said.to_toml().unwrap()).unwrap();
+            assert_eq!(printed, said, "{text}");
+            for other in [false, true] {
+                assert_eq!(printed.spdm.versions(other), config.spdm.versions(standalone), "{text}");
+                assert_eq!(printed.spdm.heartbeat(other), config.spdm.heartbeat(standalone), "{text}");
+                assert_eq!(printed.spdm.capabilities(other), config.spdm.capabilities(standalone), "{text}");
+            }
+        }
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use spdm::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
 use spdm::responder::{
-    Capability, EndpointInfoSupport, Provisioning, PskSupport, ResponderConfig, SessionAuthentication, Wait,
+    Capability, EndpointInfoSupport, MeasurementSupport, Provisioning, PskSupport, ResponderConfig,
+    SessionAuthentication, Wait,
 };
 use spdm::slot::SLOT_COUNT;
 use spdm::wire::{CertificateModel, Code, Version};
@@ -36,7 +37,8 @@ pub struct Spdm {
     pub aeads: Vec<Aead>,
     /// Hashes of measurements: the first is used. None: measurements are raw bit streams.
     pub measurement_hashes: Vec<HashAlgorithm>,
-    /// Heartbeat period in seconds; 0 offers none. If it is not said: none; without any --socket, 240, as spdm-emu has it.
+    /// Heartbeat period in seconds; 0 offers none. If it is not said: none; without any --socket, 240, as spdm-emu has it,
+    /// unless `capabilities.heartbeat` is off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heartbeat_seconds: Option<u8>,
     /// Sessions at the same time, 1–64.
@@ -48,7 +50,9 @@ pub struct Spdm {
     /// Bytes of the largest SPDM message in pieces, if `capabilities.chunks` is on; at most 1 MiB.
     pub message_size: u32,
     /// What can be switched on and off. If the table is not there: what TDISP needs; without any --socket, all that needs
-    /// no further configuration.
+    /// no further configuration. What is on by default is off all the same where there is nothing to it: `heartbeat`
+    /// without a period, `measurements` and `fresh_measurements` without a `[[spdm.measurement]]`. `alias_certificates`
+    /// is on with a slot of that model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Capability>,
     /// Certificate slots. If there is none in the file, slot 0 with an ECDSA P-384 key.
@@ -296,19 +300,51 @@ impl Spdm {
 
     /// The heartbeat period, in seconds, of a device that is `standalone` or plugged into a VMM.
     pub fn heartbeat(&self, standalone: bool) -> u8 {
-        self.heartbeat_seconds.unwrap_or(if standalone { 240 } else { 0 })
+        let wanted = self.capabilities.is_none_or(|switches| switches.heartbeat);
+        self.heartbeat_seconds.unwrap_or(if standalone && wanted { 240 } else { 0 })
     }
 
-    /// The switches of a device that is `standalone` or plugged into a VMM.
+    /// Everything that depends on the profile, as it is for a device that is `standalone` or plugged into a VMM.
+    pub(super) fn effective(self, standalone: bool) -> Self {
+        Self {
+            versions: Some(self.versions(standalone)),
+            heartbeat_seconds: Some(self.heartbeat(standalone)),
+            capabilities: Some(self.capabilities(standalone)),
+            ..self
+        }
+    }
+
+    fn has_alias_slot(&self) -> bool {
+        self.slots.iter().any(|slot| slot.model == CertificateModel::Alias)
+    }
+
+    /// The switches of a device that is `standalone` or plugged into a VMM, by the file or the profile, and by what the
+    /// rest of the file leaves of them.
     pub fn capabilities(&self, standalone: bool) -> Capability {
-        // Where there are pre-shared keys at all.
+        let switches = self.capabilities.unwrap_or_else(|| self.profile(standalone));
+        let measured = !self.measurements.is_empty();
+        Capability {
+            // A responder that advertises measurements, or a log of them, has some.
+            measurements: if measured { switches.measurements } else { MeasurementSupport::None },
+            fresh_measurements: switches.fresh_measurements && measured,
+            measurement_log: switches.measurement_log && measured,
+            // libspdm's requester refuses to send HEARTBEAT where the period is 0.
+            heartbeat: switches.heartbeat && self.heartbeat(standalone) > 0,
+            psk: if self.psk.is_empty() { PskSupport::None } else { switches.psk },
+            alias_certificates: self.has_alias_slot(),
+            ..switches
+        }
+    }
+
+    fn profile(&self, standalone: bool) -> Capability {
         let plugged = Capability { psk: PskSupport::WithContext, ..Capability::default() };
         // SET_CERTIFICATE would need a chain to issue alias certificates from.
-        let alias = self.slots.iter().any(|slot| slot.model == CertificateModel::Alias);
-        let profile = if standalone {
+        let alias = self.has_alias_slot();
+        if standalone {
             Capability {
                 chunks: true,
                 events: true,
+                encapsulated: true,
                 measurement_log: true,
                 endpoint_info: EndpointInfoSupport::Signed,
                 provisioning: Provisioning {
@@ -322,8 +358,46 @@ impl Spdm {
             }
         } else {
             plugged
-        };
-        self.capabilities.unwrap_or(profile)
+        }
+    }
+
+    /// Switches that the file sets and the rest of it does not go with. What `Capability::default` says counts as not set.
+    fn check_switches(&self) -> Result<(), ConfigError> {
+        let Some(switches) = &self.capabilities else { return Ok(()) };
+        let shares = switches.psk != PskSupport::None;
+        let period = self.heartbeat_seconds.unwrap_or(0) > 0;
+        for (contradiction, name, problem) in [
+            (
+                shares && self.psk.is_empty(),
+                "psk",
+                "there is no [[spdm.psk]]; set it to \"none\", or name a key",
+            ),
+            (
+                !shares && !self.psk.is_empty(),
+                "psk",
+                "\"none\", but there is a [[spdm.psk]]; \"with-context\" or \"without-context\" makes use of it",
+            ),
+            (
+                switches.alias_certificates && !self.has_alias_slot(),
+                "alias_certificates",
+                "no [[spdm.slot]] has model = \"alias\"; that alone switches it on",
+            ),
+            (
+                switches.measurement_log && self.measurements.is_empty(),
+                "measurement_log",
+                "there is no [[spdm.measurement]] to log",
+            ),
+            (
+                !switches.heartbeat && period,
+                "heartbeat",
+                "off, but spdm.heartbeat_seconds is not 0; leave one of the two out",
+            ),
+        ] {
+            if contradiction {
+                return Err(ConfigError::value(format!("spdm.capabilities.{name}"), problem));
+            }
+        }
+        Ok(())
     }
 
     /// Files are named from where the configuration file is.
@@ -345,6 +419,7 @@ impl Spdm {
             return Err(ConfigError::value("spdm.versions", "at least one of \"1.0\" to \"1.4\""));
         }
         self.check_slots()?;
+        self.check_switches()?;
         let mut hints = BTreeSet::new();
         for (place, psk) in self.psk.iter().enumerate() {
             let field = format!("spdm.psk[{place}].hint");

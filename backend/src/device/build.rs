@@ -8,6 +8,7 @@ use tdisp::ide::{StreamControl, StreamIndex};
 
 use super::dsm_config::{Profile, dsm_config};
 use super::firmware::Firmware;
+use super::identity::identity;
 use super::keeper::Keeper;
 use super::protocol::Protocol;
 use super::responder::responder;
@@ -76,7 +77,8 @@ impl Device {
         for (number, function) in config.functions.iter().enumerate() {
             units.push(unit(config, number, function, dsm.config().ide.length())?);
         }
-        let responder = responder(config, state_dir, standalone)?;
+        let (slots, generated) = identity(config, state_dir)?;
+        let responder = responder(config, slots, standalone)?;
         let cxl = match config.cxl.respond {
             CxlRespond::Auto => standalone,
             CxlRespond::Always => true,
@@ -91,7 +93,7 @@ impl Device {
                 responder,
                 dsm,
                 cxl.then(tdisp::cxl::Target::new),
-                Keeper::new(config, state_dir),
+                Keeper::new(config, state_dir, generated),
             ),
             response: Vec::new(),
             held: None,

@@ -5,6 +5,7 @@ mod build;
 mod dsm_config;
 mod firmware;
 mod held;
+mod identity;
 mod keeper;
 mod protocol;
 mod responder;
@@ -18,8 +19,8 @@ use tdisp::wire::TdiState;
 
 pub use build::BuildError;
 pub use firmware::FirmwareUpdate;
+pub use identity::slots;
 use protocol::Protocol;
-pub use responder::slots;
 pub use unit::DmaOrder;
 use unit::Unit;
 
@@ -164,6 +165,48 @@ impl Device {
         let answered = self.protocol.answer(now, object, &Views(&self.units), response);
         self.apply_effects();
         answered
+    }
+
+    /// Answers a TDISP message from somebody who only looks on into `response`; false means silence. Nothing changes.
+    pub fn observe(&self, message: &[u8], response: &mut Vec<u8>) -> bool {
+        response.clear();
+        let (answer, refusal) = self.protocol.dsm.observe(message, &Views(&self.units), response);
+        if let Some(refusal) = refusal {
+            log::info!("TDISP in the clear refused: {refusal}");
+        }
+        answer == tdisp::Answer::Respond
+    }
+
+    /// The responder asks for a new key of its own, in one session or all, when the requester lets it.
+    pub fn renew_key(&mut self, session: Option<u32>) {
+        let responder = &mut self.protocol.responder;
+        let sessions: Vec<u32> = match session {
+            Some(session) => vec![session],
+            None => responder.sessions().collect(),
+        };
+        for session in sessions {
+            if !responder.renew_key(session) {
+                log::warn!(
+                    "SPDM session {session:#010x} gets no new key: it is none, or its requester cannot do that"
+                );
+            }
+        }
+    }
+
+    /// The responder asks the requester what kind of device it is, wherever that lets it.
+    pub fn ask_endpoint_info(&mut self) {
+        let responder = &mut self.protocol.responder;
+        let sessions: Vec<Option<u32>> = responder.sessions().map(Some).chain([None]).collect();
+        let asked = sessions.into_iter().filter(|session| responder.ask_endpoint_info(*session, None));
+        if asked.count() == 0 {
+            log::warn!("the SPDM requester is not asked what it is: it does not tell");
+        }
+    }
+
+    /// The time of day, in seconds since 1970, at which requesters' certificates have to be valid from now on; without it
+    /// that is not checked.
+    pub fn set_time(&mut self, time: Option<i64>) {
+        self.protocol.responder.set_time(time);
     }
 
     /// When [`Device::tick`] is due next.

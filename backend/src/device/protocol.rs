@@ -3,7 +3,8 @@
 use core::time::Duration;
 
 use spdm::doe::{DiscoveryRequest, DiscoveryResponse, Object, ObjectType, VENDOR_PCI_SIG};
-use spdm::responder::{Answer, Responder, VendorAnswer, VendorHandler, VendorRequest};
+use spdm::responder::{Answer, Event, Responder, VendorAnswer, VendorHandler, VendorRequest};
+use spdm::wire::DeviceClass;
 use tdisp::cxl;
 use tdisp::dsm::{Dsm, Functions};
 
@@ -117,13 +118,26 @@ impl Protocol {
     fn follow_events(&mut self) {
         while let Some(event) = self.responder.poll_event() {
             self.keeper.follow(&event, self.responder.slots());
+            if let Event::RequesterDescribed { session } = event
+                && let Some(endpoint) = self.responder.requester_endpoint(session)
+            {
+                log_description(&endpoint.classes, endpoint.signed_by.is_some());
+            }
             session_event(&mut self.dsm, self.cxl.as_mut(), &event);
         }
     }
 }
 
-fn session_event(dsm: &mut Dsm, cxl: Option<&mut cxl::Target>, event: &spdm::responder::Event) {
-    use spdm::responder::Event;
+fn log_description(classes: &[DeviceClass], signed: bool) {
+    let told = if signed { "with its signature" } else { "without signature" };
+    for DeviceClass { registry, vendor_id, subordinates } in classes {
+        log::info!(
+            "the SPDM requester says, {told}, that it is of vendor {vendor_id:02x?} in registry {registry}: {subordinates:02x?}"
+        );
+    }
+}
+
+fn session_event(dsm: &mut Dsm, cxl: Option<&mut cxl::Target>, event: &Event) {
     match event {
         Event::SessionEstablished { id } => log::info!("SPDM session {id:#010x} established"),
         Event::RequesterAuthenticated { session: Some(id), slot } => {
@@ -140,7 +154,7 @@ fn session_event(dsm: &mut Dsm, cxl: Option<&mut cxl::Target>, event: &spdm::res
                 log_note(cxl);
             }
         }
-        Event::SlotChanged { .. } | Event::KeyPairChanged { .. } => {}
+        Event::RequesterDescribed { .. } | Event::SlotChanged { .. } | Event::KeyPairChanged { .. } => {}
     }
 }
 

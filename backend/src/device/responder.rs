@@ -2,36 +2,28 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use spdm::crypto::{AsymAlgorithm, HashAlgorithm, Provider, RingProvider};
-use spdm::identity::{Material, PciName, read_chain};
+use spdm::crypto::{HashAlgorithm, Provider, RingProvider};
+use spdm::identity::{PciName, read_chain};
 use spdm::psk::PreSharedKey;
 use spdm::responder::{
-    Capability, Delay, Measurement, MeasurementLogItem, MeasurementSupport, MeasurementValue,
-    MutualAuthentication, PskSupport, Responder, ResponderConfig,
+    Delay, Measurement, MeasurementLogItem, MeasurementValue, MutualAuthentication, Responder,
+    ResponderConfig,
 };
-use spdm::slot::{Slot, Slots};
+use spdm::slot::Slots;
 use spdm::trust::{RootPin, TrustPolicy};
-use spdm::wire::{CertificateModel, Code, DeviceClass};
-use zeroize::Zeroizing;
+use spdm::wire::{Code, DeviceClass};
 
 use super::build::BuildError;
 use crate::config::{self, Config, ConfigError, MeasurementKind, ProviderKind, Spdm, Value};
-use crate::state_dir::{self, Wanted};
 
 /// Registry of standards bodies (DSP0274 1.3 "Registry or standards body ID").
 const REGISTRY_PCI_SIG: u8 = 3;
 
-/// The responder of the device that `config` describes.
-pub(super) fn responder(
-    config: &Config,
-    state_dir: Option<&Path>,
-    standalone: bool,
-) -> Result<Responder, BuildError> {
+/// The responder of the device that `config` describes, known by `slots`.
+pub(super) fn responder(config: &Config, slots: Slots, standalone: bool) -> Result<Responder, BuildError> {
     let spdm = &config.spdm;
     let provider = provider(spdm.provider)?;
-    let slots = slots(config, state_dir)?;
     let hash = spdm.measurement_hashes.iter().copied().find(|&hash| provider.supports_hash(hash));
     let mut measurements = spdm
         .measurements
@@ -40,18 +32,7 @@ pub(super) fn responder(
         .map(|(place, configured)| measurement(place, configured, provider.as_ref(), hash))
         .collect::<Result<Vec<_>, _>>()?;
     measurements.sort_by_key(|measurement| measurement.index);
-    let profile = spdm.capabilities(standalone);
-    let capabilities = Capability {
-        // A responder that advertises measurements, or a log of them, has some.
-        measurements: if measurements.is_empty() { MeasurementSupport::None } else { profile.measurements },
-        fresh_measurements: profile.fresh_measurements && !measurements.is_empty(),
-        measurement_log: profile.measurement_log && !measurements.is_empty(),
-        // libspdm's requester refuses to send HEARTBEAT where the period is 0.
-        heartbeat: profile.heartbeat && spdm.heartbeat(standalone) > 0,
-        psk: if spdm.psk.is_empty() { PskSupport::None } else { profile.psk },
-        alias_certificates: slots.iter().any(|(_, slot)| slot.model == CertificateModel::Alias),
-        ..profile
-    };
+    let capabilities = spdm.capabilities(standalone);
     // What was measured is what was extended: one entry for each.
     let log =
         |one: &Measurement| MeasurementLogItem { index: one.index, kind: one.kind, value: one.value.clone() };
@@ -121,7 +102,6 @@ fn mutual(spdm: &Spdm) -> Result<MutualAuthentication, ConfigError> {
     };
     let pins: Vec<RootPin> =
         spdm.mutual.roots.iter().enumerate().map(root).collect::<Result<Vec<_>, _>>()?.concat();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|now| now.as_secs());
     Ok(MutualAuthentication {
         challenge: spdm.mutual.challenge,
         session: spdm.mutual.session,
@@ -129,7 +109,8 @@ fn mutual(spdm: &Spdm) -> Result<MutualAuthentication, ConfigError> {
         asym: spdm.signatures.clone(),
         public_key: None,
         trust: if spdm.mutual.roots.is_empty() { TrustPolicy::FirstUse } else { TrustPolicy::Pinned(pins) },
-        time: now.and_then(|now| i64::try_from(now).ok()),
+        // The device is told the time: `Device::set_time`.
+        time: None,
     })
 }
 
@@ -163,56 +144,6 @@ fn device_class(config: &Config) -> DeviceClass {
             .map(|id| id.to_le_bytes().to_vec())
             .to_vec(),
     }
-}
-
-/// The certificate slots of the device that `config` describes.
-///
-/// # Errors
-/// A file, the state directory, or an algorithm that this build has no keys for.
-pub fn slots(config: &Config, state_dir: Option<&Path>) -> Result<Slots, BuildError> {
-    let mut slots = Slots::default();
-    // Without any [[spdm.slot]] there is one.
-    let one = [config::Slot::default()];
-    let configured = if config.spdm.slots.is_empty() { &one[..] } else { &config.spdm.slots };
-    for (place, configured) in configured.iter().enumerate() {
-        let found = match (&configured.chain, &configured.private_key) {
-            (Some(chain), Some(key)) => {
-                Slot { model: configured.model, ..load(place, chain, key, configured.key)? }
-            }
-            _ => {
-                let wanted = Wanted {
-                    number: configured.number,
-                    name: &pci_name(config),
-                    algorithm: configured.algorithm(),
-                    empty: configured.empty,
-                    model: configured.model,
-                };
-                state_dir::slot(state_dir, &wanted)?
-            }
-        };
-        if let Some(slot) = slots.slots.get_mut(usize::from(configured.number)) {
-            *slot = Some(Slot { key_pair: u8::try_from(place + 1).unwrap_or(u8::MAX), ..found });
-        }
-    }
-    Ok(slots)
-}
-
-fn load(
-    place: usize,
-    chain: &Path,
-    key: &Path,
-    algorithm: Option<AsymAlgorithm>,
-) -> Result<Slot, ConfigError> {
-    let read = |name: &str, path: &Path| {
-        std::fs::read(path).map(Zeroizing::new).map_err(|error| {
-            ConfigError::value(format!("spdm.slot[{place}].{name}"), format!("{}: {error}", path.display()))
-        })
-    };
-    let (chain_bytes, key_bytes) = (read("chain", chain)?, read("private_key", key)?);
-    Material::load(&chain_bytes, &key_bytes, algorithm).map(|material| material.slot()).map_err(|error| {
-        let files = format!("{} and {}: {error}", chain.display(), key.display());
-        ConfigError::value(format!("spdm.slot[{place}]"), files)
-    })
 }
 
 fn measurement(

@@ -28,17 +28,29 @@ impl Walk {
         }
         self.discover()?;
         let info = self.connect()?;
-        let certificate = self.certificate()?;
-        if verbose {
-            self.show_certificates(&certificate);
+        if let Some(certificate) = self.authenticate(&info)? {
+            if verbose {
+                self.show_certificates(&certificate);
+            }
+            self.compare_name(&certificate)?;
         }
-        self.compare_name(&certificate)?;
         self.challenge(&info)?;
         let report = self.measurements(&info)?;
         if verbose && let Some(report) = report {
             self.output.tell(&Item::Facts("measurements", &measurement_facts(&report.measurements)));
         }
+        if verbose {
+            self.show_inventory(&info)?;
+        }
         Ok(())
+    }
+
+    /// The responder's certificate; `None` if it has none, and a pre-shared key stands for it.
+    pub(super) fn authenticate(&mut self, info: &ConnectionInfo) -> Result<Option<PeerCertificate>> {
+        if self.options.credentials.psk_file.is_some() && !info.capabilities.has(ResponderFlags::CERT) {
+            return Ok(None);
+        }
+        self.certificate().map(Some)
     }
 
     /// VERSION, CAPABILITIES, ALGORITHMS.

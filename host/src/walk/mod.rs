@@ -6,7 +6,9 @@ mod discover;
 mod dma;
 mod ide;
 mod identify;
+mod inventory;
 mod link;
+mod provision;
 mod raw;
 mod report;
 mod run;
@@ -28,6 +30,7 @@ use crate::output::record::{Layer, Record};
 use crate::output::{Item, Output};
 use crate::transport::Transport;
 
+use self::trust::own_identity;
 pub use self::trust::requester_config;
 
 /// What a step saw.
@@ -72,11 +75,11 @@ impl Walk {
     /// A walk that has not begun.
     ///
     /// # Errors
-    /// [`Error::Usage`] for trust settings that cannot be used.
+    /// [`Error::Usage`] for settings of trust or credentials that cannot be used.
     pub fn new(transport: Box<dyn Transport>, options: Options, output: Output) -> Result<Self> {
         let provider = DefaultProvider::new();
         let config = requester_config(&options, &provider)?;
-        let requester = Requester::new(config, Box::new(provider))
+        let requester = Requester::with_identity(config, Box::new(provider), own_identity(&options)?)
             .map_err(|e| Error::Usage(format!("SPDM settings: {e}")))?;
         Ok(Self {
             transport,
@@ -100,6 +103,9 @@ impl Walk {
         match command {
             Command::Discover => self.discover(),
             Command::Identify => self.identify(true),
+            Command::Csr(args) => self.csr(args),
+            Command::Certificate(command) => self.certificate_command(command),
+            Command::KeyPair(command) => self.key_pair_command(command),
             Command::Lock(args) => self.in_session(true, |walk| walk.lock(args)),
             Command::Report(args) => self.in_session(false, |walk| walk.show_report(args)),
             Command::Start => self.in_session(false, Self::start),

@@ -75,17 +75,33 @@ impl Walk {
         }
     }
 
-    /// KEY_EXCHANGE and FINISH.
+    /// KEY_EXCHANGE and FINISH, or PSK_EXCHANGE and PSK_FINISH with a pre-shared key.
     pub(super) fn open_session(&mut self, info: &ConnectionInfo) -> Result<()> {
         let slot = self.options.slot;
+        let hint = self.options.credentials.psk_hint.clone().unwrap_or_default().0;
+        let shares = self.options.credentials.psk_file.is_some();
+        let (step, expected) = if shares {
+            ("PSK_EXCHANGE, PSK_FINISH", "HMACs that verify")
+        } else {
+            ("KEY_EXCHANGE, FINISH", "signature and HMACs that verify")
+        };
         let measured = info.capabilities.any(ResponderFlags::MEAS_SIG | ResponderFlags::MEAS_NO_SIG);
         let summary = if measured { SummaryType::All } else { SummaryType::None };
-        self.step(Layer::Spdm, "KEY_EXCHANGE, FINISH", "signature and HMACs that verify", |walk| {
-            let session = walk.spdm()?.start_session(slot, summary, false).map_err(failed)?;
+        self.step(Layer::Spdm, step, expected, |walk| {
+            let mut spdm = walk.spdm()?;
+            let started = if shares {
+                spdm.start_psk_session(&hint, summary, false)
+            } else {
+                spdm.start_session(slot, summary, false)
+            };
+            let session = started.map_err(failed)?;
             let mut text =
                 format!("session {:#010x}, secured messages {}", session.id, session.secured_version);
             if session.heartbeat_period != 0 {
                 text.push_str(&format!(", heartbeat {} s", session.heartbeat_period));
+            }
+            if session.authenticated_as.is_some() {
+                text.push_str(", the host has said who it is");
             }
             Ok(Seen::good((), text))
         })

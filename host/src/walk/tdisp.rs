@@ -41,7 +41,7 @@ impl Walk {
         self.discover()?;
         self.enable_device()?;
         let info = self.connect()?;
-        self.certificate()?;
+        self.authenticate(&info)?;
         self.open_session(&info)?;
         self.begin_binding(args);
         self.bring_up_stream(args)

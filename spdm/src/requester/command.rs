@@ -363,6 +363,8 @@ pub struct Challenged {
 pub struct Served {
     /// The responder uses another key now.
     pub key_renewed: bool,
+    /// The responder was told what kind of device this endpoint is.
+    pub described: bool,
     /// Events, in the order in which they happened. One that was sent again, because our acknowledgement did not arrive,
     /// has the instance id it had.
     pub events: Vec<EventData>,

@@ -203,7 +203,7 @@ impl Conversation {
     }
 
     /// What kind of device we are, signed by the key that the responder names if it wants that.
-    fn endpoint_info(&self, core: &Core, request: &[u8]) -> Result<Vec<u8>, Refusal> {
+    fn endpoint_info(&mut self, core: &Core, request: &[u8]) -> Result<Vec<u8>, Refusal> {
         if !matches!(self.goal, Goal::Serve) {
             return Err(UNEXPECTED);
         }
@@ -236,6 +236,7 @@ impl Conversation {
             transcript.append(&response);
             sign(key, hash, SigningContext::RequesterEndpointInfo, &transcript, &mut response)?;
         }
+        self.served.described = true;
         Ok(response)
     }
 

@@ -30,6 +30,9 @@ pub struct SavedSession {
     algorithms: SelectedAlgorithms,
     authenticated: bool,
     vca: Vec<u8>,
+    /// The next session's transcript begins with it.
+    #[serde(default)]
+    first_digests: Vec<u8>,
     peers: Vec<SavedPeer>,
 }
 
@@ -80,6 +83,7 @@ impl SavedSession {
             algorithms: info.algorithms,
             authenticated: connection.authenticated,
             vca: connection.vca.as_ref().to_vec(),
+            first_digests: connection.first_digests.clone(),
             peers: peers.collect(),
         })
     }
@@ -111,6 +115,7 @@ impl SavedSession {
         };
         let mut connection = Connection::new(info, vca);
         connection.authenticated = self.authenticated;
+        connection.first_digests.clone_from(&self.first_digests);
         for saved in &self.peers {
             let slot = connection.peers.get_mut(usize::from(saved.slot).min(SLOT_COUNT));
             let slot = slot.ok_or(RestoreError::Inconsistent("a slot number"))?;

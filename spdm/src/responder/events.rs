@@ -19,6 +19,12 @@ pub enum Event {
         /// The requester's slot, or 0xFF for its public key.
         slot: u8,
     },
+    /// A requester has said what kind of device it is:
+    /// [`Responder::requester_endpoint`](super::Responder::requester_endpoint) has that.
+    RequesterDescribed {
+        /// The session in which it was asked; `None` outside sessions.
+        session: Option<SessionId>,
+    },
     /// A session that was established is gone.
     SessionEnded {
         /// The session.
@@ -71,7 +77,7 @@ impl core::fmt::Display for EndReason {
     }
 }
 
-/// Events nobody has seen yet. It stays small even if it is never read: at most two per session that can live at
+/// Events nobody has seen yet. It stays small even if it is never read: a few per session that can live at
 /// once, and one per slot and key pair.
 #[derive(Debug, Default)]
 pub(super) struct Events(VecDeque<Event>);
@@ -101,6 +107,10 @@ impl Events {
             }
             None => self.0.push_back(Event::SessionEnded { id, reason }),
         }
+    }
+
+    pub(super) fn requester_described(&mut self, session: Option<SessionId>) {
+        self.once(Event::RequesterDescribed { session });
     }
 
     pub(super) fn slot_changed(&mut self, slot: u8) {

@@ -49,6 +49,7 @@ pub use vendor::{VendorAnswer, VendorHandler, VendorRequest};
 
 use core::time::Duration;
 
+use crate::SessionId;
 use crate::chains::Chains;
 use crate::codec::Reader;
 use crate::crypto::Provider;
@@ -259,6 +260,17 @@ impl Responder {
     /// The slots and key pairs as they are now: those it was made with, and what requesters did to them.
     pub fn slots(&self) -> &Slots {
         self.core.chains.slots()
+    }
+
+    /// Ids of the established sessions.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.core.sessions.established()
+    }
+
+    /// The time of day, in seconds since 1970: requesters' certificates are judged by the last one that was told, at first
+    /// by [`MutualAuthentication::time`]. `None` does not check their validity.
+    pub fn set_time(&mut self, time: Option<i64>) {
+        self.core.config.mutual.time = time;
     }
 
     /// When [`Responder::tick`] has to be called next.

@@ -134,7 +134,12 @@ impl Core {
             }
         }
         let classes = DeviceClass::parse_list(body.info).map_err(|_| BAD_RESPONSE)?;
+        let session = match channel {
+            Channel::Outside => None,
+            Channel::Session(index) => self.sessions.get(index).map(|entry| entry.session.id()),
+        };
         self.endpoint(channel)?.known = Some(RequesterEndpoint { classes, signed_by: question.signed_by });
+        self.sessions.events.requester_described(session);
         Ok(Heard::Enough)
     }
 }

@@ -107,6 +107,12 @@ impl Sessions {
         self.entries.iter().position(|entry| entry.session.id() == id)
     }
 
+    /// Ids of those in use.
+    pub(super) fn established(&self) -> impl Iterator<Item = SessionId> {
+        let in_use = |entry: &&Entry| matches!(entry.stage, Stage::Application { .. });
+        self.entries.iter().filter(in_use).map(|entry| entry.session.id())
+    }
+
     /// The session whose handshake began last, for FINISH in the clear.
     pub(super) fn last_handshake(&self) -> Option<usize> {
         self.entries.iter().rposition(|entry| matches!(entry.stage, Stage::Handshake { .. }))

@@ -37,7 +37,9 @@ fn all() -> Vec<EventGroup> {
 }
 
 fn heard(pair: &mut Pair) -> Vec<EventData> {
-    let Reply::Served(Served { key_renewed: false, events }) = pair.run(Command::Serve).unwrap() else {
+    let Reply::Served(Served { key_renewed: false, described: false, events }) =
+        pair.run(Command::Serve).unwrap()
+    else {
         panic!()
     };
     events

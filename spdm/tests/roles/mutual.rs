@@ -233,6 +233,18 @@ fn the_responder_renews_its_key() {
     );
 }
 
+/// A certificate is judged by the time there is when it is shown, not when the responder was made.
+#[test]
+fn certificates_have_to_be_valid_now() {
+    let mut pair = pair(in_sessions(Version::V1_3, SessionAuthentication::Digests), identity(None));
+    for (time, good) in [(-1, false), (4_000_000_000, true), (253_402_300_800, false)] {
+        pair.device.responder.set_time(Some(time));
+        pair.run(Command::Connect).unwrap();
+        pair.run(Command::Certificate { slot: 0 }).unwrap();
+        assert_eq!(pair.run(START).is_ok(), good, "{time}");
+    }
+}
+
 /// Changes or repeats what the requester delivers.
 struct Tampering<'d> {
     device: &'d mut Device,

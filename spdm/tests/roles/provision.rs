@@ -281,6 +281,22 @@ fn several_keys_are_negotiated() {
     assert_eq!(digests(&mut pair).keys, []);
 }
 
+/// The first DIGESTS of the connection is in the transcript of every session, and goes with one that is saved.
+#[test]
+fn a_restored_connection_begins_another_session() {
+    for version in [Version::V1_3, Version::V1_4] {
+        let mut pair = several(version, SEVERAL, true);
+        digests(&mut pair);
+        pair.run(Command::Certificate { slot: 0 }).unwrap();
+        pair.start();
+        let saved = pair.requester.save().unwrap();
+        pair.requester.restore(&saved).unwrap();
+        pair.run(Command::EndSession { clear_negotiated_state: false }).unwrap();
+        let id = pair.start();
+        pair.exercise(id);
+    }
+}
+
 #[test]
 fn every_slot_has_a_key_and_a_use() {
     let mut pair = several(Version::V1_3, SEVERAL, true);

@@ -36,9 +36,8 @@ impl Dsm {
         };
         if let Err(refusal) = self.handle(session, message, functions, random, response) {
             response.truncate(start);
-            let answer = reject(interface, refusal, response).map(|()| Answer::Respond);
             self.tdis.effects.push_back(Effect::Refused { request: code, refusal });
-            return answer.unwrap_or(Answer::Silent);
+            return refuse(interface, refusal, response);
         }
         Answer::Respond
     }
@@ -51,27 +50,15 @@ impl Dsm {
         random: &mut dyn FnMut(&mut [u8]) -> bool,
         response: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
-        let (header, body) = Header::decode(message)?;
-        check_version(&header)?;
-        if !self.config.optional.bitmap().contains(header.code) {
-            return Err(Refusal::Unsupported(header.code));
-        }
-        let request = Request::decode_body(header.code, body)?;
-        if header.reserved != 0 && self.config.reserved_fields == ReservedFields::Reject {
-            return Err(Refusal::Reserved("header"));
-        }
-        let function = self.find_function(header.interface, functions)?;
+        let (interface, request, function) = self.admit(message, functions)?;
         self.check_session(session, function, &request)?;
         self.check_outstanding(function)?;
         let view = || functions.view(function).ok_or(Refusal::Interface);
 
-        let interface = header.interface;
         match request {
-            Request::GetVersion => reply(interface, Response::Version(&[VERSION_1_0]), response),
-            Request::GetCapabilities { .. } => {
-                reply(interface, Response::Capabilities(self.capabilities()), response)
+            Request::GetVersion | Request::GetCapabilities { .. } | Request::GetState => {
+                reply(interface, self.tell(&request, function)?, response)
             }
-            Request::GetState => reply(interface, Response::State(self.state(function)), response),
             Request::GetReport { offset, length } => {
                 self.happen(function, Event::Report)?;
                 let report = self.report(function).unwrap_or_default();
@@ -106,6 +93,25 @@ impl Dsm {
             }
             Request::Vdm(vdm) => reply(interface, vendor::answer(self.config.optional.vdm, &vdm)?, response),
         }
+    }
+
+    /// What any message has to be: of our version, a request that is supported, whole, and about a function that is hosted.
+    pub(super) fn admit<'m>(
+        &self,
+        message: &'m [u8],
+        functions: &dyn Functions,
+    ) -> Result<(InterfaceId, Request<'m>, usize), Refusal> {
+        let (header, body) = Header::decode(message)?;
+        check_version(&header)?;
+        if !self.config.optional.bitmap().contains(header.code) {
+            return Err(Refusal::Unsupported(header.code));
+        }
+        let request = Request::decode_body(header.code, body)?;
+        if header.reserved != 0 && self.config.reserved_fields == ReservedFields::Reject {
+            return Err(Refusal::Reserved("header"));
+        }
+        let function = self.find_function(header.interface, functions)?;
+        Ok((header.interface, request, function))
     }
 
     /// The function that an INTERFACE_ID names, if it is hosted.
@@ -179,7 +185,7 @@ impl Dsm {
         if foreign && !allowed { Err(Refusal::ForeignSession) } else { Ok(()) }
     }
 
-    fn capabilities(&self) -> Capabilities {
+    pub(super) fn capabilities(&self) -> Capabilities {
         Capabilities {
             dsm_caps: self.config.dsm_caps,
             requests: self.config.optional.bitmap(),
@@ -264,8 +270,22 @@ fn portion(report: &[u8], offset: u16, length: u16) -> Result<(&[u8], u16), Refu
     Ok((portion, u16::try_from(after.len()).unwrap_or(u16::MAX)))
 }
 
-/// Appends the TDISP_ERROR of a refusal.
-fn reject(interface: InterfaceId, refusal: Refusal, response: &mut Vec<u8>) -> Result<(), Refusal> {
+/// Appends a response that echoes the request's INTERFACE_ID.
+pub(super) fn reply(
+    interface: InterfaceId,
+    body: Response<'_>,
+    response: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    Ok(ResponseMessage { interface, response: body }.encode(response)?)
+}
+
+/// Appends the TDISP_ERROR that a refusal becomes.
+pub(super) fn refuse(interface: InterfaceId, refusal: Refusal, response: &mut Vec<u8>) -> Answer {
+    // Cannot fail: no error has a field that is too long.
+    error(interface, refusal, response).map_or(Answer::Silent, |()| Answer::Respond)
+}
+
+fn error(interface: InterfaceId, refusal: Refusal, response: &mut Vec<u8>) -> Result<(), Refusal> {
     let Refusal::VendorMessage { vendor, message } = refusal else {
         return reply(interface, Response::error(refusal.code(), refusal.data()), response);
     };
@@ -274,9 +294,4 @@ fn reject(interface: InterfaceId, refusal: Refusal, response: &mut Vec<u8>) -> R
     let length = u32::try_from(extended.length()).unwrap_or(u32::MAX);
     let error = Response::Error { code: refusal.code(), data: length, extended: Some(extended) };
     reply(interface, error, response)
-}
-
-/// Appends a response that echoes the request's INTERFACE_ID.
-fn reply(interface: InterfaceId, body: Response<'_>, response: &mut Vec<u8>) -> Result<(), Refusal> {
-    Ok(ResponseMessage { interface, response: body }.encode(response)?)
 }

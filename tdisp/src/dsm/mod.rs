@@ -38,6 +38,7 @@ mod effect;
 mod events;
 mod key_management;
 mod lock;
+mod observe;
 mod refusal;
 mod report;
 mod tdi;

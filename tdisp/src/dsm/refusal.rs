@@ -14,6 +14,9 @@ pub enum Refusal {
     /// The code is no request, is unknown, or is optional and not implemented.
     #[error("{0} is not supported")]
     Unsupported(MessageCode),
+    /// The request came in the clear, where it is only possible to ask.
+    #[error("{0} is taken in a secured session only")]
+    InTheClear(MessageCode),
     /// The body does not have the length or the values that its code wants.
     #[error("malformed: {0}")]
     Malformed(#[from] DecodeError),
@@ -164,7 +167,7 @@ impl Refusal {
     pub const fn code(self) -> ErrorCode {
         match self {
             Self::Version(_) => ErrorCode::VERSION_MISMATCH,
-            Self::Unsupported(_) => ErrorCode::UNSUPPORTED_REQUEST,
+            Self::Unsupported(_) | Self::InTheClear(_) => ErrorCode::UNSUPPORTED_REQUEST,
             Self::ReservedInterface | Self::Interface => ErrorCode::INVALID_INTERFACE,
             Self::Busy => ErrorCode::BUSY,
             Self::VendorMessage { .. } => ErrorCode::VENDOR_SPECIFIC_ERROR,
@@ -211,6 +214,6 @@ impl Refusal {
 
     /// ERROR_DATA: the offending code for UNSUPPORTED_REQUEST, else zero.
     pub fn data(self) -> u32 {
-        if let Self::Unsupported(code) = self { u32::from(code.0) } else { 0 }
+        if let Self::Unsupported(code) | Self::InTheClear(code) = self { u32::from(code.0) } else { 0 }
     }
 }

@@ -210,6 +210,24 @@ impl Machine {
         }
     }
 
+    /// One TDISP message in the clear: its answer is legal and true, and nothing moves.
+    fn observe(&mut self, message: &[u8]) {
+        let before = self.told;
+        let mut response = Vec::new();
+        let (answer, refusal) = self.dsm.observe(message, &self.views, &mut response);
+        assert_eq!(answer, Answer::Respond);
+        let answer = ResponseMessage::decode(&response).unwrap();
+        let function = usize::from(answer.interface.function.requester_id() & 7);
+        match answer.response {
+            Response::Error { code, .. } => assert_eq!(Some(code), refusal.map(|refusal| refusal.code())),
+            Response::State(state) => assert_eq!(state, before[function]),
+            Response::Version(_) | Response::Capabilities(_) => {}
+            other => panic!("{other:?} in the clear"),
+        }
+        self.check();
+        assert_eq!(self.told, before);
+    }
+
     /// One IDE_KM object: its answer is of the kind that belongs to it.
     fn ide_km(&mut self, session: Option<SessionId>, message: &[u8]) {
         let owner = self.dsm.key_manager();
@@ -353,6 +371,7 @@ pub fn tdisp_message(bytes: &[u8]) {
             for session in [None, Some(1), Some(2)] {
                 Machine::in_state(state, keys).tdisp(session, bytes);
             }
+            Machine::in_state(state, keys).observe(bytes);
         }
     }
 }

@@ -87,7 +87,9 @@ impl Client {
                     self.alive = false;
                 }
                 Event::SessionEnded { .. } => {}
-                Event::SessionEstablished { .. } | Event::RequesterAuthenticated { .. } => {
+                Event::SessionEstablished { .. }
+                | Event::RequesterAuthenticated { .. }
+                | Event::RequesterDescribed { .. } => {
                     panic!("a session or requester of nowhere")
                 }
                 Event::SlotChanged { slot } => assert!(slot < 8),

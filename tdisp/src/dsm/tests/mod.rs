@@ -5,6 +5,7 @@ mod cascades;
 mod keys;
 mod lock_checks;
 mod messages;
+mod observe;
 mod properties;
 mod rehearsal;
 mod table;

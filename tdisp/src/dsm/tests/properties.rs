@@ -9,7 +9,7 @@ use crate::wire::{MmioRange, RangeAttributes};
 /// One step of a random life. Small numbers choose among few sessions, functions and streams, so that
 /// sequences get somewhere.
 #[derive(Clone, Debug)]
-enum Action {
+pub(super) enum Action {
     SetUp {
         session: u8,
     },
@@ -84,7 +84,7 @@ enum Action {
     },
 }
 
-fn actions() -> impl Strategy<Value = Action> {
+pub(super) fn actions() -> impl Strategy<Value = Action> {
     let (session, function) = (0..3_u8, 0..3_u8);
     prop_oneof![
         3 => session.clone().prop_map(|session| Action::SetUp { session }),
@@ -128,8 +128,8 @@ fn interface(function: u8) -> InterfaceId {
     FunctionId::new(u16::from(function), None).into()
 }
 
-struct World {
-    device: Device,
+pub(super) struct World {
+    pub(super) device: Device,
     /// Nonce and function of every LOCK, oldest first.
     nonces: Vec<(Nonce, usize)>,
     /// Which of them is the one of the function's present LOCK.
@@ -137,7 +137,7 @@ struct World {
 }
 
 impl World {
-    fn new(keys_at_lock: KeysAtLock) -> Self {
+    pub(super) fn new(keys_at_lock: KeysAtLock) -> Self {
         Self {
             device: Device::able(DsmConfig { functions: 3, keys_at_lock, ..DsmConfig::default() }),
             nonces: Vec::new(),
@@ -145,7 +145,7 @@ impl World {
         }
     }
 
-    fn act(&mut self, action: Action) {
+    pub(super) fn act(&mut self, action: Action) {
         let device = &mut self.device;
         match action {
             Action::SetUp { session: number } => {

@@ -303,7 +303,7 @@ impl Spdm {
     pub fn capabilities(&self, standalone: bool) -> Capability {
         // Where there are pre-shared keys at all.
         let plugged = Capability { psk: PskSupport::WithContext, ..Capability::default() };
-        // SET_CERTIFICATE would need a chain to issue alias certificates from.
+        // SET_CERTIFICATE would need the key of the authority that issues alias certificates, which no slot here has.
         let alias = self.slots.iter().any(|slot| slot.model == CertificateModel::Alias);
         let profile = if standalone {
             Capability {

@@ -23,6 +23,13 @@ pub(super) struct PendingCsr {
     pub(super) ready: bool,
 }
 
+/// A key to be certified.
+struct Subject {
+    key: Arc<dyn Signer>,
+    /// The name it has in certificates already, in DER.
+    name: Option<Vec<u8>>,
+}
+
 /// `CSRTrackingTag` goes from 1 to this.
 const LAST_TAG: u8 = 7;
 
@@ -31,34 +38,31 @@ impl Core {
         let (body, message) = request.parse(GetCsr::parse)?;
         let suite = self.connection.negotiated()?.suite;
         suite.check_opaque(body.version, body.opaque)?;
-        let (key, subject) = self.key_to_certify(&suite, &body)?;
+        let subject = self.key_to_certify(&suite, &body)?;
         let wishes = CsrWishes::parse(body.requester_info).ok_or(Reject::INVALID)?;
         if self.config.capabilities.provisioning.at_reset {
             self.wait_for_reset(&body, message)?;
         } else if body.tracking_tag != 0 {
             return Err(Reject::INVALID);
         }
-        let csr = certificate_signing_request(key.as_ref(), suite.hash, wishes, subject.as_deref())
-            .map_err(|_| Reject::error(ErrorCode::OPERATION_FAILED))?;
+        let csr =
+            certificate_signing_request(subject.key.as_ref(), suite.hash, wishes, subject.name.as_deref())
+                .map_err(|_| Reject::error(ErrorCode::OPERATION_FAILED))?;
         Csr { version: body.version, csr: &csr }.encode(out)?;
         self.fits(out)?;
         self.pending_csr = None;
         Ok(Next::Stay)
     }
 
-    /// The key pair asked for, or the key of the connection, with the name it has in certificates already. For the alias
-    /// model it is that of the device certificate authority above the key, with the name by which that issues.
-    fn key_to_certify(
-        &self,
-        suite: &Suite,
-        body: &GetCsr<'_>,
-    ) -> Result<(Arc<dyn Signer>, Option<Vec<u8>>), Reject> {
+    /// The key pair asked for, or the key of the connection. For the alias model it is that of the device certificate
+    /// authority above the key, with the name by which that issues.
+    fn key_to_certify(&self, suite: &Suite, body: &GetCsr<'_>) -> Result<Subject, Reject> {
         const FAILED: Reject = Reject::error(ErrorCode::OPERATION_FAILED);
         let slots = self.chains.slots();
         let of_alias = |slot: &Slot| {
             let alias = slot.alias.as_ref().ok_or(FAILED)?;
             let issued = alias.certificates.first().ok_or(FAILED)?;
-            Ok((Arc::clone(&alias.authority), issuer_name(issued)))
+            Ok(Subject { key: Arc::clone(&alias.authority), name: issuer_name(issued) })
         };
         let key = match (suite.multiple_keys, body.key_pair, body.model) {
             (true, id, Some(CertificateModel::Alias)) => {
@@ -83,7 +87,7 @@ impl Core {
         let key = key.ok_or(FAILED)?;
         let certified = slots.iter().find(|(_, slot)| Arc::ptr_eq(&slot.key, &key));
         let name = certified.and_then(|(_, slot)| subject_name(slot.certificates.last()?));
-        Ok((key, name))
+        Ok(Subject { key, name })
     }
 
     /// Returns when the request waited long enough. One request waits at a time.

@@ -61,8 +61,9 @@ impl Core {
         Err(Reject::error(ErrorCode::RESET_REQUIRED))
     }
 
-    /// The certificates of a chain for this slot's key; one of the alias model goes on with the device's own. libspdm's responder, too, answers Unspecified if they do not
-    /// hold; a chain that does not even have room for a root hash is an invalid request.
+    /// The certificates of a chain for this slot's key; one of the alias model goes on with the device's own. libspdm's
+    /// responder, too, answers Unspecified if they do not hold; a chain that does not even have room for a root hash is an
+    /// invalid request.
     fn check_chain(
         &self,
         suite: &Suite,

@@ -29,13 +29,33 @@ pub struct Slot {
     pub key_pair: u8,
     /// What the key may be used for, where the connection has several keys.
     pub usage: KeyUsage,
+    /// What requesters need to certify a slot of the alias model; without it they cannot.
+    pub alias: Option<Alias>,
+}
+
+/// The part of an alias chain that is the device's own (DSP0274 1.3 "Certificate models"): requesters certify the device
+/// certificate authority, which certifies the rest.
+#[derive(Clone)]
+pub struct Alias {
+    /// DER certificates from below the device certificate authority's to the leaf. What SET_CERTIFICATE brings, which ends
+    /// with the authority's, comes before them.
+    pub certificates: Vec<Vec<u8>>,
+    /// Private key of the authority: GET_CSR asks for a certificate of this one.
+    pub authority: Arc<dyn Signer>,
 }
 
 impl Slot {
     /// A slot of the device certificate model whose key, number 1, may be used for everything.
     #[must_use]
     pub fn new(certificates: Vec<Vec<u8>>, key: Arc<dyn Signer>) -> Self {
-        Self { certificates, key, model: CertificateModel::Device, key_pair: 1, usage: KeyUsage::ALL }
+        Self {
+            certificates,
+            key,
+            model: CertificateModel::Device,
+            key_pair: 1,
+            usage: KeyUsage::ALL,
+            alias: None,
+        }
     }
 
     /// Algorithm of the leaf's key.

@@ -338,7 +338,7 @@ impl Spdm {
 
     fn profile(&self, standalone: bool) -> Capability {
         let plugged = Capability { psk: PskSupport::WithContext, ..Capability::default() };
-        // SET_CERTIFICATE would need a chain to issue alias certificates from.
+        // SET_CERTIFICATE would need the key of the authority that issues alias certificates, which no slot here has.
         let alias = self.has_alias_slot();
         if standalone {
             Capability {

@@ -31,8 +31,20 @@ impl<'a> CsrWishes<'a> {
     }
 }
 
-/// A CertificationRequest in DER for the signer's key. Without a name in the wishes its subject is that of `leaf`, a
-/// certificate that the key has already.
+/// Subject of a certificate, as a Name in DER.
+pub(crate) fn subject_name(certificate: &[u8]) -> Option<Vec<u8>> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.subject().as_raw().to_vec())
+}
+
+/// Issuer of a certificate, as a Name in DER.
+pub(crate) fn issuer_name(certificate: &[u8]) -> Option<Vec<u8>> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.issuer().as_raw().to_vec())
+}
+
+/// A CertificationRequest in DER for the signer's key. Without a name in the wishes its subject is `name`, the one that the
+/// key has in certificates already.
 ///
 /// # Errors
 /// [`CryptoError`] if the key cannot sign with this hash in a way that certificates can name.
@@ -40,12 +52,10 @@ pub(crate) fn certificate_signing_request(
     signer: &dyn Signer,
     hash: HashAlgorithm,
     wishes: CsrWishes<'_>,
-    leaf: Option<&[u8]>,
+    name: Option<&[u8]>,
 ) -> Result<Vec<u8>, CryptoError> {
-    let subject = match leaf.filter(|_| wishes.name.is_empty()).map(X509Certificate::from_der) {
-        Some(Ok((_, leaf))) => leaf.subject().as_raw().to_vec(),
-        Some(Err(_)) | None => encode(SEQUENCE, &[wishes.name]),
-    };
+    let own = name.filter(|_| wishes.name.is_empty());
+    let subject = own.map_or_else(|| encode(SEQUENCE, &[wishes.name]), <[u8]>::to_vec);
     let info = encode(
         SEQUENCE,
         &[
@@ -99,10 +109,12 @@ mod tests {
             let attribute =
                 [&[0x30, 0x12, 6, 9, 0x2A, 0x86, 0x48, 0x86, 0xF7, 13, 1, 9, 7, 0x31, 5, 12, 3][..], b"two"]
                     .concat();
+            let own = subject_name(leaf);
             let wanted = info(&name, &attribute);
             for (wishes, subject) in [(&[][..], "CN=tdispd device 1b36:0011"), (&wanted, "CN=one")] {
                 let wishes = CsrWishes::parse(wishes).unwrap();
-                let csr = certificate_signing_request(slot.key.as_ref(), hash, wishes, Some(leaf)).unwrap();
+                let csr =
+                    certificate_signing_request(slot.key.as_ref(), hash, wishes, own.as_deref()).unwrap();
                 let (rest, parsed) = X509CertificationRequest::from_der(&csr).unwrap();
                 assert!(rest.is_empty());
                 let body = &parsed.certification_request_info;

@@ -12,7 +12,7 @@ use super::signature::{sign, usual_hash};
 /// A key that signs certificates.
 pub(super) struct IssuingKey {
     key: PrivateKey,
-    signer: Arc<dyn Signer>,
+    pub(super) signer: Arc<dyn Signer>,
     algorithm: &'static SignatureAlgorithm,
 }
 

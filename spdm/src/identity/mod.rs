@@ -1,6 +1,8 @@
 //! What a device is known by: the certificate chain and signing key of one slot, made here or loaded, and the
 //! checks a requester makes on a chain it received.
 
+#[cfg(test)]
+pub(crate) mod alias_samples;
 mod certificate;
 mod csr;
 mod generate;
@@ -16,7 +18,7 @@ mod tests;
 pub use certificate::{
     ChainError, MAX_CERTIFICATES, Policy, Purpose, VerifiedCertificates, verify_certificates,
 };
-pub(crate) use csr::{CsrWishes, certificate_signing_request};
+pub(crate) use csr::{CsrWishes, certificate_signing_request, issuer_name, subject_name};
 pub use generate::{generate, generate_requester};
 pub use material::{Material, MaterialError, read_chain};
 pub use name::{NameError, PciName};

@@ -6,7 +6,8 @@ use super::deferral::Delay;
 use crate::chains::{Chains, ChainsError};
 use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
 use crate::psk::{self, PreSharedKey};
-use crate::wire::{DeviceClass, MIN_DATA_TRANSFER_SIZE, ResponderFlags, Version};
+use crate::slot::{Slot, Slots};
+use crate::wire::{CertificateModel, DeviceClass, MIN_DATA_TRANSFER_SIZE, ResponderFlags, Version};
 
 use super::provisioning::{EndpointInfoSupport, MeasurementLogItem, Provisioning};
 
@@ -301,6 +302,16 @@ impl ResponderConfig {
         }
     }
 
+    /// Checks what requesters are to do with the slots.
+    pub(super) fn check_slots(&self, slots: &Slots) -> Result<(), ConfigError> {
+        let fixed = |(_, slot): (u8, &Slot)| slot.model == CertificateModel::Alias && slot.alias.is_none();
+        if self.capabilities.provisioning.set_certificate && slots.existing().any(fixed) {
+            let expected = "off with alias certificates whose authority's key is not there";
+            return Err(ConfigError::OutOfRange { field: "set_certificate", expected });
+        }
+        Ok(())
+    }
+
     /// Checks every range that does not depend on slots or provider.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let bad = |field, expected| Err(ConfigError::OutOfRange { field, expected });
@@ -341,8 +352,7 @@ impl ResponderConfig {
         if self.capabilities.measurement_log && self.capabilities.measurements == MeasurementSupport::None {
             return bad("measurement_log", "off without measurements");
         }
-        let alias = self.capabilities.alias_certificates;
-        if let Some((field, expected)) = self.capabilities.provisioning.contradiction(alias) {
+        if let Some((field, expected)) = self.capabilities.provisioning.contradiction() {
             return bad(field, expected);
         }
         Ok(())

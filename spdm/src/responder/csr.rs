@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use crate::crypto::Signer;
-use crate::identity::{CsrWishes, certificate_signing_request};
+use crate::identity::{CsrWishes, certificate_signing_request, issuer_name, subject_name};
+use crate::slot::Slot;
 use crate::wire::{CertificateModel, Csr, ErrorCode, GetCsr, Version};
 
 use super::Core;
@@ -22,6 +23,13 @@ pub(super) struct PendingCsr {
     pub(super) ready: bool,
 }
 
+/// A key to be certified.
+struct Subject {
+    key: Arc<dyn Signer>,
+    /// The name it has in certificates already, in DER.
+    name: Option<Vec<u8>>,
+}
+
 /// `CSRTrackingTag` goes from 1 to this.
 const LAST_TAG: u8 = 7;
 
@@ -30,42 +38,56 @@ impl Core {
         let (body, message) = request.parse(GetCsr::parse)?;
         let suite = self.connection.negotiated()?.suite;
         suite.check_opaque(body.version, body.opaque)?;
-        let key = self.key_to_certify(&suite, &body)?;
+        let subject = self.key_to_certify(&suite, &body)?;
         let wishes = CsrWishes::parse(body.requester_info).ok_or(Reject::INVALID)?;
         if self.config.capabilities.provisioning.at_reset {
             self.wait_for_reset(&body, message)?;
         } else if body.tracking_tag != 0 {
             return Err(Reject::INVALID);
         }
-        let certificate = self.chains.slots().iter().find(|(_, slot)| Arc::ptr_eq(&slot.key, &key));
-        let leaf = certificate.and_then(|(_, slot)| slot.certificates.last());
-        let csr = certificate_signing_request(key.as_ref(), suite.hash, wishes, leaf.map(Vec::as_slice))
-            .map_err(|_| Reject::error(ErrorCode::OPERATION_FAILED))?;
+        let csr =
+            certificate_signing_request(subject.key.as_ref(), suite.hash, wishes, subject.name.as_deref())
+                .map_err(|_| Reject::error(ErrorCode::OPERATION_FAILED))?;
         Csr { version: body.version, csr: &csr }.encode(out)?;
         self.fits(out)?;
         self.pending_csr = None;
         Ok(Next::Stay)
     }
 
-    /// The key pair asked for, or the key of the connection.
-    fn key_to_certify(&self, suite: &Suite, body: &GetCsr<'_>) -> Result<Arc<dyn Signer>, Reject> {
+    /// The key pair asked for, or the key of the connection. For the alias model it is that of the device certificate
+    /// authority above the key, with the name by which that issues.
+    fn key_to_certify(&self, suite: &Suite, body: &GetCsr<'_>) -> Result<Subject, Reject> {
+        const FAILED: Reject = Reject::error(ErrorCode::OPERATION_FAILED);
         let slots = self.chains.slots();
+        let of_alias = |slot: &Slot| {
+            let alias = slot.alias.as_ref().ok_or(FAILED)?;
+            let issued = alias.certificates.first().ok_or(FAILED)?;
+            Ok(Subject { key: Arc::clone(&alias.authority), name: issuer_name(issued) })
+        };
         let key = match (suite.multiple_keys, body.key_pair, body.model) {
-            (true, id, Some(model)) => {
-                if model == CertificateModel::Alias {
-                    return Err(Reject::error(ErrorCode::OPERATION_FAILED));
-                }
+            (true, id, Some(CertificateModel::Alias)) => {
+                let slot = slots.existing().find(|(_, slot)| slot.key_pair == id && slot.alias.is_some());
+                return of_alias(slot.ok_or(FAILED)?.1);
+            }
+            (true, id, Some(_)) => {
                 let index = usize::from(id).checked_sub(1).ok_or(Reject::INVALID)?;
                 slots.key_pairs.get(index).ok_or(Reject::INVALID)?.key.clone()
             }
             (false, 0, None) => {
                 let asym = suite.asym()?;
                 let slot = slots.existing().find(|(_, slot)| slot.key_pair != 0 && slot.algorithm() == asym);
-                slot.map(|(_, slot)| slot.key.clone())
+                let (_, slot) = slot.ok_or(FAILED)?;
+                if slot.model == CertificateModel::Alias {
+                    return of_alias(slot);
+                }
+                Some(slot.key.clone())
             }
             _ => return Err(Reject::INVALID),
         };
-        key.ok_or(Reject::error(ErrorCode::OPERATION_FAILED))
+        let key = key.ok_or(FAILED)?;
+        let certified = slots.iter().find(|(_, slot)| Arc::ptr_eq(&slot.key, &key));
+        let name = certified.and_then(|(_, slot)| subject_name(slot.certificates.last()?));
+        Ok(Subject { key, name })
     }
 
     /// Returns when the request waited long enough. One request waits at a time.

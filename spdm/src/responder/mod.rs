@@ -139,6 +139,7 @@ impl Responder {
         let writable = config.capabilities.provisioning.set_certificate;
         let chains = Chains::new(provider.as_ref(), slots, &config.hashes)?.writable(writable);
         config.check_identity(&chains)?;
+        config.check_slots(chains.slots())?;
         config.mutual.settle(provider.as_ref(), &config.hashes)?;
         let flags = config.capabilities.flags(&chains, &config.mutual);
         let signs = |asym, hash| chains.can_sign(asym, hash) || chains.could_sign(asym, hash);

@@ -47,7 +47,7 @@ impl Core {
             }
             SlotAction::Store { model, chain } => {
                 let model = new_model(&suite, body.slot, slot, model)?;
-                Content { certificates: self.check_chain(&suite, body.version, slot, chain)?, model }
+                Content { certificates: self.check_chain(&suite, body.version, slot, model, chain)?, model }
             }
         };
         SetCertificateRsp { version: body.version, slot: body.slot }.encode(out);
@@ -61,13 +61,15 @@ impl Core {
         Err(Reject::error(ErrorCode::RESET_REQUIRED))
     }
 
-    /// The certificates of a chain for this slot's key. libspdm's responder, too, answers Unspecified if they do not
-    /// hold; a chain that does not even have room for a root hash is an invalid request.
+    /// The certificates of a chain for this slot's key; one of the alias model goes on with the device's own. libspdm's
+    /// responder, too, answers Unspecified if they do not hold; a chain that does not even have room for a root hash is an
+    /// invalid request.
     fn check_chain(
         &self,
         suite: &Suite,
         version: Version,
         slot: &Slot,
+        model: CertificateModel,
         chain: &[u8],
     ) -> Result<Vec<Vec<u8>>, Reject> {
         const UNUSABLE: Reject = Reject::error(ErrorCode::UNSPECIFIED);
@@ -77,7 +79,11 @@ impl Core {
             purpose: Purpose::Responder,
             ..Policy::default()
         };
-        let verified = verify_certificates(view.certificates, &policy).map_err(|error| {
+        let mut certificates = view.certificates.to_vec();
+        if let (CertificateModel::Alias, Some(alias)) = (model, &slot.alias) {
+            certificates.extend(alias.certificates.iter().flatten());
+        }
+        let verified = verify_certificates(&certificates, &policy).map_err(|error| {
             log::debug!("the chain for a slot is not usable: {error}");
             UNUSABLE
         })?;
@@ -130,19 +136,22 @@ impl Core {
     }
 }
 
-/// The model of a chain to store: as the requester says where there are several keys, otherwise as it was. A slot of the
-/// alias model would have to be issued certificates of its own, which is not done here; slot 0 speaks for the hardware.
+/// The model of a chain to store: as the requester says where there are several keys, otherwise as it was. Slot 0 speaks for
+/// the hardware.
 fn new_model(
     suite: &Suite,
     number: u8,
     slot: &Slot,
     model: Option<CertificateModel>,
 ) -> Result<CertificateModel, Reject> {
-    match (suite.multiple_keys, model) {
-        (false, None) => Ok(slot.model),
-        (true, Some(CertificateModel::Generic)) if number == 0 => Err(Reject::INVALID),
-        (true, Some(CertificateModel::Alias)) => Err(Reject::error(ErrorCode::OPERATION_FAILED)),
-        (true, Some(model)) => Ok(model),
-        (false, Some(_)) | (true, None) => Err(Reject::INVALID),
+    let model = match (suite.multiple_keys, model) {
+        (false, None) => slot.model,
+        (true, Some(CertificateModel::Generic)) if number == 0 => return Err(Reject::INVALID),
+        (true, Some(model)) => model,
+        (false, Some(_)) | (true, None) => return Err(Reject::INVALID),
+    };
+    if model == CertificateModel::Alias && slot.alias.is_none() {
+        return Err(Reject::error(ErrorCode::OPERATION_FAILED));
     }
+    Ok(model)
 }

@@ -8,7 +8,7 @@ use super::MeasurementValue;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Provisioning {
-    /// SET_CERTIFICATE, from 1.2 on. Not for certificates of the alias model, which would need a chain to issue from.
+    /// SET_CERTIFICATE, from 1.2 on. Slots of the alias model need [`Slot::alias`](crate::slot::Slot::alias).
     pub set_certificate: bool,
     /// GET_CSR, from 1.2 on; needs `set_certificate`.
     pub csr: bool,
@@ -81,14 +81,9 @@ impl Provisioning {
     }
 
     /// The first field that does not go with the others.
-    pub(super) const fn contradiction(
-        self,
-        alias_certificates: bool,
-    ) -> Option<(&'static str, &'static str)> {
+    pub(super) const fn contradiction(self) -> Option<(&'static str, &'static str)> {
         let several = !matches!(self.multiple_keys, MultipleKeys::No);
-        if self.set_certificate && alias_certificates {
-            Some(("set_certificate", "off with alias certificates"))
-        } else if self.csr && !self.set_certificate {
+        if self.csr && !self.set_certificate {
             Some(("csr", "off without set_certificate"))
         } else if self.at_reset && !self.set_certificate {
             Some(("at_reset", "off without set_certificate"))

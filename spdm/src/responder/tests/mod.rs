@@ -1,5 +1,6 @@
 //! Tests of the responder as a whole, against hand-written requester steps.
 
+mod alias;
 mod authentication;
 mod connection;
 mod deferral;

@@ -194,7 +194,6 @@ fn malformed_opaque_data_is_refused() {
 
 #[test]
 fn contradictory_switches_are_refused() {
-    let on = Provisioning { set_certificate: true, key_pair_info: true, ..Provisioning::default() };
     let off = Provisioning::default();
     for (field, provisioning) in [
         ("csr", Provisioning { csr: true, ..off }),
@@ -207,10 +206,6 @@ fn contradictory_switches_are_refused() {
         let error = Device::try_with(config).unwrap_err();
         assert!(matches!(error, ConfigError::OutOfRange { field: found, .. } if found == field), "{field}");
     }
-    let mut alias = config();
-    alias.capabilities.alias_certificates = true;
-    alias.capabilities.provisioning = on;
-    assert!(Device::try_with(alias).is_err());
     let mut log = config();
     log.capabilities.measurement_log = true;
     log.measurement_log =

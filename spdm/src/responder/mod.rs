@@ -35,6 +35,7 @@ mod tests;
 mod transfer;
 mod vendor;
 mod version;
+mod view;
 
 pub use crate::trust::{KnownKey, RootPin, TrustPolicy};
 pub use config::*;
@@ -43,6 +44,7 @@ pub use events::{EndReason, Event};
 pub use mutual::{MutualAuthentication, SessionAuthentication};
 pub use provisioning::{EndpointInfoSupport, MeasurementLogItem, MultipleKeys, Provisioning};
 pub use vendor::{VendorAnswer, VendorHandler, VendorRequest};
+pub use view::{Origin, SessionView};
 
 use core::time::Duration;
 
@@ -253,6 +255,11 @@ impl Responder {
     /// The slots and key pairs as they are now: those it was made with, and what requesters did to them.
     pub fn slots(&self) -> &Slots {
         self.core.chains.slots()
+    }
+
+    /// What can be said of every session there is, those in their handshakes included.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionView> + '_ {
+        self.core.session_views()
     }
 
     /// When [`Responder::tick`] has to be called next.

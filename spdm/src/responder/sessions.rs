@@ -10,6 +10,7 @@ use crate::wire::KeyUpdate;
 use super::encapsulated::Conversation;
 use super::events::{EndReason, Events};
 use super::mutual::Proof;
+use super::view::Provenance;
 
 /// How far one session is.
 #[derive(Debug)]
@@ -38,12 +39,19 @@ pub(super) struct Entry {
     pub(super) heartbeat: Duration,
     /// What the responder asks in it.
     pub(super) conversation: Option<Conversation>,
+    /// What is told of it beside its keys.
+    pub(super) provenance: Provenance,
     deadline: Option<Duration>,
 }
 
 impl Entry {
-    pub(super) const fn new(session: Session, stage: Stage, heartbeat: Duration) -> Self {
-        Self { session, stage, heartbeat, conversation: None, deadline: None }
+    pub(super) const fn new(
+        session: Session,
+        stage: Stage,
+        heartbeat: Duration,
+        provenance: Provenance,
+    ) -> Self {
+        Self { session, stage, heartbeat, conversation: None, provenance, deadline: None }
     }
 
     /// Traffic was seen: the session lives for another two periods (DSP0274 1.3 "HEARTBEAT").
@@ -86,6 +94,10 @@ impl Sessions {
 
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
     }
 
     pub(super) fn find(&self, id: SessionId) -> Option<usize> {

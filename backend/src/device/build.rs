@@ -6,6 +6,7 @@ use mmio::{LayoutError, MemoryError};
 use tdisp::dsm::{CommandClear, Dsm, DsmConfig, FunctionMatch, KeysAtLock, PortConfig, SameValueWrite};
 use tdisp::ide::{IdeConfig, SecureOrder, StreamControl, StreamIndex};
 
+use super::journal::Journal;
 use super::keeper::Keeper;
 use super::protocol::Protocol;
 use super::responder::responder;
@@ -102,6 +103,7 @@ impl Device {
                 Keeper::new(config, state_dir),
             ),
             response: Vec::new(),
+            journal: Journal::default(),
         })
     }
 }

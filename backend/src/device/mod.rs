@@ -2,6 +2,8 @@
 //! and time in, bytes and work out.
 
 mod build;
+mod inspect;
+mod journal;
 mod keeper;
 mod protocol;
 mod responder;
@@ -12,12 +14,15 @@ use core::time::Duration;
 use mmio::TdiPhase;
 use tdisp::dsm::{ConfigWrite, Effect, FunctionView, LockedRegister};
 use tdisp::wire::TdiState;
+use tdispd_proto::control::{Happening, ResetKind};
 
 pub use build::BuildError;
+use journal::Journal;
 use protocol::Protocol;
 pub use responder::slots;
 use unit::Unit;
 
+use crate::control::words;
 use crate::doe::Mailbox;
 use crate::function::{DmaError, DmaId, Work};
 use crate::pci::registers::{Command, DeviceControl};
@@ -38,6 +43,7 @@ pub struct Device {
     mailbox: Mailbox,
     protocol: Protocol,
     response: Vec<u8>,
+    journal: Journal,
 }
 
 impl Device {
@@ -120,12 +126,12 @@ impl Device {
     /// DEVICE_RESET, or the client has gone: of function 0 a conventional reset of the whole device, of any other the
     /// end of that TDI only.
     pub fn reset(&mut self, function: usize) {
+        let (kind, one) = (ResetKind::Conventional, (function != 0).then_some(function));
+        self.tell(Happening::Reset { kind, function: one });
         if function == 0 {
-            log::info!("conventional reset");
-            self.protocol.reset();
+            self.protocol.reset(&mut self.journal);
             self.mailbox.abort();
         } else {
-            log::info!("function {function}: reset");
             self.protocol.dsm.function_conventional_reset(function);
         }
         self.apply_effects();
@@ -148,7 +154,7 @@ impl Device {
     /// Answers an object that came past the mailbox, over a socket, into `response`; false means silence.
     pub fn exchange(&mut self, now: Duration, object: &[u8], response: &mut Vec<u8>) -> bool {
         let views: Vec<FunctionView> = self.units.iter().map(Unit::view).collect();
-        let answered = self.protocol.answer(now, object, &views, response);
+        let answered = self.protocol.answer(now, object, &views, response, &mut self.journal);
         self.apply_effects();
         answered
     }
@@ -160,7 +166,7 @@ impl Device {
 
     /// Lets time pass: sessions whose heartbeat stopped end.
     pub fn tick(&mut self, now: Duration) {
-        self.protocol.tick(now);
+        self.protocol.tick(now, &mut self.journal);
         self.apply_effects();
     }
 
@@ -232,7 +238,7 @@ impl Device {
 
     /// PCIe 6.1 §6.6.2, §11.2: SPDM sessions and IDE streams outlive it, the TDI does not.
     fn function_level_reset(&mut self, function: usize) {
-        log::info!("function {function}: function level reset");
+        self.tell(Happening::Reset { kind: ResetKind::FunctionLevel, function: Some(function) });
         self.protocol.dsm.function_reset(function);
         self.apply_effects();
         if let Some(unit) = self.units.get_mut(function) {
@@ -247,10 +253,10 @@ impl Device {
     /// Carries out what the DSM asks for, in its order.
     fn apply_effects(&mut self) {
         while let Some(effect) = self.protocol.dsm.poll_effect() {
+            if let Some(what) = words::effect(&effect) {
+                self.tell(what);
+            }
             match effect {
-                Effect::StateChanged { function, from, to, cause } => {
-                    log::info!("function {function}: {from} → {to}: {cause}");
-                }
                 Effect::Scrub { function } => {
                     if let Some(unit) = self.units.get_mut(function) {
                         unit.scrub();
@@ -261,14 +267,11 @@ impl Device {
                         unit.stop();
                     }
                 }
-                Effect::LockedWithoutKeys { function, stream } => log::warn!(
-                    "function {function}: locked though {stream} has no key in use: the session has rehearsed its keys, \
-                     and nothing protects this interface"
-                ),
-                Effect::Refused { request, refusal } => log::info!("TDISP {request} refused: {refusal}"),
-                Effect::StreamSecure { stream, stream_id, secure } => {
-                    log::info!("{stream}, id {stream_id}: {}", if secure { "secure" } else { "insecure" });
-                }
+                // Told already, and nothing to do.
+                Effect::StateChanged { .. }
+                | Effect::StreamSecure { .. }
+                | Effect::LockedWithoutKeys { .. }
+                | Effect::Refused { .. } => {}
             }
         }
     }

@@ -174,10 +174,11 @@ impl Dsm {
         view: &FunctionView,
         random: &mut dyn FnMut(&mut [u8]) -> bool,
     ) -> Result<Nonce, Refusal> {
-        let Self { config, ide, tdis, .. } = self;
+        let Self { config, ide, tdis, report_overrides, .. } = self;
+        let report = report_overrides.get(&view.number);
         let mut given = None;
         let mut check = || {
-            let (binding, nonce) = lock::prepare(config, ide, view, request, session, random)?;
+            let (binding, nonce) = lock::prepare(config, ide, view, report, request, session, random)?;
             given = Some(nonce.clone());
             Ok((binding, nonce))
         };

@@ -7,7 +7,7 @@ use crate::wire::{LockRequest, NONCE_LENGTH, Nonce};
 
 use super::config::{DsmConfig, KeysAtLock, ReservedFields};
 use super::refusal::Refusal;
-use super::report;
+use super::report_override::{ReportOverride, report_bytes};
 use super::tdi::Binding;
 use super::view::{BarView, FunctionView};
 
@@ -16,6 +16,7 @@ pub(super) fn prepare(
     config: &DsmConfig,
     ide: &Ide,
     view: &FunctionView,
+    report: Option<&ReportOverride>,
     request: &LockRequest,
     session: SessionId,
     random: &mut dyn FnMut(&mut [u8]) -> bool,
@@ -29,7 +30,7 @@ pub(super) fn prepare(
     }
     let (stream, keys) = check_stream(config, ide, request.default_stream_id, session)?;
     check_configuration(view, config)?;
-    let report = report::build(view, request).encode()?;
+    let report = report_bytes(report, view, request)?;
     let mut bytes = zeroize::Zeroizing::new([0; NONCE_LENGTH]);
     if !random(bytes.as_mut_slice()) {
         return Err(Refusal::Entropy);

@@ -34,6 +34,7 @@ mod key_management;
 mod lock;
 mod refusal;
 mod report;
+mod report_override;
 mod tdi;
 mod view;
 
@@ -43,11 +44,14 @@ pub use config::{
 };
 pub use effect::{Cause, Effect, Fault};
 pub use refusal::Refusal;
+pub use report_override::{RangeEdit, RangeStart, ReportEdit, ReportOverride};
 pub use view::{BarView, ConfigWrite, FunctionView, LockedRegister, RangeView, RomView};
+
+use std::collections::BTreeMap;
 
 use crate::SessionId;
 use crate::ide::{Ide, StreamIndex};
-use crate::wire::{LockRequest, TdiState};
+use crate::wire::{FunctionId, LockRequest, TdiState};
 use tdi::{Binding, Tdi, Tdis};
 
 /// Whether a message has an answer.
@@ -82,6 +86,8 @@ pub struct Dsm {
     key_manager: Option<SessionId>,
     requester_id: u16,
     segment: u8,
+    /// By function.
+    report_overrides: BTreeMap<usize, ReportOverride>,
 }
 
 impl Dsm {
@@ -94,7 +100,15 @@ impl Dsm {
         let ide = Ide::new(config.ide.clone())?;
         let tdis = Tdis::new(config.functions);
         let (requester_id, segment) = (config.ports.requester_id, config.ports.segment);
-        Ok(Self { config, ide, tdis, key_manager: None, requester_id, segment })
+        Ok(Self {
+            config,
+            ide,
+            tdis,
+            key_manager: None,
+            requester_id,
+            segment,
+            report_overrides: BTreeMap::new(),
+        })
     }
 
     /// What it was built from.
@@ -125,6 +139,12 @@ impl Dsm {
     /// The session that IDE_KM belongs to, if one claimed it.
     pub fn key_manager(&self) -> Option<SessionId> {
         self.key_manager
+    }
+
+    /// The FUNCTION_ID of a function, as far as the device knows its own address.
+    pub fn function_id(&self, function: usize) -> FunctionId {
+        let number = u16::try_from(function).unwrap_or(u16::MAX);
+        FunctionId::new(self.requester_id.wrapping_add(number), (self.segment != 0).then_some(self.segment))
     }
 
     /// The next effect. To be drained after every other call.

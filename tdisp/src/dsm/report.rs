@@ -25,13 +25,8 @@ pub(super) fn build(view: &FunctionView, request: &LockRequest) -> InterfaceRepo
 
 fn record(bar: &BarView, range: &RangeView, request: &LockRequest) -> MmioRange {
     let lock_msix = request.flags.lock_msix();
-    let address = bar
-        .address
-        .unwrap_or(0)
-        .wrapping_add(u64::from(range.first_page) << 12)
-        .wrapping_add(request.mmio_reporting_offset);
     MmioRange {
-        first_page: address >> 12,
+        first_page: page_number(bar.address, range.first_page, request),
         pages: range.pages,
         attributes: RangeAttributes::new()
             .with_msix_table(range.msix_table && lock_msix)
@@ -40,4 +35,10 @@ fn record(bar: &BarView, range: &RangeView, request: &LockRequest) -> MmioRange 
             .with_updatable(range.updatable),
         range_id: range.id.unwrap_or_else(|| u16::from(bar.index)),
     }
+}
+
+/// The number under which a page of a BAR is reported: MMIO_REPORTING_OFFSET is added modulo 2^64.
+pub(super) fn page_number(bar: Option<u64>, page: u32, request: &LockRequest) -> u64 {
+    let address = bar.unwrap_or(0).wrapping_add(u64::from(page) << 12);
+    address.wrapping_add(request.mmio_reporting_offset) >> 12
 }

@@ -6,6 +6,7 @@ mod lock_checks;
 mod messages;
 mod properties;
 mod rehearsal;
+mod report_override;
 mod table;
 
 use super::*;

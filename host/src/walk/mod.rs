@@ -22,11 +22,13 @@ use spdm::requester::Requester;
 use self::discover::Found;
 use self::session::Bound;
 use crate::cli::{Command, Options, ReportArgs};
+use crate::control::ReportCommand;
 use crate::error::{Error, Result};
 use crate::output::record::{Layer, Record};
 use crate::output::{Item, Output};
 use crate::transport::Transport;
 
+pub(crate) use self::report::facts as report_facts;
 pub use self::trust::requester_config;
 
 /// What a step saw.
@@ -100,7 +102,12 @@ impl Walk {
             Command::Discover => self.discover(),
             Command::Identify => self.identify(true),
             Command::Lock(args) => self.in_session(true, |walk| walk.lock(args)),
-            Command::Report(args) => self.in_session(false, |walk| walk.show_report(args)),
+            Command::Report(ReportCommand { read, action: None }) => {
+                self.in_session(false, |walk| walk.show_report(read))
+            }
+            Command::Report(_) | Command::Watch(_) => {
+                Err(Error::Usage("watch and report get, set and reset need --control".into()))
+            }
             Command::Start => self.in_session(false, Self::start),
             Command::State => self.in_session(false, |walk| walk.state(None).map(|_| ())),
             Command::Stop { keep_session } => self.in_session(false, |walk| {
@@ -158,7 +165,7 @@ impl Walk {
 
     /// How long a DOE response may take.
     fn timeout(&self) -> Duration {
-        Duration::from_secs_f64(self.options.timeout)
+        self.options.patience()
     }
 
     fn show_report(&mut self, args: &ReportArgs) -> Result<()> {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use epoll::{ControlOptions, Event, Events};
-
 use tdispd_proto::control::{Happening, Peer};
 
 use crate::control::Control;

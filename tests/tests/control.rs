@@ -49,7 +49,6 @@ fn a_watcher_sees_a_whole_life_with_its_causes_in_order() {
         watcher.story("client-disconnected"),
         [
             "client-connected",
-            "reset Conventional None",
             "session-established",
             "stream-secure",
             "refused LOCK_INTERFACE_REQUEST INVALID_REQUEST",

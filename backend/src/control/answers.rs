@@ -13,8 +13,8 @@ use tdispd_proto::control::{
 };
 
 use super::recorder::{Recorder, milliseconds};
-use super::{report, words};
-use crate::device::Device;
+use super::report;
+use crate::device::{Device, words};
 
 /// Answers one command. Beginning to watch is the client's own business; here it only learns from where on.
 pub fn answer(now: Duration, command: &Command, recorder: &Recorder, device: &mut Device) -> Outcome {

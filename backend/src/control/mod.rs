@@ -8,7 +8,6 @@ mod client;
 mod clients;
 mod recorder;
 mod report;
-pub(crate) mod words;
 
 use core::time::Duration;
 use std::io;

@@ -8,6 +8,7 @@ mod keeper;
 mod protocol;
 mod responder;
 mod unit;
+pub(crate) mod words;
 
 use core::time::Duration;
 
@@ -22,7 +23,6 @@ use protocol::Protocol;
 pub use responder::slots;
 use unit::Unit;
 
-use crate::control::words;
 use crate::doe::Mailbox;
 use crate::function::{DmaError, DmaId, Work};
 use crate::pci::registers::{Command, DeviceControl};

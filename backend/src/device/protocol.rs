@@ -10,7 +10,7 @@ use tdispd_proto::control::{Happening, Hex};
 
 use super::journal::Journal;
 use super::keeper::Keeper;
-use crate::control::words;
+use super::words;
 
 /// Registry of standards bodies (DSP0274 1.3 "Registry or standards body ID"): PCI-SIG, whose vendor id is its own.
 const STANDARD_PCI_SIG: u16 = 3;

@@ -141,10 +141,14 @@ impl Dsm {
         self.key_manager
     }
 
-    /// The FUNCTION_ID of a function, as far as the device knows its own address.
+    /// The FUNCTION_ID of a function, as far as the device knows its own address. It states a segment other than 0 only.
     pub fn function_id(&self, function: usize) -> FunctionId {
+        let (first, segment) = match self.config.function_match {
+            FunctionMatch::Pinned { requester_id, segment } => (requester_id, segment),
+            FunctionMatch::Number | FunctionMatch::Any => (self.requester_id, self.segment),
+        };
         let number = u16::try_from(function).unwrap_or(u16::MAX);
-        FunctionId::new(self.requester_id.wrapping_add(number), (self.segment != 0).then_some(self.segment))
+        FunctionId::new(first.wrapping_add(number), (segment != 0).then_some(segment))
     }
 
     /// The next effect. To be drained after every other call.

@@ -159,6 +159,13 @@ fn a_function_lies_for_itself_only() {
 }
 
 #[test]
+fn a_function_that_is_pinned_has_that_id() {
+    let function_match = FunctionMatch::Pinned { requester_id: 0x4500, segment: 3 };
+    let device = Device::new(DsmConfig { functions: 2, function_match, ..DsmConfig::default() });
+    assert_eq!(device.dsm.function_id(1), FunctionId::new(0x4501, Some(3)));
+}
+
+#[test]
 fn a_lie_changes_no_check_of_lock() {
     let mut device = Device::secure();
     says(&mut device, ReportOverride::Exact(vec![1]));

@@ -1,4 +1,4 @@
-//! What the cores say, in the words of the control socket.
+//! What the cores say, in the words of the log and of the control socket.
 
 use spdm::responder::EndReason;
 use tdisp::dsm::{Cause, Effect, KeysAtLock};

@@ -22,6 +22,11 @@ pub struct Arguments {
     #[arg(long, value_name = "[IP:]PORT", value_parser = socket_address)]
     pub spdm_socket: Option<SocketAddr>,
 
+    /// Unix socket for tdispctl --control: the state of every TDI, stream and session, everything that happens, and what
+    /// interface reports say. Created with mode 0600, removed at the end.
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+
     /// What the device is and where it keeps what stays.
     #[command(flatten)]
     pub device: DeviceFiles,
@@ -112,6 +117,10 @@ Examples:
 
   The same device without QEMU: walk it to RUN and use it, as a host would:
     tdispctl --vfio-user /tmp/f0 run
+
+  A device that can be watched:
+    tdispd --socket /tmp/f0 --control /tmp/control &
+    tdispctl --control /tmp/control watch
 
   A responder for SPDM tools, and one of them:
     tdispd --spdm-socket 2323 &

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use epoll::{ControlOptions, Event, Events};
+use tdispd_proto::control::{Happening, Peer};
 
+use crate::control::Control;
 use crate::device::{CONFIG_REGION, Device, DmaOrder};
 use crate::function::{DmaError, DmaId, Work};
 use crate::spdm_socket::{Behind, SpdmSocket, Wish};
@@ -20,12 +22,15 @@ const DMA_PATIENCE: Duration = Duration::from_secs(5);
 const STOP: u64 = u64::MAX;
 /// Epoll data of the SPDM socket; no [`Token`] looks like this either.
 const SPDM: u64 = u64::MAX - 4;
+/// And of the control socket.
+const CONTROL: u64 = u64::MAX - 8;
 
 /// Everything that lives as long as the process.
 pub struct Daemon {
     device: Device,
     servers: Vec<Server>,
     spdm: Option<SpdmSocket>,
+    control: Option<Control>,
     outstanding: Vec<Vec<(DmaId, Instant)>>,
     /// When an answer that is held back goes out at the latest.
     drained_by: Option<Instant>,
@@ -62,12 +67,30 @@ impl Daemon {
             device,
             servers,
             spdm,
+            control: None,
             outstanding,
             drained_by: None,
             epoll,
             _stop: stop,
             started: Instant::now(),
         })
+    }
+
+    /// Serves a control socket, too: `listener`'s clients.
+    ///
+    /// # Errors
+    /// The host has no epoll instance to give.
+    pub fn control(&mut self, listener: Listener) -> io::Result<()> {
+        let control = Control::new(listener, &mut self.device)?;
+        let event = Event::new(Events::EPOLLIN, CONTROL);
+        epoll::ctl(
+            self.epoll.as_raw_fd(),
+            ControlOptions::EPOLL_CTL_ADD,
+            control.as_fd().as_raw_fd(),
+            event,
+        )?;
+        self.control = Some(control);
+        Ok(())
     }
 
     /// Serves until it is told to stop.
@@ -88,6 +111,11 @@ impl Daemon {
             for event in events.iter().take(ready) {
                 match Token::from_data(event.data) {
                     Some(token) => self.serve(token.server as usize, token.source),
+                    None if event.data == CONTROL => {
+                        if let Some(control) = &mut self.control {
+                            control.on_ready(self.started.elapsed(), &mut self.device);
+                        }
+                    }
                     None if event.data == SPDM => {
                         if self.serve_spdm() == Wish::Shutdown && self.servers.is_empty() {
                             return Ok(());
@@ -112,7 +140,17 @@ impl Daemon {
     fn serve_spdm(&mut self) -> Wish {
         let now = self.started.elapsed();
         let Some(spdm) = &mut self.spdm else { return Wish::GoOn };
+        let before = spdm.peer();
         let wish = spdm.on_ready(&mut Objects { device: &mut self.device, now });
+        let after = spdm.peer();
+        if before != after {
+            if let Some(address) = before {
+                self.device.tell(Happening::ClientDisconnected { peer: Peer::Spdm { address } });
+            }
+            if let Some(address) = after {
+                self.device.tell(Happening::ClientConnected { peer: Peer::Spdm { address } });
+            }
+        }
         self.abandon();
         wish
     }
@@ -180,6 +218,9 @@ impl Daemon {
                 more = true;
             }
         }
+        if let Some(control) = &mut self.control {
+            control.follow(now, &mut self.device);
+        }
         more
     }
 
@@ -243,10 +284,12 @@ impl Daemon {
     /// Milliseconds until something is due; −1 for nothing.
     fn timeout(&self) -> i32 {
         let now = Instant::now();
-        let session = self.device.next_deadline().map(|deadline| self.started + deadline);
+        let control = self.control.as_ref().and_then(Control::next_deadline);
+        let due = self.device.next_deadline().into_iter().chain(control);
+        let due = due.map(|deadline| self.started + deadline);
         let dma = self.outstanding.iter().flatten().map(|(_, deadline)| *deadline);
         let listeners = self.servers.iter().filter_map(Server::next_deadline);
-        match session.into_iter().chain(dma).chain(listeners).chain(self.drained_by).min() {
+        match due.chain(dma).chain(listeners).chain(self.drained_by).min() {
             Some(due) => {
                 i32::try_from(due.saturating_duration_since(now).as_millis() + 1).unwrap_or(i32::MAX)
             }
@@ -332,11 +375,13 @@ impl vfio_user::Device for Port<'_> {
     }
 
     fn client_connected(&mut self) {
-        log::info!("function {}: client connected", self.function);
+        let peer = Peer::VfioUser { function: self.function };
+        self.device.tell(Happening::ClientConnected { peer });
     }
 
     fn client_disconnected(&mut self) {
-        log::info!("function {}: client disconnected", self.function);
+        let peer = Peer::VfioUser { function: self.function };
+        self.device.tell(Happening::ClientDisconnected { peer });
         self.device.reset(self.function);
     }
 }

@@ -6,6 +6,7 @@
 pub mod certs;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod daemon;
 pub mod device;
 pub mod doe;

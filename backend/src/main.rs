@@ -78,6 +78,9 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         BuildError::Config(_) => usage(&error),
         BuildError::State(_) | BuildError::Memory(_) | BuildError::Descriptor(_) => host(&error),
     })?;
+    // First, so that whoever finds a function's socket finds this one.
+    let control =
+        arguments.control.as_deref().map(Listener::bind).transpose().map_err(|error| host(&error))?;
     let listeners = arguments
         .sockets
         .iter()
@@ -96,6 +99,9 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     raise_descriptor_limit();
     let stop = signals().map_err(|error| host(&error))?;
     let mut daemon = Daemon::new(device, listeners, spdm, stop).map_err(|error| host(&error))?;
+    if let Some(listener) = control {
+        daemon.control(listener).map_err(|error| host(&error))?;
+    }
     for (number, path) in arguments.sockets.iter().enumerate() {
         log::info!("function {number}: waiting on {}", path.display());
     }

@@ -59,6 +59,7 @@ pub struct SpdmSocket {
 #[derive(Debug)]
 struct Client {
     stream: TcpStream,
+    peer: SocketAddr,
     input: Vec<u8>,
     output: Vec<u8>,
     /// Close once `output` has left.
@@ -89,6 +90,11 @@ impl SpdmSocket {
         self.listener.local_addr()
     }
 
+    /// Address of the client, if there is one.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.client.as_ref().map(|client| client.peer)
+    }
+
     /// Serves what is ready: at most one frame, so that others have their turn.
     pub fn on_ready(&mut self, behind: &mut dyn Behind) -> Wish {
         // Takes the listener's edge, which would otherwise stand in the epoll instance for ever.
@@ -109,7 +115,6 @@ impl SpdmSocket {
         if self.client.as_ref().is_some_and(|client| client.closing && client.output.is_empty()) {
             // Closing the stream takes it out of the epoll instance; whoever waits in the listener is next.
             self.client = None;
-            log::info!("SPDM socket: client gone");
             self.accept();
         }
         if let Some(client) = &mut self.client {
@@ -129,9 +134,9 @@ impl SpdmSocket {
                     log::warn!("SPDM socket: client from {peer} dropped: {error}");
                     return;
                 }
-                log::info!("SPDM socket: client from {peer}");
                 self.client = Some(Client {
                     stream,
+                    peer,
                     input: Vec::new(),
                     output: Vec::new(),
                     closing: false,

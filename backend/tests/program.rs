@@ -52,7 +52,9 @@ fn end(mut child: Child, signal: &str) -> i32 {
 #[test]
 fn help_teaches_and_the_version_is_told() {
     let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
-    for part in ["--socket", "--config", "--state-dir", "--print-config", "vfio-user-pci", "Exit codes"] {
+    for part in
+        ["--socket", "--control", "--config", "--state-dir", "--print-config", "vfio-user-pci", "Exit codes"]
+    {
         assert!(help.contains(part), "{part} is not in\n{help}");
     }
     let version = String::from_utf8(run(&["--version"]).stdout).unwrap();
@@ -123,14 +125,14 @@ fn a_host_that_fails_ends_with_1_and_says_where() {
 #[test]
 fn sockets_are_private_and_gone_after_a_signal() {
     let directory = tempfile::tempdir().unwrap();
-    let (first, second) = (directory.path().join("f0"), directory.path().join("f1"));
+    let [first, second, control] = ["f0", "f1", "control"].map(|name| directory.path().join(name));
     for signal in ["-TERM", "-INT"] {
-        let child = serve(&[&first, &second], &[]);
-        for socket in [&first, &second] {
+        let child = serve(&[&first, &second], &["--control", control.to_str().unwrap()]);
+        for socket in [&first, &second, &control] {
             assert_eq!(std::fs::metadata(socket).unwrap().permissions().mode() & 0o777, 0o600);
         }
         assert_eq!(end(child, signal), 0);
-        assert!(!first.exists() && !second.exists());
+        assert!(!first.exists() && !second.exists() && !control.exists());
     }
 }
 

@@ -7,11 +7,13 @@ mod credentials;
 mod provision;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spdm::wire::Version;
 
 pub use self::adjust::{AttributeArgs, P2pCommand, Side, VdmArgs};
+use crate::control::{ReportCommand, WatchArgs};
 use crate::pci::Bdf;
 
 pub use credentials::{Credentials, Hint};
@@ -54,6 +56,11 @@ Examples:
   tdispctl --tcp 127.0.0.1:2323 csr device.csr
   tdispctl --tcp 127.0.0.1:2323 certificate set 0 chain.pem
 
+  # A device process from the side: what it is in, what happens, and a report that lies from the next LOCK on
+  tdispctl --control /run/tdispd/control state
+  tdispctl --control /run/tdispd/control watch --until-state RUN --timeout 60
+  tdispctl --control /run/tdispd/control report set 0 report.json
+
   # Interactive, or from a pipe
   printf 'lock\\nreport\\nstart\\nstop\\n' | tdispctl --vfio-user /run/tdispd/f0 shell
 
@@ -80,7 +87,7 @@ pub struct Cli {
 pub struct Options {
     /// PCI function in sysfs, e.g. 0000:01:00.0 (default: the only TDISP-capable one)
     #[arg(long, global = true, value_name = "BDF", help_heading = "Target",
-          conflicts_with_all = ["tcp", "vfio_user"])]
+          conflicts_with_all = ["tcp", "vfio_user", "control"])]
     pub device: Option<Bdf>,
     /// SPDM responder behind a TCP socket that speaks spdm-emu's framing
     #[arg(
@@ -88,15 +95,18 @@ pub struct Options {
         global = true,
         value_name = "HOST:PORT",
         help_heading = "Target",
-        conflicts_with = "vfio_user"
+        conflicts_with_all = ["vfio_user", "control"]
     )]
     pub tcp: Option<String>,
     /// Send spdm-emu's test greeting first (its own responder waits for one)
     #[arg(long, global = true, help_heading = "Target", requires = "tcp")]
     pub tcp_hello: bool,
     /// vfio-user socket of a device process; tdispctl plays firmware and VMM
-    #[arg(long, global = true, value_name = "PATH", help_heading = "Target")]
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Target", conflicts_with = "control")]
     pub vfio_user: Option<PathBuf>,
+    /// Control socket of a device process, for state, watch and report get, set and reset
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Target")]
+    pub control: Option<PathBuf>,
 
     /// Keep the SPDM session (keys, counters, nonce; mode 0600) here between commands
     #[arg(long, global = true, value_name = "FILE")]
@@ -123,13 +133,21 @@ pub struct Options {
           value_parser = clap::value_parser!(u8).range(0..8))]
     pub slot: u8,
 
-    /// Seconds to wait for a DOE response before giving up (PCIe 6.1 §6.30 allows the device one)
-    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
-    pub timeout: f64,
+    /// Seconds to wait for an answer before giving up (default: 2; PCIe 6.1 §6.30 allows a DOE response one), and for the
+    /// end of `watch` (default: for ever)
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Option<f64>,
 
     /// What the host proves itself with.
     #[command(flatten)]
     pub credentials: Credentials,
+}
+
+impl Options {
+    /// How long an answer may take.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs_f64(self.timeout.unwrap_or(2.0))
+    }
 }
 
 /// What tdispctl can be asked to do.
@@ -149,12 +167,14 @@ pub enum Command {
     KeyPair(KeyPairCommand),
     /// Open a session, key an IDE stream and lock the interface
     Lock(LockArgs),
-    /// Read the interface report and show which pages are private
-    Report(ReportArgs),
+    /// Read the interface report and show which pages are private; with --control, what it says from the next LOCK on
+    Report(ReportCommand),
     /// Start the locked interface with the nonce LOCK returned
     Start,
-    /// Ask for the TDI state
+    /// Ask for the TDI state; with --control, show every TDI, IDE stream and SPDM session
     State,
+    /// Follow what happens in the device (needs --control)
+    Watch(WatchArgs),
     /// Stop the interface, then close the session
     Stop {
         /// Leave the session open, so that `lock` can follow
@@ -304,7 +324,7 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-fn number<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+pub(crate) fn number<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
     let value = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(digits) => u64::from_str_radix(digits, 16),
         None => text.parse(),
@@ -372,6 +392,9 @@ mod tests {
             "--tcp a:1 --vfio-user /s run",
             "--root-cert f --root-hash 00 identify",
             "--tcp-hello run",
+            "--control /c --vfio-user /s state",
+            "--control /c --tcp a:1 state",
+            "--device 0000:01:00.0 --control /c state",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
@@ -393,6 +416,12 @@ mod tests {
             "run --stream-id 256",
             "run --portion 0",
             "report --portion 0",
+            "report --portion 8 get 0",
+            "report get",
+            "report set 0",
+            "watch --count 0",
+            "watch --until-state RUNNING",
+            "watch --function 0",
             "--slot 8 identify",
             "--timeout 0 run",
             "--timeout nan run",

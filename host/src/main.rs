@@ -3,11 +3,11 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 use log::LevelFilter;
 use tdispctl::cli::{Cli, Command, Options};
+use tdispctl::control::{self, ReportCommand};
 use tdispctl::error::{Error, Result};
 use tdispctl::output::Output;
 use tdispctl::shell;
@@ -21,6 +21,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.options.verbose);
     let mut output = make_output(&cli.options);
+    if let Some(path) = &cli.options.control {
+        return control::run(path, &cli.options, &cli.command, output).into();
+    }
     let transport = match check(&cli).and_then(|()| open(&cli.options)) {
         Ok(transport) => transport,
         Err(e) => return output.finish(Err(e)).into(),
@@ -50,6 +53,11 @@ fn check(cli: &Cli) -> Result<()> {
             | Command::Run(_)
             | Command::Shell
     );
+    let from_the_side =
+        matches!(cli.command, Command::Watch(_) | Command::Report(ReportCommand { action: Some(_), .. }));
+    if from_the_side {
+        return Err(Error::Usage("watch and report get, set and reset need --control".into()));
+    }
     if cli.options.vfio_user.is_some() && !alone {
         return Err(Error::Usage(
             "over vfio-user a disconnect resets the device, so a command of its own would find and leave it fresh; use run, \
@@ -66,7 +74,7 @@ fn check(cli: &Cli) -> Result<()> {
 }
 
 fn open(options: &Options) -> Result<Box<dyn Transport>> {
-    let timeout = Duration::from_secs_f64(options.timeout);
+    let timeout = options.patience();
     if let Some(path) = &options.vfio_user {
         return Ok(Box::new(VfioUser::open(path, timeout)?));
     }

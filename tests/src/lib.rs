@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub mod control;
 pub mod fuzz;
 pub mod guest;
 pub mod host;

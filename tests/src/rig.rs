@@ -18,6 +18,7 @@ pub struct Rig {
     stop: UnixStream,
     thread: Option<JoinHandle<()>>,
     sockets: Vec<PathBuf>,
+    control: PathBuf,
     _directory: TempDir,
 }
 
@@ -37,9 +38,16 @@ impl Rig {
         let sockets: Vec<_> = (0..functions).map(|n| directory.path().join(format!("f{n}"))).collect();
         let listeners = sockets.iter().map(|path| Listener::bind(path).unwrap()).collect();
         let (stop, stopped) = UnixStream::pair().unwrap();
+        let control = directory.path().join("control");
         let mut daemon = Daemon::new(device, listeners, None, stopped.into()).unwrap();
+        daemon.control(Listener::bind(&control).unwrap()).unwrap();
         let thread = std::thread::spawn(move || daemon.run().unwrap());
-        Self { stop, thread: Some(thread), sockets, _directory: directory }
+        Self { stop, thread: Some(thread), sockets, control, _directory: directory }
+    }
+
+    /// The control socket.
+    pub fn control(&self) -> &Path {
+        &self.control
     }
 
     /// The socket of a function.

@@ -82,6 +82,7 @@ macro_rules! replays {
 replays! {
     certificate_chain,
     config_toml,
+    control_request,
     cxl_message,
     device_traffic,
     doe_object,

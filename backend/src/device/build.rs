@@ -9,6 +9,7 @@ use tdisp::ide::{StreamControl, StreamIndex};
 use super::dsm_config::{Profile, dsm_config};
 use super::firmware::Firmware;
 use super::identity::identity;
+use super::journal::Journal;
 use super::keeper::Keeper;
 use super::protocol::Protocol;
 use super::responder::responder;
@@ -99,6 +100,7 @@ impl Device {
             held: None,
             dma_fault: config.tdisp.dma_fault,
             firmware: Firmware::new(config)?,
+            journal: Journal::default(),
         })
     }
 }

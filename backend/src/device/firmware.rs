@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use spdm::crypto::{HashAlgorithm, Provider};
 use spdm::responder::MeasurementValue;
+use tdispd_proto::control::Happening;
 
 use super::Device;
 use super::responder::{file_digest, provider};
@@ -80,6 +81,7 @@ impl Device {
             return Ok(FirmwareUpdate::Unchanged);
         }
         if let Err(function) = self.protocol.dsm.update_firmware(self.firmware.at_run_time) {
+            self.tell(Happening::FirmwareUpdateForbidden { function });
             return Ok(FirmwareUpdate::Forbidden(function));
         }
         self.apply_effects();
@@ -95,9 +97,10 @@ impl Device {
             updated.push(*index);
         }
         if !self.firmware.at_run_time {
-            self.protocol.firmware_updated();
+            self.protocol.firmware_updated(&mut self.journal);
             self.apply_effects();
         }
+        self.tell(Happening::FirmwareUpdated { measurements: updated.clone() });
         Ok(FirmwareUpdate::Done(updated))
     }
 }

@@ -6,20 +6,26 @@ mod dsm_config;
 mod firmware;
 mod held;
 mod identity;
+mod inspect;
+mod journal;
 mod keeper;
 mod protocol;
 mod responder;
 mod unit;
+pub(crate) mod words;
 
 use core::time::Duration;
 
 use mmio::{Attribute, TdiPhase};
+use spdm::responder::Responder;
 use tdisp::dsm::{ConfigWrite, Effect, Fault, FunctionView, Functions, LockedRegister, P2pAccess};
 use tdisp::wire::TdiState;
+use tdispd_proto::control::{Happening, ResetKind};
 
 pub use build::BuildError;
 pub use firmware::FirmwareUpdate;
 pub use identity::slots;
+use journal::Journal;
 use protocol::Protocol;
 pub use unit::DmaOrder;
 use unit::Unit;
@@ -49,6 +55,7 @@ pub struct Device {
     held: Option<held::Held>,
     dma_fault: DmaFault,
     firmware: firmware::Firmware,
+    journal: Journal,
 }
 
 /// The functions, described to the DSM when it asks.
@@ -144,12 +151,12 @@ impl Device {
     /// DEVICE_RESET, or the client has gone: of function 0 a conventional reset of the whole device, of any other the
     /// end of that TDI only.
     pub fn reset(&mut self, function: usize) {
+        let (kind, one) = (ResetKind::Conventional, (function != 0).then_some(function));
+        self.tell(Happening::Reset { kind, function: one });
         if function == 0 {
-            log::info!("conventional reset");
-            self.protocol.reset();
+            self.protocol.reset(&mut self.journal);
             self.mailbox.abort();
         } else {
-            log::info!("function {function}: reset");
             self.protocol.dsm.function_conventional_reset(function);
         }
         self.apply_effects();
@@ -162,7 +169,7 @@ impl Device {
 
     /// Answers an object that came past the mailbox, over a socket, into `response`; false means silence.
     pub fn exchange(&mut self, now: Duration, object: &[u8], response: &mut Vec<u8>) -> bool {
-        let answered = self.protocol.answer(now, object, &Views(&self.units), response);
+        let answered = self.protocol.answer(now, object, &Views(&self.units), response, &mut self.journal);
         self.apply_effects();
         answered
     }
@@ -182,7 +189,7 @@ impl Device {
         let responder = &mut self.protocol.responder;
         let sessions: Vec<u32> = match session {
             Some(session) => vec![session],
-            None => responder.sessions().collect(),
+            None => session_ids(responder),
         };
         for session in sessions {
             if !responder.renew_key(session) {
@@ -196,8 +203,8 @@ impl Device {
     /// The responder asks the requester what kind of device it is, wherever that lets it.
     pub fn ask_endpoint_info(&mut self) {
         let responder = &mut self.protocol.responder;
-        let sessions: Vec<Option<u32>> = responder.sessions().map(Some).chain([None]).collect();
-        let asked = sessions.into_iter().filter(|session| responder.ask_endpoint_info(*session, None));
+        let sessions = session_ids(responder).into_iter().map(Some).chain([None]);
+        let asked = sessions.filter(|session| responder.ask_endpoint_info(*session, None));
         if asked.count() == 0 {
             log::warn!("the SPDM requester is not asked what it is: it does not tell");
         }
@@ -216,7 +223,7 @@ impl Device {
 
     /// Lets time pass: sessions whose heartbeat stopped end.
     pub fn tick(&mut self, now: Duration) {
-        self.protocol.tick(now);
+        self.protocol.tick(now, &mut self.journal);
         self.apply_effects();
     }
 
@@ -311,7 +318,7 @@ impl Device {
 
     /// PCIe 6.1 §6.6.2, §11.2: SPDM sessions and IDE streams outlive it, the TDI does not.
     fn function_level_reset(&mut self, function: usize) {
-        log::info!("function {function}: function level reset");
+        self.tell(Happening::Reset { kind: ResetKind::FunctionLevel, function: Some(function) });
         self.protocol.dsm.function_reset(function);
         self.apply_effects();
         if let Some(unit) = self.units.get_mut(function) {
@@ -326,10 +333,10 @@ impl Device {
     /// Carries out what the DSM asks for, in its order.
     fn apply_effects(&mut self) {
         while let Some(effect) = self.protocol.dsm.poll_effect() {
+            if let Some(what) = words::effect(&effect) {
+                self.tell(what);
+            }
             match effect {
-                Effect::StateChanged { function, from, to, cause } => {
-                    log::info!("function {function}: {from} → {to}: {cause}");
-                }
                 Effect::Scrub { function } => {
                     if let Some(unit) = self.units.get_mut(function) {
                         unit.scrub();
@@ -347,28 +354,24 @@ impl Device {
                 }
                 Effect::MmioAttribute { function, bar, first_page, pages, non_tee } => {
                     let attribute = if non_tee { Attribute::Shared } else { Attribute::Private };
-                    log::info!("function {function}: BAR {bar} pages {first_page}+{pages}: {attribute:?}");
                     if let Some(unit) = self.units.get_mut(function) {
                         unit.set_attribute(bar, first_page, pages, attribute);
                     }
                 }
-                Effect::P2pStream { function, stream, bound } => {
-                    log::info!(
-                        "function {function}: {stream} {} for peers",
-                        if bound { "bound" } else { "unbound" }
-                    );
-                }
-                Effect::LockedWithoutKeys { function, stream } => log::warn!(
-                    "function {function}: locked though {stream} has no key in use: the session has rehearsed its keys, \
-                     and nothing protects this interface"
-                ),
-                Effect::Refused { request, refusal } => log::info!("TDISP {request} refused: {refusal}"),
-                Effect::StreamSecure { stream, stream_id, secure } => {
-                    log::info!("{stream}, id {stream_id}: {}", if secure { "secure" } else { "insecure" });
-                }
+                // Told already, and nothing to do.
+                Effect::StateChanged { .. }
+                | Effect::P2pStream { .. }
+                | Effect::StreamSecure { .. }
+                | Effect::LockedWithoutKeys { .. }
+                | Effect::Refused { .. } => {}
             }
         }
     }
+}
+
+/// Every session there is.
+fn session_ids(responder: &Responder) -> Vec<u32> {
+    responder.sessions().map(|session| session.id).collect()
 }
 
 /// DMA work as the DSM looks at it, and which way the data goes.

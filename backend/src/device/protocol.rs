@@ -7,8 +7,11 @@ use spdm::responder::{Answer, Event, Responder, VendorAnswer, VendorHandler, Ven
 use spdm::wire::DeviceClass;
 use tdisp::cxl;
 use tdisp::dsm::{Dsm, Functions};
+use tdispd_proto::control::{Happening, Hex};
 
+use super::journal::Journal;
 use super::keeper::Keeper;
+use super::words;
 
 /// Registry of standards bodies (DSP0274 1.3 "Registry or standards body ID"): PCI-SIG, whose vendor id is its own.
 const STANDARD_PCI_SIG: u16 = 3;
@@ -45,6 +48,7 @@ impl Protocol {
         object: &[u8],
         functions: &dyn Functions,
         response: &mut Vec<u8>,
+        journal: &mut Journal,
     ) -> bool {
         response.clear();
         let object = match Object::parse(object) {
@@ -76,7 +80,7 @@ impl Protocol {
                 return false;
             }
         };
-        self.follow_events();
+        self.follow_events(journal);
         match answer {
             Answer::Respond => {
                 let object = Object { payload: &self.payload, ..object };
@@ -91,11 +95,12 @@ impl Protocol {
     }
 
     /// Conventional reset: sessions, negotiated state, keys and TDIs are gone.
-    pub(super) fn reset(&mut self) {
+    pub(super) fn reset(&mut self, journal: &mut Journal) {
         self.responder.reset();
         // The DSM has its own way to forget sessions; slots may have been written that waited for the reset.
         while let Some(event) = self.responder.poll_event() {
             self.keeper.follow(&event, self.responder.slots());
+            tell_event(journal, &event);
         }
         self.dsm.conventional_reset();
         if let Some(cxl) = &mut self.cxl {
@@ -104,26 +109,33 @@ impl Protocol {
     }
 
     /// Firmware was updated, and no session outlives it.
-    pub(super) fn firmware_updated(&mut self) {
+    pub(super) fn firmware_updated(&mut self, journal: &mut Journal) {
         self.responder.firmware_updated();
-        self.follow_events();
+        self.follow_events(journal);
     }
 
     /// Ends sessions whose heartbeat stopped.
-    pub(super) fn tick(&mut self, now: Duration) {
+    pub(super) fn tick(&mut self, now: Duration, journal: &mut Journal) {
         self.responder.tick(now);
-        self.follow_events();
+        self.follow_events(journal);
     }
 
-    fn follow_events(&mut self) {
+    fn follow_events(&mut self, journal: &mut Journal) {
         while let Some(event) = self.responder.poll_event() {
             self.keeper.follow(&event, self.responder.slots());
+            tell_event(journal, &event);
             if let Event::RequesterDescribed { session } = event
                 && let Some(endpoint) = self.responder.requester_endpoint(session)
             {
                 log_description(&endpoint.classes, endpoint.signed_by.is_some());
             }
-            session_event(&mut self.dsm, self.cxl.as_mut(), &event);
+            if let Event::SessionEnded { id, .. } = event {
+                self.dsm.session_ended(id);
+                if let Some(cxl) = &mut self.cxl {
+                    cxl.session_ended(id);
+                    log_note(cxl);
+                }
+            }
         }
     }
 }
@@ -137,25 +149,16 @@ fn log_description(classes: &[DeviceClass], signed: bool) {
     }
 }
 
-fn session_event(dsm: &mut Dsm, cxl: Option<&mut cxl::Target>, event: &Event) {
-    match event {
-        Event::SessionEstablished { id } => log::info!("SPDM session {id:#010x} established"),
-        Event::RequesterAuthenticated { session: Some(id), slot } => {
-            log::info!("SPDM session {id:#010x}: the requester has proved to be the one of slot {slot}");
+/// What is told of a responder's event; slots and key pairs are the keeper's to tell of.
+fn tell_event(journal: &mut Journal, event: &Event) {
+    journal.tell(match event {
+        Event::SessionEstablished { id } => Happening::SessionEstablished { session: Hex(*id) },
+        Event::RequesterAuthenticated { session, slot } => {
+            Happening::RequesterAuthenticated { session: session.map(Hex), slot: *slot }
         }
-        Event::RequesterAuthenticated { session: None, slot } => {
-            log::info!("the SPDM requester has proved to be the one of slot {slot}");
-        }
-        Event::SessionEnded { id, reason } => {
-            log::info!("SPDM session {id:#010x} ended: {reason}");
-            dsm.session_ended(*id);
-            if let Some(cxl) = cxl {
-                cxl.session_ended(*id);
-                log_note(cxl);
-            }
-        }
-        Event::RequesterDescribed { .. } | Event::SlotChanged { .. } | Event::KeyPairChanged { .. } => {}
-    }
+        Event::SessionEnded { id, reason } => words::session_ended(*id, *reason),
+        Event::RequesterDescribed { .. } | Event::SlotChanged { .. } | Event::KeyPairChanged { .. } => return,
+    });
 }
 
 fn log_note(cxl: &mut cxl::Target) {

@@ -74,7 +74,7 @@ impl Listener {
     ///
     /// # Errors
     /// EAGAIN if there is none, else what the kernel says.
-    pub(super) fn accept(&self) -> Result<OwnedFd, Errno> {
+    pub(crate) fn accept(&self) -> Result<OwnedFd, Errno> {
         loop {
             match accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Err(Errno::INTR | Errno::CONNABORTED) => {}

@@ -118,6 +118,7 @@ impl Form for Human {
                 }
                 Ok(())
             }
+            Item::Told(_, _, text) => text.lines().try_for_each(|line| writeln!(out, "{}", printable(line))),
             Item::Summary(summary) => {
                 self.layer = None;
                 self.summary(out, summary)

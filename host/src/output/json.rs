@@ -22,6 +22,7 @@ impl Form for Json {
             Item::Value(space, offset, bytes) => {
                 json!({"type": "value", "space": space, "offset": offset, "hex": hex(bytes)})
             }
+            Item::Told(what, value, _) => with_type(what, (*value).clone()),
             Item::Summary(summary) => json!({
                 "type": "summary",
                 "ok": summary.exit_code == 0,

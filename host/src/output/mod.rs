@@ -21,6 +21,8 @@ pub enum Item<'a> {
     Ranges(&'a [RangeRow]),
     /// Bytes read from a register or memory: where, offset, bytes in memory order.
     Value(&'a str, u64, &'a [u8]),
+    /// What a control socket told: what it is, as it came, and for people.
+    Told(&'a str, &'a serde_json::Value, &'a str),
     /// The end of a command.
     Summary(&'a Summary<'a>),
 }
@@ -91,6 +93,11 @@ impl Output {
             log::debug!("output: {e}");
             self.broken = true;
         }
+    }
+
+    /// Whether whoever read along has gone.
+    pub fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// Steps that failed since the last [`Self::finish`].

@@ -25,11 +25,13 @@ use spdm::requester::Requester;
 use self::discover::Found;
 use self::session::Bound;
 use crate::cli::{Command, Options, ReportArgs};
+use crate::control::ReportCommand;
 use crate::error::{Error, Result};
 use crate::output::record::{Layer, Record};
 use crate::output::{Item, Output};
 use crate::transport::Transport;
 
+pub(crate) use self::report::facts as report_facts;
 use self::trust::own_identity;
 pub use self::trust::requester_config;
 
@@ -107,7 +109,12 @@ impl Walk {
             Command::Certificate(command) => self.certificate_command(command),
             Command::KeyPair(command) => self.key_pair_command(command),
             Command::Lock(args) => self.in_session(true, |walk| walk.lock(args)),
-            Command::Report(args) => self.in_session(false, |walk| walk.show_report(args)),
+            Command::Report(ReportCommand { read, action: None }) => {
+                self.in_session(false, |walk| walk.show_report(read))
+            }
+            Command::Report(_) | Command::Watch(_) => {
+                Err(Error::Usage("watch and report get, set and reset need --control".into()))
+            }
             Command::Start => self.in_session(false, Self::start),
             Command::State => self.in_session(false, |walk| walk.state(None).map(|_| ())),
             Command::Stop { keep_session } => self.in_session(false, |walk| {
@@ -169,7 +176,7 @@ impl Walk {
 
     /// How long a DOE response may take.
     fn timeout(&self) -> Duration {
-        Duration::from_secs_f64(self.options.timeout)
+        self.options.patience()
     }
 
     fn show_report(&mut self, args: &ReportArgs) -> Result<()> {

@@ -134,7 +134,7 @@ fn coverage(rows: &[RangeRow], bars: &[Bar]) -> String {
     format!("{} of {} BARs covered whole", bars.iter().filter(covered).count(), bars.len())
 }
 
-fn facts(report: &InterfaceReport) -> Vec<Fact> {
+pub(crate) fn facts(report: &InterfaceReport) -> Vec<Fact> {
     let info = report.info;
     let flags = [
         (info.no_fw_update(), "no firmware update"),

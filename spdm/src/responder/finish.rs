@@ -76,6 +76,7 @@ impl Core {
             out.extend_from_slice(verify_data.as_ref());
             transcript.append(verify_data.as_ref());
         }
+        entry.provenance.requester = expected;
         let id = entry.session.id();
         if let Some(slot) = expected {
             self.sessions.events.requester_authenticated(Some(id), slot);

@@ -16,6 +16,7 @@ use super::Core;
 use super::reject::{Handled, Next, Reject};
 use super::sessions::{Entry, Stage};
 use super::state::{Negotiated, Request};
+use super::view::{Origin, Provenance};
 
 impl Core {
     pub(super) fn key_exchange(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
@@ -29,7 +30,8 @@ impl Core {
         if body.summary != SummaryType::None && suite.measurements.is_none() {
             return Err(Reject::INVALID);
         }
-        let opaque = select_secured_version(&self.config.secured_versions, body.version, body.opaque)?;
+        let (opaque, secured_version) =
+            select_secured_version(&self.config.secured_versions, body.version, body.opaque)?;
         if self.sessions.is_full() {
             return Err(Reject::error(ErrorCode::SESSION_LIMIT_EXCEEDED));
         }
@@ -87,7 +89,8 @@ impl Core {
         self.fits(out)?;
         let heartbeat = Duration::from_secs(heartbeat_period.into());
         let stage = Stage::Handshake { transcript, proof: demand.proof };
-        let mut entry = Entry::new(session, stage, heartbeat, events);
+        let provenance = Provenance::new(Origin::of_slot(body.slot), secured_version);
+        let mut entry = Entry::new(session, stage, heartbeat, events, provenance);
         entry.conversation = demand.conversation;
         self.sessions.insert(entry);
         Ok(Next::Stay)
@@ -95,19 +98,21 @@ impl Core {
 }
 
 /// Opaque data of the response: which version of secured messages is chosen, of `ours` and of those that a request's
-/// opaque data offers. A request without any gets none.
+/// opaque data offers, and that version. A request without any gets none.
 pub(super) fn select_secured_version(
     ours: &[Version],
     version: Version,
     offered: &[u8],
-) -> Result<Vec<u8>, Reject> {
+) -> Result<(Vec<u8>, Option<Version>), Reject> {
     let mut opaque = Vec::with_capacity(SelectedSecuredVersion::MAX_SIZE);
+    let mut chosen = None;
     if !offered.is_empty() {
         let theirs = SupportedSecuredVersions::find(version, offered)?;
         let selected = select_version(ours, theirs)?;
         SelectedSecuredVersion(VersionNumber::new(selected)).encode(version, &mut opaque)?;
+        chosen = Some(selected);
     }
-    Ok(opaque)
+    Ok((opaque, chosen))
 }
 
 /// The highest secured message version both sides have.

@@ -37,6 +37,7 @@ mod tests;
 mod transfer;
 mod vendor;
 mod version;
+mod view;
 
 pub use crate::trust::{KnownKey, RootPin, TrustPolicy};
 pub use config::*;
@@ -46,10 +47,10 @@ pub use mutual::{MutualAuthentication, SessionAuthentication};
 pub use provisioning::{EndpointInfoSupport, MeasurementLogItem, MultipleKeys, Provisioning};
 pub use requester_info::RequesterEndpoint;
 pub use vendor::{VendorAnswer, VendorHandler, VendorRequest};
+pub use view::{Origin, SessionView};
 
 use core::time::Duration;
 
-use crate::SessionId;
 use crate::chains::Chains;
 use crate::codec::Reader;
 use crate::crypto::Provider;
@@ -263,15 +264,15 @@ impl Responder {
         self.core.chains.slots()
     }
 
-    /// Ids of the established sessions.
-    pub fn sessions(&self) -> impl Iterator<Item = SessionId> {
-        self.core.sessions.established()
-    }
-
     /// The time of day, in seconds since 1970: requesters' certificates are judged by the last one that was told, at first
     /// by [`MutualAuthentication::time`]. `None` does not check their validity.
     pub fn set_time(&mut self, time: Option<i64>) {
         self.core.config.mutual.time = time;
+    }
+
+    /// What can be said of every session there is, those in their handshakes included.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionView> + '_ {
+        self.core.session_views()
     }
 
     /// When [`Responder::tick`] has to be called next.

@@ -15,6 +15,7 @@ use super::key_exchange::{heartbeat, select_secured_version};
 use super::reject::{Handled, Next, Reject};
 use super::sessions::{Entry, Stage};
 use super::state::Request;
+use super::view::{Origin, Provenance};
 
 impl Core {
     /// With a context of our own the session waits for PSK_FINISH; without, it is established by the response.
@@ -27,7 +28,8 @@ impl Core {
         if body.summary != SummaryType::None && suite.measurements.is_none() {
             return Err(Reject::INVALID);
         }
-        let opaque = select_secured_version(&self.config.secured_versions, body.version, body.opaque)?;
+        let (opaque, secured_version) =
+            select_secured_version(&self.config.secured_versions, body.version, body.opaque)?;
         // DSP0274 has no error for a hint that means nothing here.
         let key = psk::find(&self.config.psks, body.hint).ok_or(Reject::INVALID)?;
         if self.sessions.is_full() {
@@ -78,8 +80,9 @@ impl Core {
         self.fits(out)?;
         let th2 = transcript.digest();
         let heartbeat = Duration::from_secs(heartbeat_period.into());
+        let provenance = Provenance::new(Origin::Psk { hint: key.hint().to_vec() }, secured_version);
         let stage = Stage::PskHandshake { transcript };
-        let index = self.sessions.insert(Entry::new(session, stage, heartbeat, events));
+        let index = self.sessions.insert(Entry::new(session, stage, heartbeat, events, provenance));
         Ok(if with_context { Next::Stay } else { Next::Establish(index, th2) })
     }
 

@@ -13,6 +13,7 @@ use super::mutual::Proof;
 use super::notifier::Subscription;
 use super::requester_info::Endpoint;
 use super::state::MeasurementTranscript;
+use super::view::Provenance;
 
 /// How far one session is.
 #[derive(Debug)]
@@ -45,11 +46,19 @@ pub(super) struct Entry {
     pub(super) endpoint: Endpoint,
     /// What its requester is told of.
     pub(super) events: Subscription,
+    /// What is told of it beside its keys.
+    pub(super) provenance: Provenance,
     deadline: Option<Duration>,
 }
 
 impl Entry {
-    pub(super) fn new(session: Session, stage: Stage, heartbeat: Duration, events: Subscription) -> Self {
+    pub(super) fn new(
+        session: Session,
+        stage: Stage,
+        heartbeat: Duration,
+        events: Subscription,
+        provenance: Provenance,
+    ) -> Self {
         Self {
             session,
             stage,
@@ -57,6 +66,7 @@ impl Entry {
             conversation: None,
             endpoint: Endpoint::default(),
             events,
+            provenance,
             deadline: None,
         }
     }
@@ -103,14 +113,12 @@ impl Sessions {
         self.entries.is_empty()
     }
 
-    pub(super) fn find(&self, id: SessionId) -> Option<usize> {
-        self.entries.iter().position(|entry| entry.session.id() == id)
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
     }
 
-    /// Ids of those in use.
-    pub(super) fn established(&self) -> impl Iterator<Item = SessionId> {
-        let in_use = |entry: &&Entry| matches!(entry.stage, Stage::Application { .. });
-        self.entries.iter().filter(in_use).map(|entry| entry.session.id())
+    pub(super) fn find(&self, id: SessionId) -> Option<usize> {
+        self.entries.iter().position(|entry| entry.session.id() == id)
     }
 
     /// The session whose handshake began last, for FINISH in the clear.

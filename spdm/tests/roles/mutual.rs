@@ -9,7 +9,8 @@ use spdm::requester::{
     Command, Driver, DriverError, Misuse, Reply, Requester, RequesterError, Response, Transport,
 };
 use spdm::responder::{
-    Event, MutualAuthentication, Responder, ResponderConfig, RootPin, SessionAuthentication, TrustPolicy,
+    Event, MutualAuthentication, Origin, Responder, ResponderConfig, RootPin, SessionAuthentication,
+    TrustPolicy,
 };
 use spdm::slot::{Slot, Slots};
 use spdm::wire::{Code, ErrorCode, SummaryType, Version};
@@ -378,6 +379,8 @@ fn keys_that_are_known_beforehand_need_no_certificate() {
                     assert_eq!(info.authenticated_as, proves.then_some(BARE));
                     let told = Event::RequesterAuthenticated { session: Some(info.id), slot: BARE };
                     assert_eq!(pair.events().contains(&told), proves);
+                    let view = pair.device.responder.sessions().find(|view| view.id == info.id).unwrap();
+                    assert_eq!((view.origin, view.requester), (Origin::PublicKey, proves.then_some(BARE)));
                     pair.exercise(info.id);
                     pair.requester.select(None).unwrap();
                 }

@@ -203,11 +203,12 @@ impl Dsm {
         functions: &dyn Functions,
         random: &mut dyn FnMut(&mut [u8]) -> bool,
     ) -> Result<Nonce, Refusal> {
-        let Self { config, ide, tdis, .. } = self;
+        let Self { config, ide, tdis, report_overrides, .. } = self;
+        let says = report_overrides.get(&function);
         let mut given = None;
         let mut check = || {
             let view = functions.view(function).ok_or(Refusal::Interface)?;
-            let (binding, nonce) = lock::prepare(config, ide, &view, asked, random)?;
+            let (binding, nonce) = lock::prepare(config, ide, &view, says, asked, random)?;
             given = Some(nonce.clone());
             Ok((binding, nonce))
         };

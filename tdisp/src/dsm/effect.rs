@@ -68,8 +68,8 @@ pub enum Effect {
         stream: StreamIndex,
         /// Its stream id at that moment.
         stream_id: u8,
-        /// Whether it is secure now.
-        secure: bool,
+        /// Why it is not secure any more; `None` if it is now.
+        lost: Option<InsecureCause>,
     },
     /// LOCK was accepted although no key of the stream is in use ([`super::KeysAtLock::Rehearsed`]). For the record only.
     LockedWithoutKeys {

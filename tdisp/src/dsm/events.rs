@@ -146,9 +146,9 @@ impl Dsm {
             let mut caused = Vec::new();
             for event in pending {
                 match event {
-                    IdeEvent::Secure { stream, stream_id } => self.stream_effect(stream, stream_id, true),
+                    IdeEvent::Secure { stream, stream_id } => self.stream_effect(stream, stream_id, None),
                     IdeEvent::Insecure { stream, stream_id, cause } => {
-                        self.stream_effect(stream, stream_id, false);
+                        self.stream_effect(stream, stream_id, Some(cause));
                         self.fall_with(stream, cause);
                     }
                     IdeEvent::Written { stream, changed } => {
@@ -180,8 +180,8 @@ impl Dsm {
         }
     }
 
-    fn stream_effect(&mut self, stream: StreamIndex, stream_id: u8, secure: bool) {
-        self.tdis.effects.push_back(Effect::StreamSecure { stream, stream_id, secure });
+    fn stream_effect(&mut self, stream: StreamIndex, stream_id: u8, lost: Option<InsecureCause>) {
+        self.tdis.effects.push_back(Effect::StreamSecure { stream, stream_id, lost });
     }
 
     fn bound_to(&self, stream: StreamIndex) -> Vec<usize> {

@@ -8,6 +8,7 @@ use crate::wire::{FunctionId, LockRequest, NONCE_LENGTH, Nonce};
 use super::config::{DefaultStream, DsmConfig, KeysAtLock, ReservedFields};
 use super::refusal::Refusal;
 use super::report;
+use super::report_override::{ReportOverride, report_bytes};
 use super::tdi::Binding;
 use super::view::{BarView, FunctionView};
 
@@ -23,6 +24,7 @@ pub(super) fn prepare(
     config: &DsmConfig,
     ide: &Ide,
     view: &FunctionView,
+    says: Option<&ReportOverride>,
     asked: &Asked<'_>,
     random: &mut dyn FnMut(&mut [u8]) -> bool,
 ) -> Result<(Box<Binding>, Nonce), Refusal> {
@@ -38,7 +40,7 @@ pub(super) fn prepare(
     check_configuration(view, config)?;
     check_modes(view, request)?;
     let ranges = report::ranges(view, request, config.unlocked_msix);
-    let report = report::build(view, request, &ranges).encode()?;
+    let report = report_bytes(says, view, request, &ranges)?;
     let mut bytes = zeroize::Zeroizing::new([0; NONCE_LENGTH]);
     if !random(bytes.as_mut_slice()) {
         return Err(Refusal::Entropy);

@@ -41,6 +41,7 @@ mod lock;
 mod observe;
 mod refusal;
 mod report;
+mod report_override;
 mod tdi;
 mod vendor;
 mod view;
@@ -51,7 +52,10 @@ pub use config::{
 };
 pub use effect::{Cause, Effect, Fault};
 pub use refusal::Refusal;
+pub use report_override::{RangeEdit, RangeStart, ReportEdit, ReportOverride};
 pub use view::{BarView, ConfigWrite, FunctionView, Functions, LockedRegister, RangeView, RomView};
+
+use std::collections::BTreeMap;
 
 use crate::SessionId;
 use crate::ide::{Ide, StreamIndex};
@@ -107,6 +111,8 @@ pub struct Dsm {
     held: Vec<usize>,
     /// Requester id of function 0 and its segment, where they are known.
     address: Option<(u16, u8)>,
+    /// By function.
+    report_overrides: BTreeMap<usize, ReportOverride>,
 }
 
 impl Dsm {
@@ -119,7 +125,15 @@ impl Dsm {
         let ide = Ide::new(config.ide.clone())?;
         let tdis = Tdis::new(config.functions);
         let address = config.ports.address;
-        Ok(Self { config, ide, tdis, key_manager: None, held: Vec::new(), address })
+        Ok(Self {
+            config,
+            ide,
+            tdis,
+            key_manager: None,
+            held: Vec::new(),
+            address,
+            report_overrides: BTreeMap::new(),
+        })
     }
 
     /// What it was built from.
@@ -150,6 +164,20 @@ impl Dsm {
     /// The session that IDE_KM belongs to, if one claimed it.
     pub fn key_manager(&self) -> Option<SessionId> {
         self.key_manager
+    }
+
+    /// The FUNCTION_ID of a function: what LOCK called it while it is locked, else as far as the device knows its own
+    /// address. It states a segment other than 0 only.
+    pub fn function_id(&self, function: usize) -> FunctionId {
+        if let Some(binding) = self.tdis.get(function).and_then(Tdi::binding) {
+            return binding.function_id;
+        }
+        let (first, segment) = match self.config.function_match {
+            FunctionMatch::Pinned { requester_id, segment } => (requester_id, segment),
+            FunctionMatch::Number | FunctionMatch::Any => self.address.unwrap_or_default(),
+        };
+        let number = u16::try_from(function).unwrap_or(u16::MAX);
+        FunctionId::new(first.wrapping_add(number), (segment != 0).then_some(segment))
     }
 
     /// The next effect. To be drained after every other call.

@@ -52,13 +52,8 @@ fn record(
     if msix && !locked && unlocked == UnlockedMsix::Omit {
         return None;
     }
-    let address = bar
-        .address
-        .unwrap_or(0)
-        .wrapping_add(u64::from(range.first_page) << 12)
-        .wrapping_add(request.mmio_reporting_offset);
     let reported = MmioRange {
-        first_page: address >> 12,
+        first_page: page_number(bar.address, range.first_page, request),
         pages: range.pages,
         attributes: RangeAttributes::new()
             .with_msix_table(range.msix_table && locked)
@@ -69,4 +64,10 @@ fn record(
     };
     let locked_msix = locked && range.non_tee;
     Some(LockedRange { bar: bar.index, first_page: range.first_page, reported, locked_msix })
+}
+
+/// The number under which a page of a BAR is reported: MMIO_REPORTING_OFFSET is added modulo 2^64.
+pub(super) fn page_number(bar: Option<u64>, page: u32, request: &LockRequest) -> u64 {
+    let address = bar.unwrap_or(0).wrapping_add(u64::from(page) << 12);
+    address.wrapping_add(request.mmio_reporting_offset) >> 12
 }

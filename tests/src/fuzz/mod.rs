@@ -1,6 +1,7 @@
 //! What the other side may send, as bytes: one plain function per interface, which panics when something that must hold
 //! whatever comes does not. `tests/tests/corpus.rs` replays the corpus through them, `tests/fuzz` hands them to libFuzzer.
 
+pub mod control;
 pub mod cxl;
 pub mod device;
 pub mod dsm;
@@ -31,6 +32,7 @@ const fn target(name: &'static str, run: fn(&[u8]), variants: usize) -> Target {
 pub const TARGETS: &[Target] = &[
     target("certificate_chain", wire::certificate_chain, 120),
     target("config_toml", wire::config_toml, 200),
+    target("control_request", control::control_request, 100),
     target("cxl_message", cxl::cxl_message, 600),
     target("device_traffic", device::device_traffic, 40),
     target("doe_object", wire::doe_object, 1000),

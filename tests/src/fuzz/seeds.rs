@@ -29,6 +29,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
     match target {
         "certificate_chain" => certificate_chain(),
         "config_toml" => config_toml(),
+        "control_request" => control_request(),
         "cxl_message" => cxl_messages(),
         "device_traffic" => device_traffic(),
         "doe_object" => doe_object(),
@@ -222,6 +223,19 @@ fn doe_object() -> Vec<Vec<u8>> {
     let mut lies = objects()[1].clone();
     lies[4] = 9;
     objects().into_iter().chain([lies]).collect()
+}
+
+fn control_request() -> Vec<Vec<u8>> {
+    [
+        r#"{"id":1,"command":"state"}"#,
+        r#"{"id":"a","command":"report-get","function":0,"lock_flags":4,"mmio_reporting_offset":"0xfffffffff0000000"}"#,
+        r#"{"command":"report-set","function":1,"report":{"hex":"0200000000000000000000000000000000000000"}}"#,
+        r#"{"command":"report-set","function":0,"report":{"interface_info":{"ats":true},"tph_control":"0x1","ranges":[{"bar":2,"first_page":0,"pages":16,"non_tee":true,"range_id":2},{"page":"0xfffffffffffff","pages":1,"attributes":"0xfff1"}],"device_info":"c0ffee"}}"#,
+        r#"{"command":"report-reset","function":0}"#,
+        r#"{"id":2,"command":"lock","function":0}"#,
+    ]
+    .map(|line| line.as_bytes().to_vec())
+    .to_vec()
 }
 
 fn spdm_frame() -> Vec<Vec<u8>> {

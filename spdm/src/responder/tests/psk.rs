@@ -114,6 +114,10 @@ fn a_session_begins_works_and_ends() {
             let mut device = negotiated(version, psk);
             let mut client = begin(&mut device);
             assert_eq!(client.heartbeat, 5);
+            let view = device.responder.sessions().next().unwrap();
+            assert_eq!((view.id, view.origin), (client.session.id(), Origin::Psk { hint: b"one".to_vec() }));
+            assert_eq!(view.established, psk == PskSupport::WithoutContext);
+            assert_eq!((view.secured_version, view.requester), (Some(Version::V1_1), None));
             if psk == PskSupport::WithContext {
                 assert_eq!(device.responder.poll_event(), None);
                 finish(&mut device, &mut client);

@@ -3,8 +3,9 @@
 use core::time::Duration;
 
 use super::device::*;
-use crate::crypto::RingProvider;
+use crate::crypto::{Aead, AsymAlgorithm, DheGroup, RingProvider};
 use crate::responder::*;
+use crate::secured::Protection;
 use crate::wire::*;
 
 const ALL: [Version; 4] = [Version::V1_1, Version::V1_2, Version::V1_3, Version::V1_4];
@@ -34,6 +35,35 @@ fn a_session_begins_works_and_ends() {
             assert_eq!(device.responder.poll_event(), ended(&client, EndReason::Requested));
             assert_eq!(client.try_send(&mut device, &end), None, "the session is unknown now");
         }
+    }
+}
+
+#[test]
+fn a_session_can_be_looked_at_from_its_handshake_to_its_end() {
+    for version in ALL {
+        let mut device = Device::negotiated(version);
+        assert_eq!(device.responder.sessions().count(), 0);
+        let mut client = device.begin();
+        let mut expected = SessionView {
+            id: client.session.id(),
+            established: false,
+            version,
+            secured_version: Some(Version::V1_1),
+            hash: HASH,
+            aead: Aead::Aes256Gcm,
+            protection: Protection::EncryptAndMac,
+            exchange: Some(DheGroup::P256),
+            signature: Some(AsymAlgorithm::EcdsaP256),
+            origin: Origin::Slot(0),
+            requester: None,
+            heartbeat: Duration::from_secs(5),
+        };
+        assert_eq!(device.responder.sessions().collect::<Vec<_>>(), [expected.clone()]);
+        client.finish(&mut device);
+        expected.established = true;
+        assert_eq!(device.responder.sessions().collect::<Vec<_>>(), [expected]);
+        client.simple(&mut device, Code::END_SESSION);
+        assert_eq!(device.responder.sessions().count(), 0);
     }
 }
 

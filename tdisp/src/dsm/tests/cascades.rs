@@ -18,8 +18,8 @@ fn states(device: &Device) -> Vec<TdiState> {
 
 const FALLEN: [TdiState; 4] = [ERROR, ERROR, UNLOCKED, ERROR];
 
-fn insecure() -> Effect {
-    Effect::StreamSecure { stream: STREAM, stream_id: STREAM_ID, secure: false }
+fn insecure(cause: InsecureCause) -> Effect {
+    Effect::StreamSecure { stream: STREAM, stream_id: STREAM_ID, lost: Some(cause) }
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn the_end_of_the_session_is_the_end_of_its_tdis() {
     assert_eq!(states(&device), FALLEN);
     let mut expected = fell(0, RUN, Cause::SessionEnded);
     expected.extend(fell(1, LOCKED, Cause::SessionEnded));
-    expected.push(insecure());
+    expected.push(insecure(InsecureCause::SessionEnded));
     assert_eq!(device.effects(), expected);
     assert_eq!(device.dsm.ide().view(STREAM).unwrap().programmed, 0);
     device.set_up_stream(OTHER);
@@ -44,7 +44,7 @@ fn a_stream_that_fails_takes_every_tdi_along_that_is_bound_to_it() {
         device.dsm.stream_failed(STREAM, cause);
         assert_eq!(states(&device), FALLEN);
         let why = Cause::StreamInsecure(STREAM, cause);
-        let expected = [vec![insecure()], fell(0, RUN, why), fell(1, LOCKED, why)].concat();
+        let expected = [vec![insecure(cause)], fell(0, RUN, why), fell(1, LOCKED, why)].concat();
         assert_eq!(device.effects(), expected);
     }
     let mut device = four();
@@ -227,7 +227,7 @@ fn a_conventional_reset_leaves_nothing() {
         assert!(effects.iter().position(|effect| *effect == told).unwrap() > scrub);
     }
     assert!(!effects.contains(&Effect::Scrub { function: 2 }), "it never held anything of a TVM");
-    assert_eq!(effects.last(), Some(&insecure()));
+    assert_eq!(effects.last(), Some(&insecure(InsecureCause::Reset)));
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn effects_of_a_whole_life() {
     assert_eq!(device.send(Request::Start(nonce)), Got::Started);
     assert_eq!(device.send(Request::Stop), Got::Stopped);
     let expected = [
-        Effect::StreamSecure { stream: STREAM, stream_id: STREAM_ID, secure: true },
+        Effect::StreamSecure { stream: STREAM, stream_id: STREAM_ID, lost: None },
         Effect::StopDma { function: 0 },
         changed(0, UNLOCKED, LOCKED, Cause::Locked),
         changed(0, LOCKED, RUN, Cause::Started),

@@ -8,6 +8,7 @@ mod messages;
 mod observe;
 mod properties;
 mod rehearsal;
+mod report_override;
 mod table;
 
 use super::*;

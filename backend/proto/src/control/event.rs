@@ -1,0 +1,296 @@
+//! What happens in a device, as watchers and its log are told.
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::number::Hex;
+use super::report::OverrideForm;
+use super::state::{StreamName, TdiState};
+
+/// Something that happened, and when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Counts from 1, without gaps.
+    pub sequence: u64,
+    /// Milliseconds since the device was started.
+    pub milliseconds: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: Happening,
+}
+
+/// What can happen. `cause`, `reason` and `code` are for programs and stay as they are; `text` is for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Happening {
+    /// A TDI is in another state.
+    Transition {
+        /// Function number.
+        function: usize,
+        /// The state it was in.
+        from: TdiState,
+        /// The state it is in.
+        to: TdiState,
+        /// Why: `locked`, `started`, `stopped`, `stream-insecure`, `session-ended`, `configuration-written`,
+        /// `function-reset`, `conventional-reset`, `fault`.
+        cause: String,
+        /// The same in words, with what it was about.
+        text: String,
+    },
+    /// LOCK was accepted although no key of the stream is in use.
+    LockedWithoutKeys {
+        /// Function number.
+        function: usize,
+        /// The stream it is bound to.
+        stream: StreamName,
+    },
+    /// A stream became secure.
+    StreamSecure {
+        /// The stream.
+        stream: StreamName,
+        /// Its id.
+        stream_id: u8,
+    },
+    /// A secure stream is not secure any more; its keys are gone.
+    StreamInsecure {
+        /// The stream.
+        stream: StreamName,
+        /// The id it had.
+        stream_id: u8,
+        /// Why: `disabled`, `key-stopped`, `key-replaced`, `session-ended`, `integrity-failure`, `link-down`,
+        /// `register-written`, `reset`, `firmware-updated`.
+        cause: String,
+        /// The same in words.
+        text: String,
+    },
+    /// An SPDM session's handshake is done.
+    SessionEstablished {
+        /// Session id.
+        session: Hex<u32>,
+    },
+    /// A requester has proved who it is.
+    RequesterAuthenticated {
+        /// The session that is about to be established with it; `None` outside sessions.
+        session: Option<Hex<u32>>,
+        /// Slot of its key, 255 for its public key.
+        slot: u8,
+    },
+    /// An SPDM session that was established is over.
+    SessionEnded {
+        /// Session id.
+        session: Hex<u32>,
+        /// Why: `requested`, `heartbeat-lost`, `restarted`, `reset`, `firmware-updated`, `unauthentic`, `exhausted`.
+        reason: String,
+        /// The same in words.
+        text: String,
+    },
+    /// A TDISP request was refused.
+    Refused {
+        /// Name of the request, or its code if it has none.
+        request: String,
+        /// ERROR_CODE of the response.
+        code: String,
+        /// Why, in words.
+        text: String,
+    },
+    /// Accesses to BARs were refused by the gate since the last event of this kind. Told about once a second.
+    GateRejected {
+        /// Function number.
+        function: usize,
+        /// Reads.
+        reads: u64,
+        /// Writes.
+        writes: u64,
+    },
+    /// A reset. The transitions it causes follow.
+    Reset {
+        /// Which.
+        kind: ResetKind,
+        /// Function number; `None` for the whole device.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        function: Option<usize>,
+    },
+    /// A client connected.
+    ClientConnected {
+        /// Who.
+        #[serde(flatten)]
+        peer: Peer,
+    },
+    /// A client has gone.
+    ClientDisconnected {
+        /// Who.
+        #[serde(flatten)]
+        peer: Peer,
+    },
+    /// Pages of a BAR became private or shared: MSI-X by LOCK, others by SET_MMIO_ATTRIBUTE.
+    MmioAttribute {
+        /// Function number.
+        function: usize,
+        /// BAR index.
+        bar: u8,
+        /// First 4 KiB page, counted from the start of the BAR.
+        first_page: u32,
+        /// Number of 4 KiB pages.
+        pages: u32,
+        /// Shared from now on.
+        non_tee: bool,
+    },
+    /// A P2P stream was bound to a running TDI, or unbound.
+    P2pStream {
+        /// Function number.
+        function: usize,
+        /// The stream.
+        stream: StreamName,
+        /// Whether it is bound now.
+        bound: bool,
+    },
+    /// Firmware was updated.
+    FirmwareUpdated {
+        /// Indices of the measurements that have other values now.
+        measurements: Vec<u8>,
+    },
+    /// A firmware update was forbidden by a TDI that is locked with NO_FW_UPDATE.
+    FirmwareUpdateForbidden {
+        /// Function number.
+        function: usize,
+    },
+    /// What a report says from the next LOCK on was changed over the control socket.
+    ReportOverridden {
+        /// Function number.
+        function: usize,
+        /// What it says instead of what is so; `None` if that again.
+        says: Option<OverrideForm>,
+    },
+    /// Something that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// The kinds of reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResetKind {
+    /// Conventional reset of the device, or of one function's TDI.
+    Conventional,
+    /// Function level reset.
+    FunctionLevel,
+}
+
+/// Who connects to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "client", rename_all = "kebab-case")]
+pub enum Peer {
+    /// The VMM that a function is plugged into.
+    VfioUser {
+        /// Function number.
+        function: usize,
+    },
+    /// A requester on the SPDM socket.
+    Spdm {
+        /// Its address.
+        address: core::net::SocketAddr,
+    },
+}
+
+impl Happening {
+    /// A short name of its kind: its `event` in JSON.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Transition { .. } => "transition",
+            Self::LockedWithoutKeys { .. } => "locked-without-keys",
+            Self::StreamSecure { .. } => "stream-secure",
+            Self::StreamInsecure { .. } => "stream-insecure",
+            Self::SessionEstablished { .. } => "session-established",
+            Self::RequesterAuthenticated { .. } => "requester-authenticated",
+            Self::SessionEnded { .. } => "session-ended",
+            Self::Refused { .. } => "refused",
+            Self::GateRejected { .. } => "gate-rejected",
+            Self::Reset { .. } => "reset",
+            Self::ClientConnected { .. } => "client-connected",
+            Self::ClientDisconnected { .. } => "client-disconnected",
+            Self::MmioAttribute { .. } => "mmio-attribute",
+            Self::P2pStream { .. } => "p2p-stream",
+            Self::FirmwareUpdated { .. } => "firmware-updated",
+            Self::FirmwareUpdateForbidden { .. } => "firmware-update-forbidden",
+            Self::ReportOverridden { .. } => "report-overridden",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::VfioUser { function } => write!(f, "function {function}"),
+            Self::Spdm { address } => write!(f, "SPDM socket, {address}"),
+        }
+    }
+}
+
+/// The line of the log.
+impl fmt::Display for Happening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transition { function, from, to, text, .. } => {
+                write!(f, "function {function}: {from} → {to}: {text}")
+            }
+            Self::LockedWithoutKeys { function, stream } => write!(
+                f,
+                "function {function}: locked though {stream} has no key in use: the session has rehearsed its keys, and \
+                 nothing protects this interface"
+            ),
+            Self::StreamSecure { stream, stream_id } => write!(f, "{stream}, id {stream_id}: secure"),
+            Self::StreamInsecure { stream, stream_id, text, .. } => {
+                write!(f, "{stream}, id {stream_id}: insecure: {text}")
+            }
+            Self::SessionEstablished { session } => write!(f, "SPDM session {session} established"),
+            Self::RequesterAuthenticated { session: Some(session), slot } => {
+                write!(f, "SPDM session {session}: the requester has proved to be the one of slot {slot}")
+            }
+            Self::RequesterAuthenticated { session: None, slot } => {
+                write!(f, "the SPDM requester has proved to be the one of slot {slot}")
+            }
+            Self::SessionEnded { session, text, .. } => write!(f, "SPDM session {session} ended: {text}"),
+            Self::Refused { request, text, .. } => write!(f, "TDISP {request} refused: {text}"),
+            Self::GateRejected { function, reads, writes } => {
+                write!(f, "function {function}: the gate refused {reads} reads and {writes} writes")
+            }
+            Self::Reset { kind: ResetKind::Conventional, function: None } => {
+                f.write_str("conventional reset")
+            }
+            Self::Reset { kind: ResetKind::Conventional, function: Some(function) } => {
+                write!(f, "function {function}: reset")
+            }
+            Self::Reset { kind: ResetKind::FunctionLevel, function } => {
+                write!(f, "function {}: function level reset", function.unwrap_or_default())
+            }
+            Self::ClientConnected { peer } => write!(f, "{peer}: client connected"),
+            Self::ClientDisconnected { peer } => write!(f, "{peer}: client disconnected"),
+            Self::MmioAttribute { function, bar, first_page, pages, non_tee } => {
+                let side = if *non_tee { "shared" } else { "private" };
+                write!(f, "function {function}: BAR {bar}, {pages} pages from {first_page} on are {side}")
+            }
+            Self::P2pStream { function, stream, bound } => {
+                write!(
+                    f,
+                    "function {function}: {stream} {} a peer",
+                    if *bound { "is for" } else { "is no more for" }
+                )
+            }
+            Self::FirmwareUpdated { measurements } => {
+                write!(f, "firmware updated: measurements {measurements:?} have changed")
+            }
+            Self::FirmwareUpdateForbidden { function } => {
+                write!(f, "firmware update forbidden: function {function} is locked with NO_FW_UPDATE")
+            }
+            Self::ReportOverridden { function, says: Some(form) } => {
+                write!(f, "function {function}: from the next LOCK on its report lies: {form}")
+            }
+            Self::ReportOverridden { function, says: None } => {
+                write!(f, "function {function}: from the next LOCK on its report says what is so")
+            }
+            Self::Unknown => f.write_str("something that this version does not know"),
+        }
+    }
+}

@@ -9,7 +9,7 @@ use epoll::{ControlOptions, Event, Events};
 use tdispd_proto::control::{Happening, Peer};
 
 use crate::control::Control;
-use crate::device::{CONFIG_REGION, Device, DmaOrder};
+use crate::device::{CONFIG_REGION, Device, DmaOrder, FirmwareUpdate};
 use crate::function::{DmaError, DmaId, Work};
 use crate::spdm_socket::{Behind, SpdmSocket, Wish};
 use crate::vfio_user::{self, Errno, IrqKind, Listener, Region, Server, Source, Token, Watcher};
@@ -24,6 +24,8 @@ const STOP: u64 = u64::MAX;
 const SPDM: u64 = u64::MAX - 4;
 /// And of the control socket.
 const CONTROL: u64 = u64::MAX - 8;
+/// And of the descriptor that says that firmware was updated.
+const FIRMWARE: u64 = u64::MAX - 12;
 
 /// Everything that lives as long as the process.
 pub struct Daemon {
@@ -37,6 +39,7 @@ pub struct Daemon {
     epoll: Arc<OwnedFd>,
     /// Watched by `epoll` for as long as it is open.
     _stop: OwnedFd,
+    firmware: Option<OwnedFd>,
     started: Instant,
 }
 
@@ -72,6 +75,7 @@ impl Daemon {
             drained_by: None,
             epoll,
             _stop: stop,
+            firmware: None,
             started: Instant::now(),
         })
     }
@@ -90,6 +94,17 @@ impl Daemon {
             event,
         )?;
         self.control = Some(control);
+        Ok(())
+    }
+
+    /// Looks for a firmware update whenever there are bytes to read from `firmware`.
+    ///
+    /// # Errors
+    /// Epoll cannot watch it.
+    pub fn follow_firmware(&mut self, firmware: OwnedFd) -> io::Result<()> {
+        let event = Event::new(Events::EPOLLIN, FIRMWARE);
+        epoll::ctl(self.epoll.as_raw_fd(), ControlOptions::EPOLL_CTL_ADD, firmware.as_raw_fd(), event)?;
+        self.firmware = Some(firmware);
         Ok(())
     }
 
@@ -116,6 +131,7 @@ impl Daemon {
                             control.on_ready(self.started.elapsed(), &mut self.device);
                         }
                     }
+                    None if event.data == FIRMWARE => self.update_firmware(),
                     None if event.data == SPDM => {
                         if self.serve_spdm() == Wish::Shutdown && self.servers.is_empty() {
                             return Ok(());
@@ -126,6 +142,19 @@ impl Daemon {
             }
             more = self.turn();
         }
+    }
+
+    /// Measured files may have changed; several signals are one look.
+    fn update_firmware(&mut self) {
+        if let Some(firmware) = &self.firmware {
+            let _ = rustix::io::read(firmware, &mut [0; 64]);
+        }
+        match self.device.update_firmware() {
+            Ok(FirmwareUpdate::Unchanged) => log::info!("no measured file has changed"),
+            Ok(FirmwareUpdate::Done(_) | FirmwareUpdate::Forbidden(_)) => {}
+            Err(error) => log::error!("firmware not updated: {error}"),
+        }
+        self.abandon();
     }
 
     /// Messages of the client of `function`, or its coming and going.
@@ -173,7 +202,8 @@ impl Daemon {
 
     /// Lets an answer be read once no DMA is left that its request was to end, or after [`DMA_PATIENCE`].
     fn deliver(&mut self) {
-        if !self.device.holds_answer() {
+        let socket = self.spdm.as_ref().is_some_and(SpdmSocket::holds_answer);
+        if !socket && !self.device.holds_answer() {
             return;
         }
         let deadline = *self.drained_by.get_or_insert_with(|| Instant::now() + DMA_PATIENCE);
@@ -193,6 +223,9 @@ impl Daemon {
         if !draining {
             self.drained_by = None;
             self.device.deliver();
+            if let Some(spdm) = &mut self.spdm {
+                spdm.release();
+            }
         }
     }
 

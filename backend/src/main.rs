@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use clap::Parser;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tdispd::certs::{self, CertsError};
 use tdispd::cli::{Arguments, Command};
 use tdispd::daemon::Daemon;
@@ -97,8 +97,10 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         None => None,
     };
     raise_descriptor_limit();
-    let stop = signals().map_err(|error| host(&error))?;
+    let stop = signals(&[SIGTERM, SIGINT]).map_err(|error| host(&error))?;
+    let firmware = signals(&[SIGHUP]).map_err(|error| host(&error))?;
     let mut daemon = Daemon::new(device, listeners, spdm, stop).map_err(|error| host(&error))?;
+    daemon.follow_firmware(firmware).map_err(|error| host(&error))?;
     if let Some(listener) = control {
         daemon.control(listener).map_err(|error| host(&error))?;
     }
@@ -110,11 +112,11 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A descriptor that is readable once SIGTERM or SIGINT came.
-fn signals() -> io::Result<OwnedFd> {
+/// A descriptor that is readable once one of these signals came.
+fn signals(signals: &[i32]) -> io::Result<OwnedFd> {
     let (reader, writer) = UnixStream::pair()?;
-    for signal in [SIGTERM, SIGINT] {
-        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    for signal in signals {
+        signal_hook::low_level::pipe::register(*signal, writer.try_clone()?)?;
     }
     Ok(reader.into())
 }

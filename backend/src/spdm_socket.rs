@@ -62,10 +62,12 @@ struct Client {
     peer: SocketAddr,
     input: Vec<u8>,
     output: Vec<u8>,
+    /// `output` does not leave before [`SpdmSocket::release`].
+    held: bool,
     /// Close once `output` has left.
     closing: bool,
-    /// Whether the epoll instance waits for room in the socket instead of bytes from it.
-    blocked: bool,
+    /// What the epoll instance waits for.
+    awaited: EventFlags,
 }
 
 impl SpdmSocket {
@@ -95,7 +97,22 @@ impl SpdmSocket {
         self.client.as_ref().map(|client| client.peer)
     }
 
-    /// Serves what is ready: at most one frame, so that others have their turn.
+    /// Whether an answer waits for [`SpdmSocket::release`].
+    pub fn holds_answer(&self) -> bool {
+        self.client.as_ref().is_some_and(|client| client.held)
+    }
+
+    /// Sends the answer to a data object: whatever its request was to end has ended.
+    pub fn release(&mut self) {
+        let Some(client) = self.client.as_mut().filter(|client| client.held) else { return };
+        client.held = false;
+        let sent = client.flush();
+        client.drop_if(sent);
+        self.settle();
+    }
+
+    /// Serves what is ready: at most one frame, so that others have their turn. The answer to a data object stays here
+    /// until [`SpdmSocket::release`].
     pub fn on_ready(&mut self, behind: &mut dyn Behind) -> Wish {
         // Takes the listener's edge, which would otherwise stand in the epoll instance for ever.
         let mut events = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 2];
@@ -105,13 +122,15 @@ impl SpdmSocket {
             None => self.accept(),
             Some(client) => match client.serve(self.silence, &mut self.object, behind) {
                 Ok(found) => wish = found,
-                Err(error) => {
-                    log::debug!("SPDM socket: client dropped: {error}");
-                    client.closing = true;
-                    client.output.clear();
-                }
+                failed => client.drop_if(failed.map(|_| ())),
             },
         }
+        self.settle();
+        wish
+    }
+
+    /// Makes room for the next client where one has left, and waits for what is due next.
+    fn settle(&mut self) {
         if self.client.as_ref().is_some_and(|client| client.closing && client.output.is_empty()) {
             // Closing the stream takes it out of the epoll instance; whoever waits in the listener is next.
             self.client = None;
@@ -120,7 +139,6 @@ impl SpdmSocket {
         if let Some(client) = &mut self.client {
             client.watch(&self.epoll);
         }
-        wish
     }
 
     fn accept(&mut self) {
@@ -139,8 +157,9 @@ impl SpdmSocket {
                     peer,
                     input: Vec::new(),
                     output: Vec::new(),
+                    held: false,
                     closing: false,
-                    blocked: false,
+                    awaited: EventFlags::IN,
                 });
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -157,6 +176,9 @@ impl AsFd for SpdmSocket {
 
 impl Client {
     fn serve(&mut self, silence: Silence, object: &mut Vec<u8>, behind: &mut dyn Behind) -> io::Result<Wish> {
+        if self.held {
+            return Ok(Wish::GoOn);
+        }
         if !self.output.is_empty() {
             self.flush()?;
             return Ok(Wish::GoOn);
@@ -172,7 +194,10 @@ impl Client {
         let Some((command, output, length)) = frame else { return Ok(Wish::GoOn) };
         self.output = output?;
         self.input.drain(..length);
-        self.flush()?;
+        self.held = command == Command::NORMAL && !self.output.is_empty();
+        if !self.held {
+            self.flush()?;
+        }
         match command {
             Command::SHUTDOWN => {
                 self.closing = true;
@@ -266,13 +291,29 @@ impl Client {
         }
     }
 
-    /// Waits for room to write, or for bytes to read; for room at once if a whole frame is already here.
+    /// A client whose socket fails is closed without another word.
+    fn drop_if(&mut self, result: io::Result<()>) {
+        if let Err(error) = result {
+            log::debug!("SPDM socket: client dropped: {error}");
+            self.closing = true;
+            self.held = false;
+            self.output.clear();
+        }
+    }
+
+    /// Waits for nothing while the answer is held; else for room to write, or for bytes to read; for room at once if a whole
+    /// frame is already here.
     fn watch(&mut self, epoll: &OwnedFd) {
-        let blocked = !self.output.is_empty() || matches!(Frame::parse(&self.input), Ok(Some(_)));
-        if blocked != self.blocked {
-            let events = if blocked { EventFlags::OUT } else { EventFlags::IN };
+        let events = if self.held {
+            EventFlags::empty()
+        } else if !self.output.is_empty() || matches!(Frame::parse(&self.input), Ok(Some(_))) {
+            EventFlags::OUT
+        } else {
+            EventFlags::IN
+        };
+        if events != self.awaited {
             match epoll::modify(epoll, &self.stream, EventData::new_u64(1), events) {
-                Ok(()) => self.blocked = blocked,
+                Ok(()) => self.awaited = events,
                 Err(errno) => {
                     log::warn!("SPDM socket: cannot watch the client: {errno}");
                     self.closing = true;
@@ -299,6 +340,8 @@ mod tests {
         socket: SpdmSocket,
         wishes: Vec<Wish>,
         mirror: Mirror,
+        /// Answers to objects stay until [`SpdmSocket::release`] is called by hand.
+        hold: bool,
     }
 
     /// What was asked for besides answers: sessions that want a new key, and the number of questions about the requester.
@@ -336,6 +379,7 @@ mod tests {
                 socket: SpdmSocket::bind(([127, 0, 0, 1], 0).into(), silence).unwrap(),
                 wishes: Vec::new(),
                 mirror: Mirror::default(),
+                hold: false,
             }
         }
 
@@ -354,6 +398,9 @@ mod tests {
                     return;
                 }
                 self.wishes.push(self.socket.on_ready(&mut self.mirror));
+                if !self.hold {
+                    self.socket.release();
+                }
             }
         }
 
@@ -422,5 +469,34 @@ mod tests {
         let mut fourth = peer.connect();
         assert_eq!(peer.ask(&mut fourth, &frame(0xFFFE, 2, &[])), frame(0xFFFE, 2, &[]));
         assert_eq!(peer.wishes.last(), Some(&Wish::Shutdown));
+    }
+
+    #[test]
+    fn an_answer_waits_until_it_is_released() {
+        let mut peer = Peer::new(Silence::Empty);
+        let mut stream = peer.connect();
+        peer.serve();
+        peer.hold = true;
+        let two = [frame(1, 2, &[1, 2]), frame(1, 2, &[3, 4])].concat();
+        assert_eq!(peer.ask(&mut stream, &two), b"");
+        assert!(peer.socket.holds_answer());
+        assert_eq!(peer.ask(&mut stream, &frame(0xDEAD, 2, HELLO)), b"", "and nothing overtakes it");
+        peer.socket.release();
+        assert_eq!(peer.ask(&mut stream, &[]), frame(1, 2, &[2, 1]), "the next one is held again");
+        peer.hold = false;
+        peer.socket.release();
+        assert_eq!(
+            peer.ask(&mut stream, &[]),
+            [frame(1, 2, &[4, 3]), frame(0xDEAD, 2, HELLO_ANSWER)].concat()
+        );
+        // A client that leaves meanwhile holds nobody up.
+        peer.hold = true;
+        assert_eq!(peer.ask(&mut stream, &frame(1, 2, &[5])), b"");
+        let mut next = peer.connect();
+        drop(stream);
+        peer.hold = false;
+        peer.socket.release();
+        peer.serve();
+        assert_eq!(peer.ask(&mut next, &frame(1, 2, &[6])), frame(1, 2, &[6]));
     }
 }

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 /// A running device.
 pub struct Rig {
     stop: UnixStream,
+    firmware: UnixStream,
     thread: Option<JoinHandle<()>>,
     sockets: Vec<PathBuf>,
     control: PathBuf,
@@ -40,9 +41,16 @@ impl Rig {
         let (stop, stopped) = UnixStream::pair().unwrap();
         let control = directory.path().join("control");
         let mut daemon = Daemon::new(device, listeners, None, stopped.into()).unwrap();
+        let (firmware, updated) = UnixStream::pair().unwrap();
+        daemon.follow_firmware(updated.into()).unwrap();
         daemon.control(Listener::bind(&control).unwrap()).unwrap();
         let thread = std::thread::spawn(move || daemon.run().unwrap());
-        Self { stop, thread: Some(thread), sockets, control, _directory: directory }
+        Self { stop, firmware, thread: Some(thread), sockets, control, _directory: directory }
+    }
+
+    /// Has the device look for a firmware update, as SIGHUP does.
+    pub fn update_firmware(&mut self) {
+        self.firmware.write_all(&[0]).unwrap();
     }
 
     /// The control socket.

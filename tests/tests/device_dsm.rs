@@ -325,3 +325,58 @@ fn dma_that_fails_is_the_functions_to_tell_or_the_end_of_run() {
         assert_eq!(host.state(0), expected, "{setting}");
     }
 }
+
+#[test]
+fn a_firmware_update_is_forbidden_survived_or_the_end() {
+    use tdispd_proto::control::Happening;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let flags = LockFlags::new().with_no_fw_update(true);
+    for (flags, at_run_time, expected) in [
+        (flags, false, TdiState::RUN),
+        (LockFlags::new(), true, TdiState::RUN),
+        (LockFlags::new(), false, TdiState::ERROR),
+    ] {
+        std::fs::write(file.path(), "old").unwrap();
+        let mut rig = Rig::with(
+            &format!(
+                "[tdisp]\nruntime_update = {at_run_time}\n\
+                 [[spdm.measurement]]\nindex = 2\nkind = \"mutable-firmware\"\nfile = {:?}\n",
+                file.path().to_str().unwrap()
+            ),
+            1,
+        );
+        let mut host = Host::plug(rig.socket(0));
+        let mut watcher = tests::control::Client::watch(rig.control());
+        host.session();
+        host.secure_stream();
+        let nonce = host.try_lock(0, flags, 0).unwrap();
+        host.start(0, nonce);
+        // Nothing has changed: that is no update.
+        rig.update_firmware();
+        std::fs::write(file.path(), "new").unwrap();
+        rig.update_firmware();
+        let forbidden = flags != LockFlags::new();
+        let happened = loop {
+            match watcher.event().what {
+                Happening::FirmwareUpdated { measurements } => {
+                    assert_eq!(measurements, [2]);
+                    break true;
+                }
+                Happening::FirmwareUpdateForbidden { function: 0 } => break false,
+                _ => {}
+            }
+        };
+        assert_eq!(happened, !forbidden);
+        if expected == TdiState::RUN {
+            assert_eq!(host.state(0), expected);
+            continue;
+        }
+        // The session is gone, and the responder wants to be asked for its versions again.
+        assert_eq!(host.bar_read::<8>(MEMORY_BAR, 0), ONES);
+        let capabilities = [1, 0, 1, 0, 3, 0, 0, 0, 0x12, 0xE1, 0, 0];
+        let answer = host.object(&capabilities).unwrap();
+        assert_eq!((answer[9], answer[10]), (0x7F, 0x43), "RequestResynch");
+        host.session();
+        assert_eq!(host.state(0), expected);
+    }
+}

@@ -98,6 +98,7 @@ impl Device {
             ),
             response: Vec::new(),
             held: None,
+            draining: Vec::new(),
             dma_fault: config.tdisp.dma_fault,
             firmware: Firmware::new(config)?,
             journal: Journal::default(),

@@ -1,5 +1,5 @@
-//! Answers for the mailbox that wait until DMA is drained: LOCK, STOP and UNBIND_P2P_STREAM say with theirs that it is
-//! (PCIe 6.1 §11.3.9, §11.3.16, §11.3.20). BUSY reads 1 meanwhile.
+//! Answers that wait until DMA is drained: LOCK, STOP and UNBIND_P2P_STREAM say with theirs that it is
+//! (PCIe 6.1 §11.3.9, §11.3.16, §11.3.20). In the mailbox BUSY reads 1 meanwhile.
 
 use core::time::Duration;
 
@@ -9,8 +9,6 @@ use super::Device;
 pub(super) struct Held {
     request: Vec<u8>,
     answered: bool,
-    /// Functions whose request counts as outstanding until then.
-    functions: Vec<usize>,
 }
 
 impl Device {
@@ -24,28 +22,28 @@ impl Device {
         let mut response = core::mem::take(&mut self.response);
         let answered = self.exchange(now, &request, &mut response);
         self.response = response;
-        self.held = Some(Held { request, answered, functions: Vec::new() });
+        self.held = Some(Held { request, answered });
     }
 
-    /// Whether an answer waits for [`Device::deliver`].
+    /// Whether an answer for the mailbox waits for [`Device::deliver`].
     pub fn holds_answer(&self) -> bool {
         self.held.is_some()
     }
 
-    /// The answer goes on waiting because DMA of `function` is being drained.
+    /// An answer goes on waiting because DMA of `function` is being drained: a request counts as outstanding.
     pub fn hold(&mut self, function: usize) {
-        if let Some(held) = self.held.as_mut().filter(|held| !held.functions.contains(&function)) {
-            held.functions.push(function);
+        if !self.draining.contains(&function) {
+            self.draining.push(function);
             self.protocol.dsm.hold(function);
         }
     }
 
-    /// Makes the answer readable, if there is one and nothing overtook it.
+    /// No answer waits any more. Makes the one for the mailbox readable, if there is one and nothing overtook it.
     pub fn deliver(&mut self) {
-        let Some(held) = self.held.take() else { return };
-        for function in held.functions {
+        for function in core::mem::take(&mut self.draining) {
             self.protocol.dsm.release(function);
         }
+        let Some(held) = self.held.take() else { return };
         self.mailbox.respond(held.request, held.answered.then_some(self.response.as_slice()));
     }
 }

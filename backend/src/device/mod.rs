@@ -53,6 +53,8 @@ pub struct Device {
     response: Vec<u8>,
     /// An answer for the mailbox that is not readable yet.
     held: Option<held::Held>,
+    /// Functions whose DMA an answer waits for.
+    draining: Vec<usize>,
     dma_fault: DmaFault,
     firmware: firmware::Firmware,
     journal: Journal,

@@ -1,5 +1,5 @@
 //! Event types and subscriptions, with libspdm in either role. libspdm 3.6 has no code for SEND_EVENT itself, only for
-//! the flow it travels in.
+//! the flow it travels in, and never calls its own for GET_SUPPORTED_EVENT_TYPES.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use judge::{
@@ -112,6 +112,7 @@ fn events_of_our_responder() {
 /// Our requester, libspdm's responder.
 fn asked(case: &Case, all_events: bool) {
     let mut peer = Peer::new(&reference(case, true));
+    peer.tell_events();
     let config = RequesterConfig {
         versions: vec![case.version],
         handshake_in_the_clear: case.clear,

@@ -6,6 +6,7 @@
 #include "hal/library/eventlib.h"
 #include "library/spdm_common_lib.h"
 #include "library/spdm_requester_lib.h"
+#include "library/spdm_responder_lib.h"
 
 #define ROOM 256
 
@@ -43,6 +44,25 @@ bool libspdm_event_subscribe(void *spdm, spdm_version_number_t version, uint32_t
         memcpy(subscription + 4, list, size);
     }
     return true;
+}
+
+extern libspdm_return_t libspdm_get_response_supported_event_types(void *spdm, size_t request_size, const void *request,
+                                                                   size_t *response_size, void *response);
+
+static libspdm_return_t answer(void *spdm, const uint32_t *session, bool application, size_t request_size,
+                               const void *request, size_t *response_size, void *response)
+{
+    if (((const uint8_t *)request)[1] != 0xE2) {
+        return LIBSPDM_STATUS_INVALID_MSG_FIELD;
+    }
+    return libspdm_get_response_supported_event_types(spdm, request_size, request, response_size, response);
+}
+
+/* From now on the responder answers GET_SUPPORTED_EVENT_TYPES by its own code, which 3.6 calls for the response's number
+ * instead of the request's. */
+void ref_tell_events(void *spdm)
+{
+    libspdm_register_get_response_func(spdm, answer);
 }
 
 /* The last subscription of this thread's responder, see above; it is forgotten. */

@@ -87,6 +87,7 @@ unsafe extern "C" {
     pub fn libspdm_init_key_update_encap_state(spdm: *mut c_void);
     pub fn libspdm_send_receive_encap_request(spdm: *mut c_void, session: *const u32) -> Status;
 
+    pub fn ref_tell_events(spdm: *mut c_void);
     pub fn ref_take_subscription(out: *mut u8, size: usize);
     pub fn ref_listen(spdm: *mut c_void);
     pub fn ref_take_event(out: *mut u8, size: usize) -> usize;

@@ -74,6 +74,14 @@ impl Reference {
 }
 
 impl Peer {
+    /// From now on GET_SUPPORTED_EVENT_TYPES is answered, by libspdm's own code.
+    pub fn tell_events(&mut self) {
+        // SAFETY: the peer lives as long as `self`.
+        let context = unsafe { sys::ref_context(self.peer) };
+        // SAFETY: a context that was just asked for.
+        unsafe { sys::ref_tell_events(context) };
+    }
+
     /// What was subscribed to since this was asked last.
     pub fn subscribed(&mut self) -> Subscribed {
         let mut told = [0; 4 + ROOM];

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use spdm::crypto::{AsymAlgorithm, PrivateKey};
-use spdm::identity::{Material, MaterialError, PciName, generate};
+use spdm::crypto::{AsymAlgorithm, PrivateKey, Provider};
+use spdm::identity::{Material, MaterialError, PciName, generate_by};
 use spdm::slot::Slot;
 use spdm::wire::CertificateModel;
 use zeroize::Zeroizing;
@@ -56,8 +56,10 @@ pub enum StateError {
 }
 
 /// What a slot made by tdispd is to be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Wanted<'a> {
+    /// Makes the key and signs with it.
+    pub provider: &'a dyn Provider,
     /// Slot number.
     pub number: u8,
     /// The device's name in the leaf.
@@ -138,7 +140,7 @@ pub fn chain_pem(certificates: &[Vec<u8>]) -> String {
 /// A new slot, and its key as PEM text.
 fn make(wanted: &Wanted<'_>, path: &Path) -> Result<(Slot, Zeroizing<String>), StateError> {
     let failed = |source| StateError::Material { path: path.into(), source };
-    let material = generate(wanted.name, wanted.algorithm).map_err(failed)?;
+    let material = generate_by(wanted.provider, wanted.name, wanted.algorithm).map_err(failed)?;
     let mut slot = material.slot();
     slot.model = wanted.model;
     if wanted.empty {
@@ -151,7 +153,8 @@ fn restore(chain: &[u8], key: &[u8], path: &Path, wanted: &Wanted<'_>) -> Result
     let failed = |source| StateError::Material { path: path.into(), source };
     if chain.iter().all(u8::is_ascii_whitespace) {
         let der = Zeroizing::new(pem::parse(key).map_err(|_| failed(MaterialError::Key))?.into_contents());
-        let key = PrivateKey::from_der(&der, None).and_then(|key| key.signer(wanted.algorithm));
+        let key =
+            PrivateKey::from_der(&der, None).and_then(|key| key.signer(wanted.provider, wanted.algorithm));
         return Ok(Slot::new(Vec::new(), key.map_err(|_| failed(MaterialError::Key))?));
     }
     let material = Material::load(chain, key, Some(wanted.algorithm)).map_err(|source| {
@@ -162,7 +165,7 @@ fn restore(chain: &[u8], key: &[u8], path: &Path, wanted: &Wanted<'_>) -> Result
         let stored = "another kind of key".to_owned();
         StateError::OtherDevice { path: path.into(), stored, configured: wanted.algorithm.to_string() }
     })?;
-    Ok(material.slot())
+    material.by(wanted.provider).map(|material| material.slot()).map_err(failed)
 }
 
 /// One directory is one device's: its name is in a file, because certificates may be written that name none, or another.
@@ -210,6 +213,10 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StateError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
+    use spdm::crypto::RingProvider;
+
     use super::*;
 
     fn name() -> PciName {
@@ -225,7 +232,15 @@ mod tests {
     }
 
     fn wanted(name: &PciName, number: u8, algorithm: AsymAlgorithm) -> Wanted<'_> {
-        Wanted { number, name, algorithm, empty: false, model: CertificateModel::Device }
+        static PROVIDER: LazyLock<RingProvider> = LazyLock::new(RingProvider::new);
+        Wanted {
+            provider: &*PROVIDER,
+            number,
+            name,
+            algorithm,
+            empty: false,
+            model: CertificateModel::Device,
+        }
     }
 
     #[test]

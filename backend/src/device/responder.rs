@@ -86,9 +86,6 @@ pub(super) fn provider(kind: ProviderKind) -> Result<Box<dyn Provider>, ConfigEr
         #[cfg(feature = "aws-lc")]
         ProviderKind::AwsLc => Ok(Box::new(spdm::crypto::AwsLcProvider::new())),
         #[cfg(not(feature = "aws-lc"))]
-        #[cfg(feature = "aws-lc")]
-        ProviderKind::AwsLc => Ok(Box::new(spdm::crypto::AwsLcProvider::new())),
-        #[cfg(not(feature = "aws-lc"))]
         ProviderKind::AwsLc => Err(ConfigError::value(
             "spdm.provider",
             "this tdispd was built without AWS-LC; build it with --features aws-lc",
@@ -168,8 +165,9 @@ fn device_class(config: &Config) -> DeviceClass {
 /// The certificate slots of the device that `config` describes.
 ///
 /// # Errors
-/// A file, the state directory, or an algorithm that this build has no keys for.
+/// A file, the state directory, or an algorithm that the configured library has no keys for.
 pub fn slots(config: &Config, state_dir: Option<&Path>) -> Result<Slots, BuildError> {
+    let provider = provider(config.spdm.provider)?;
     let mut slots = Slots::default();
     // Without any [[spdm.slot]] there is one.
     let one = [config::Slot::default()];
@@ -177,10 +175,11 @@ pub fn slots(config: &Config, state_dir: Option<&Path>) -> Result<Slots, BuildEr
     for (place, configured) in configured.iter().enumerate() {
         let found = match (&configured.chain, &configured.private_key) {
             (Some(chain), Some(key)) => {
-                Slot { model: configured.model, ..load(place, chain, key, configured.key)? }
+                Slot { model: configured.model, ..load(place, &*provider, chain, key, configured.key)? }
             }
             _ => {
                 let wanted = Wanted {
+                    provider: &*provider,
                     number: configured.number,
                     name: &pci_name(config),
                     algorithm: configured.algorithm(),
@@ -199,6 +198,7 @@ pub fn slots(config: &Config, state_dir: Option<&Path>) -> Result<Slots, BuildEr
 
 fn load(
     place: usize,
+    provider: &dyn Provider,
     chain: &Path,
     key: &Path,
     algorithm: Option<AsymAlgorithm>,
@@ -209,7 +209,8 @@ fn load(
         })
     };
     let (chain_bytes, key_bytes) = (read("chain", chain)?, read("private_key", key)?);
-    Material::load(&chain_bytes, &key_bytes, algorithm).map(|material| material.slot()).map_err(|error| {
+    let loaded = Material::load(&chain_bytes, &key_bytes, algorithm).and_then(|loaded| loaded.by(provider));
+    loaded.map(|material| material.slot()).map_err(|error| {
         let files = format!("{} and {}: {error}", chain.display(), key.display());
         ConfigError::value(format!("spdm.slot[{place}]"), files)
     })
@@ -267,5 +268,38 @@ fn file_digest(path: &Path, provider: &dyn Provider, hash: HashAlgorithm) -> std
             return Ok(hasher.digest().as_ref().to_vec());
         }
         hasher.update(buffer.get(..length).unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A signer of `ring` is known by what it cannot do: sign with a curve and another curve's hash.
+    #[test]
+    fn the_configured_library_signs() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = Some(AsymAlgorithm::EcdsaP256);
+        let made = config::Slot { key, ..config::Slot::default() };
+        let file = |kind: &str| Some(directory.path().join(format!("slot0.{kind}.pem")));
+        let (chain, private_key) = (file("chain"), file("key"));
+        let read = config::Slot { number: 1, key: None, chain, private_key, ..config::Slot::default() };
+        let mut config = Config::default();
+        config.spdm.provider = ProviderKind::Ring;
+        config.spdm.slots = vec![made, read];
+        let is_ring = |config: &Config| {
+            let slots = slots(config, Some(directory.path())).unwrap();
+            [0, 1].map(|number| !slots.get(number).unwrap().key.supports(HashAlgorithm::Sha384))
+        };
+        for _made_and_restored in 0..2 {
+            assert_eq!(is_ring(&config), [true; 2]);
+        }
+        config.spdm.provider = ProviderKind::AwsLc;
+        if cfg!(feature = "aws-lc") {
+            assert_eq!(is_ring(&config), [false; 2]);
+        } else {
+            let error = slots(&config, None).unwrap_err().to_string();
+            assert!(error.contains("--features aws-lc"), "{error}");
+        }
     }
 }

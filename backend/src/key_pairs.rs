@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use spdm::crypto::{AsymAlgorithm, CryptoError, PrivateKey, Signer};
+use spdm::crypto::{AsymAlgorithm, CryptoError, PrivateKey, Provider, Signer};
 use spdm::slot::{KeyGenerator, KeyPair, Slots};
 use spdm::wire::{KeyPairCapabilities, KeyUsage};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -27,32 +27,46 @@ pub const CHANGEABLE: KeyPairCapabilities = KeyPairCapabilities(
 
 /// The keys that were generated for requesters, by key pair. Signers do not give their private keys away, so they are kept
 /// here until they are written.
-#[derive(Debug, Default)]
-pub struct Generated(Mutex<BTreeMap<u8, PrivateKey>>);
+pub struct Generated {
+    provider: Mutex<Box<dyn Provider>>,
+    keys: Mutex<BTreeMap<u8, PrivateKey>>,
+}
 
 impl Generated {
+    /// None yet; `provider` will make them and sign with them.
+    pub fn new(provider: Box<dyn Provider>) -> Self {
+        Self { provider: Mutex::new(provider), keys: Mutex::default() }
+    }
+
     /// A key that was generated for a key pair.
     pub fn insert(&self, key_pair: u8, key: PrivateKey) {
         self.keys().insert(key_pair, key);
     }
 
     fn keys(&self) -> MutexGuard<'_, BTreeMap<u8, PrivateKey>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl core::fmt::Debug for Generated {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("Generated").field(&self.keys().keys()).finish()
     }
 }
 
 impl KeyGenerator for Generated {
     fn generate(&self, key_pair: u8, algorithm: AsymAlgorithm) -> Result<Arc<dyn Signer>, CryptoError> {
-        let key = PrivateKey::generate(algorithm)?;
-        let signer = key.signer(algorithm)?;
+        let provider = self.provider.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = PrivateKey::generate(provider.as_ref(), algorithm)?;
+        let signer = key.signer(provider.as_ref(), algorithm)?;
         self.insert(key_pair, key);
         Ok(signer)
     }
 }
 
-/// Algorithms that keys can be generated for.
-pub fn algorithms() -> Vec<AsymAlgorithm> {
-    let makes = |algorithm: &AsymAlgorithm| PrivateKey::generate(*algorithm).is_ok();
+/// Algorithms that `provider` can generate keys for.
+pub fn algorithms(provider: &dyn Provider) -> Vec<AsymAlgorithm> {
+    let makes = |algorithm: &AsymAlgorithm| PrivateKey::generate(provider, *algorithm).is_ok();
     AsymAlgorithm::ALL.iter().copied().filter(makes).collect()
 }
 
@@ -116,7 +130,11 @@ pub enum KeptKey {
 ///
 /// # Errors
 /// [`StateError::KeyPairs`] for a file that does not fit them, or says nothing.
-pub fn load(directory: &Path, made: &BTreeMap<u8, u8>) -> Result<Option<BTreeMap<u8, Kept>>, StateError> {
+pub fn load(
+    directory: &Path,
+    made: &BTreeMap<u8, u8>,
+    provider: &dyn Provider,
+) -> Result<Option<BTreeMap<u8, Kept>>, StateError> {
     let path = path(directory);
     let Some(text) = read(&path)?.map(Zeroizing::new) else { return Ok(None) };
     let failed = |problem: String| StateError::KeyPairs { path: path.clone(), problem };
@@ -142,7 +160,7 @@ pub fn load(directory: &Path, made: &BTreeMap<u8, u8>) -> Result<Option<BTreeMap
             (NONE, None) if entry.slots.is_empty() => KeptKey::Erased,
             (NONE, None) => return Err(failed(format!("key pair {id} has slots, and no key"))),
             (pem, Some(algorithm)) => {
-                let key = parse_key(pem.as_bytes()).filter(|key| key.signer(algorithm).is_ok());
+                let key = parse_key(pem.as_bytes()).filter(|key| key.signer(provider, algorithm).is_ok());
                 KeptKey::Generated(
                     algorithm,
                     key.ok_or_else(|| failed(format!("the key of key pair {id} is no {algorithm} key")))?,
@@ -193,6 +211,7 @@ pub fn store(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use spdm::crypto::RingProvider;
     use spdm::slot::Slot;
     use std::os::unix::fs::PermissionsExt;
 
@@ -200,8 +219,8 @@ mod tests {
     fn slots(generated: &Generated) -> Slots {
         let mut slots = Slots::default();
         for (id, number) in [(1, 0), (2, 3), (3, 5)] {
-            let key = PrivateKey::generate(AsymAlgorithm::EcdsaP256).unwrap();
-            let signer = key.signer(AsymAlgorithm::EcdsaP256).unwrap();
+            let key = PrivateKey::generate(&provider(), AsymAlgorithm::EcdsaP256).unwrap();
+            let signer = key.signer(&provider(), AsymAlgorithm::EcdsaP256).unwrap();
             let pair = KeyPair::fixed(Arc::clone(&signer), KeyUsage::ALL);
             let capabilities = if id == 3 { pair.capabilities } else { CHANGEABLE };
             slots.key_pairs.push(KeyPair { capabilities, ..pair });
@@ -213,6 +232,10 @@ mod tests {
         slots
     }
 
+    fn provider() -> RingProvider {
+        RingProvider::new()
+    }
+
     fn made() -> BTreeMap<u8, u8> {
         BTreeMap::from([(1, 0), (2, 3)])
     }
@@ -220,8 +243,8 @@ mod tests {
     #[test]
     fn what_was_changed_is_kept() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(load(directory.path(), &made()).unwrap().is_none(), "nothing was changed");
-        let generated = Generated::default();
+        assert!(load(directory.path(), &made(), &provider()).unwrap().is_none(), "nothing was changed");
+        let generated = Generated::new(Box::new(provider()));
         let mut slots = slots(&generated);
         // Both slots have the new key, and so does the user's, until the next start.
         for number in [0, 3, 5] {
@@ -230,23 +253,26 @@ mod tests {
         store(directory.path(), &slots, &[5], &generated).unwrap();
         let mode = std::fs::metadata(path(directory.path())).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let kept = load(directory.path(), &made()).unwrap().unwrap();
+        let kept = load(directory.path(), &made(), &provider()).unwrap().unwrap();
         assert!(matches!(kept[&1], Kept { key: KeptKey::First, usage: KeyUsage::ALL, .. }));
         assert!(kept[&1].slots.is_empty());
         assert_eq!((kept[&2].usage, kept[&2].slots.as_slice()), (KeyUsage::CHALLENGE, &[0, 3][..]));
         let KeptKey::Generated(algorithm, key) = &kept[&2].key else { panic!("{kept:?}") };
-        let signer = key.signer(*algorithm).unwrap();
+        let signer = key.signer(&provider(), *algorithm).unwrap();
         assert_eq!(signer.public_key(), slots.key_pairs[1].key.as_ref().unwrap().public_key());
 
         slots.key_pairs[0].key = None;
         store(directory.path(), &slots, &[5], &generated).unwrap();
-        assert!(matches!(load(directory.path(), &made()).unwrap().unwrap()[&1].key, KeptKey::Erased));
+        assert!(matches!(
+            load(directory.path(), &made(), &provider()).unwrap().unwrap()[&1].key,
+            KeptKey::Erased
+        ));
     }
 
     #[test]
     fn files_that_do_not_fit_are_refused_by_name_and_show_no_key() {
         let directory = tempfile::tempdir().unwrap();
-        let generated = Generated::default();
+        let generated = Generated::new(Box::new(provider()));
         store(directory.path(), &slots(&generated), &[5], &generated).unwrap();
         let text = std::fs::read_to_string(path(directory.path())).unwrap();
         let secret = text.lines().find(|line| line.starts_with("MC") || line.starts_with("MF")).unwrap();
@@ -267,7 +293,7 @@ mod tests {
             (format!("{text}[[key_pair]]\nid = 3\nusage = 15\nslots = []\nkey = \"none\"\n"), "key pair 3"),
         ] {
             std::fs::write(path(directory.path()), &text).unwrap();
-            let error = load(directory.path(), &made()).unwrap_err().to_string();
+            let error = load(directory.path(), &made(), &provider()).unwrap_err().to_string();
             assert!(error.contains("key-pairs.toml") && error.contains(expected), "{text}: {error}");
             assert!(!error.contains(secret), "{error}");
         }

@@ -7,8 +7,8 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use spdm::crypto::{AsymAlgorithm, PrivateKey, Signer};
-use spdm::identity::{Material, MaterialError, PciName, generate};
+use spdm::crypto::{AsymAlgorithm, PrivateKey, Provider, Signer};
+use spdm::identity::{Material, MaterialError, PciName, generate_by};
 use spdm::slot::Slot;
 use spdm::wire::CertificateModel;
 use zeroize::Zeroizing;
@@ -68,8 +68,10 @@ pub enum StateError {
 }
 
 /// What a slot made by tdispd is to be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Wanted<'a> {
+    /// Makes the key and signs with it.
+    pub provider: &'a dyn Provider,
     /// Slot number.
     pub number: u8,
     /// The device's name in the leaf.
@@ -118,7 +120,7 @@ pub fn slot(directory: Option<&Path>, wanted: &Wanted<'_>) -> Result<Slot, State
                 (Zeroizing::new(text.into_bytes()), algorithm)
             }
         };
-        let slot = restore(&chain, &key, algorithm, &files.chain)?;
+        let slot = restore(&chain, &key, algorithm, &files.chain, wanted)?;
         let stored = read(&files.model)?.and_then(|name| CertificateModel::from_name(name.trim_ascii()));
         return Ok(Slot { model: stored.unwrap_or(wanted.model), ..slot });
     }
@@ -159,7 +161,7 @@ pub fn chain_pem(certificates: &[Vec<u8>]) -> String {
 /// A new slot, and its key as PEM text.
 fn make(wanted: &Wanted<'_>, path: &Path) -> Result<(Slot, Zeroizing<String>), StateError> {
     let failed = |source| StateError::Material { path: path.into(), source };
-    let material = generate(wanted.name, wanted.algorithm).map_err(failed)?;
+    let material = generate_by(wanted.provider, wanted.name, wanted.algorithm).map_err(failed)?;
     let mut slot = material.slot();
     slot.model = wanted.model;
     if wanted.empty {
@@ -168,16 +170,22 @@ fn make(wanted: &Wanted<'_>, path: &Path) -> Result<(Slot, Zeroizing<String>), S
     Ok((slot, material.key_pem()))
 }
 
-fn restore(chain: &[u8], key: &[u8], algorithm: AsymAlgorithm, path: &Path) -> Result<Slot, StateError> {
+fn restore(
+    chain: &[u8],
+    key: &[u8],
+    algorithm: AsymAlgorithm,
+    path: &Path,
+    wanted: &Wanted<'_>,
+) -> Result<Slot, StateError> {
     let failed = |source| StateError::Material { path: path.into(), source };
     if chain.iter().all(u8::is_ascii_whitespace) {
-        let key = parse_key(key).and_then(|key| key.signer(algorithm).ok());
+        let key = parse_key(key).and_then(|key| key.signer(wanted.provider, algorithm).ok());
         return Ok(Slot::new(Vec::new(), key.ok_or_else(|| failed(MaterialError::Key))?));
     }
     let material = Material::load(chain, key, Some(algorithm)).map_err(|source| {
         if source == MaterialError::Key { other_key(path, algorithm) } else { failed(source) }
     })?;
-    Ok(material.slot())
+    material.by(wanted.provider).map(|material| material.slot()).map_err(failed)
 }
 
 /// The key of another algorithm is the sign of another configuration.
@@ -194,12 +202,13 @@ pub fn first_key(
     directory: &Path,
     number: u8,
     algorithm: AsymAlgorithm,
+    provider: &dyn Provider,
 ) -> Result<(PrivateKey, Arc<dyn Signer>), StateError> {
     let path = Files::of(directory, number).key;
     let text = read(&path)?.map(Zeroizing::new).unwrap_or_default();
     let key = parse_key(&text)
         .ok_or_else(|| StateError::Material { path: path.clone(), source: MaterialError::Key })?;
-    let signer = key.signer(algorithm).map_err(|_| other_key(&path, algorithm))?;
+    let signer = key.signer(provider, algorithm).map_err(|_| other_key(&path, algorithm))?;
     Ok((key, signer))
 }
 
@@ -258,6 +267,10 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StateError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
+    use spdm::crypto::RingProvider;
+
     use super::*;
 
     fn name() -> PciName {
@@ -273,7 +286,16 @@ mod tests {
     }
 
     fn wanted(name: &PciName, number: u8, algorithm: AsymAlgorithm) -> Wanted<'_> {
-        Wanted { number, name, algorithm, empty: false, model: CertificateModel::Device, key: None }
+        static PROVIDER: LazyLock<RingProvider> = LazyLock::new(RingProvider::new);
+        Wanted {
+            provider: &*PROVIDER,
+            number,
+            name,
+            algorithm,
+            empty: false,
+            model: CertificateModel::Device,
+            key: None,
+        }
     }
 
     #[test]

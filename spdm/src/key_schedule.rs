@@ -1,10 +1,24 @@
 //! From what both ends share to keys (DSP0274 1.3 "Key schedule").
 
+use std::io::Write;
+
 use crate::crypto::{Aead, CryptoError, Digest, HashAlgorithm, IV_SIZE, Provider, Secret};
 use crate::wire::Version;
 
 /// Longest input to HKDF-Expand: length, version, the longest label, a transcript hash.
 const MAX_INFO_SIZE: usize = 2 + 8 + 12 + crate::crypto::MAX_HASH_SIZE;
+
+/// What goes into one HKDF-Expand.
+struct Info {
+    bytes: [u8; MAX_INFO_SIZE],
+    length: usize,
+}
+
+impl AsRef<[u8]> for Info {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
 
 /// Version and hash of a connection, which the whole schedule depends on.
 #[derive(Clone, Copy)]
@@ -35,16 +49,23 @@ impl core::fmt::Debug for Shared<'_> {
 /// Secrets of the handshake phase.
 #[derive(Clone, Debug)]
 pub struct HandshakeSecrets {
-    /// Salt of the application phase comes from it.
-    pub handshake: Secret,
-    /// Protects records from the requester.
-    pub request: Secret,
-    /// Protects records from the responder.
-    pub response: Secret,
-    /// Key of the HMAC in FINISH.
-    pub request_finished: Secret,
-    /// Key of the HMAC in KEY_EXCHANGE_RSP and, in the clear, FINISH_RSP.
-    pub response_finished: Secret,
+    /// `Salt_1`, from which the application phase begins.
+    pub salt: Secret,
+    /// For what the requester sends.
+    pub request: HandshakeDirection,
+    /// For what the responder sends.
+    pub response: HandshakeDirection,
+}
+
+/// Secrets of one direction of the handshake phase.
+#[derive(Clone, Debug)]
+pub struct HandshakeDirection {
+    /// Secret of the direction, which the others come from.
+    pub secret: Secret,
+    /// Key of the HMAC in the sender's messages.
+    pub finished: Secret,
+    /// Protects records.
+    pub traffic: TrafficKey,
 }
 
 /// Secrets of the application phase.
@@ -67,6 +88,17 @@ pub struct TrafficKey {
     pub iv: [u8; IV_SIZE],
 }
 
+impl TrafficKey {
+    fn new(key: Secret, iv: &Secret) -> Result<Self, CryptoError> {
+        Ok(Self { key, iv: iv.as_ref().try_into().map_err(|_| CryptoError::Failed)? })
+    }
+}
+
+/// What the key and the initial vector of a direction are derived with.
+const fn key_and_iv(aead: Aead) -> [(&'static str, &'static [u8], usize); 2] {
+    [("key", &[], aead.key_size()), ("iv", &[], IV_SIZE)]
+}
+
 /// The initial vector is as secret as the key.
 impl core::fmt::Debug for TrafficKey {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -87,54 +119,42 @@ impl<'p> KeySchedule<'p> {
     }
 
     /// BinConcat(length, version, label, context).
-    fn info(&self, label: &str, context: &[u8], length: usize) -> Result<Vec<u8>, CryptoError> {
-        let mut info = Vec::with_capacity(MAX_INFO_SIZE);
+    fn info(&self, label: &str, context: &[u8], length: usize) -> Result<Info, CryptoError> {
         let size = u16::try_from(length).map_err(|_| CryptoError::Failed)?;
-        info.extend_from_slice(&size.to_le_bytes());
-        info.extend_from_slice(b"spdm");
-        info.extend_from_slice(&[
-            b'0' + self.version.major() % 10,
-            b'.',
-            b'0' + self.version.minor() % 10,
-            b' ',
-        ]);
-        info.extend_from_slice(label.as_bytes());
-        info.extend_from_slice(context);
+        let version = [b'0' + self.version.major() % 10, b'.', b'0' + self.version.minor() % 10, b' '];
+        let mut info = Info { bytes: [0; MAX_INFO_SIZE], length: 0 };
+        let mut room = info.bytes.as_mut_slice();
+        for part in [&size.to_le_bytes()[..], b"spdm", &version, label.as_bytes(), context] {
+            room.write_all(part).map_err(|_| CryptoError::Failed)?;
+        }
+        info.length = MAX_INFO_SIZE - room.len();
         Ok(info)
     }
 
-    /// HKDF-Expand(secret, BinConcat(length, version, label, context), length) of every label and length.
-    fn expand_all<const N: usize>(
+    /// HKDF-Expand(secret, BinConcat(length, version, label, context), length) of every label, context and length.
+    fn expand<const N: usize>(
         &self,
         secret: &Secret,
-        context: &[u8],
-        labels: [(&str, usize); N],
+        labels: [(&str, &[u8], usize); N],
     ) -> Result<[Secret; N], CryptoError> {
-        let mut outputs = labels.map(|(_, length)| Secret::zeros(length));
-        let mut infos = [const { Vec::new() }; N];
-        for (info, (label, length)) in infos.iter_mut().zip(labels) {
+        let mut outputs = labels.map(|(_, _, length)| Secret::zeros(length));
+        let mut infos = [const { Info { bytes: [0; MAX_INFO_SIZE], length: 0 } }; N];
+        for (info, (label, context, length)) in infos.iter_mut().zip(labels) {
             *info = self.info(label, context, length)?;
         }
-        let infos = infos.each_ref().map(Vec::as_slice);
-        self.provider.hkdf_expand_all(self.hash, secret.as_ref(), &infos, &mut outputs)?;
+        let infos = infos.each_ref().map(AsRef::as_ref);
+        self.provider.hkdf_expand(self.hash, secret.as_ref(), &infos, &mut outputs)?;
         Ok(outputs)
-    }
-
-    /// As [`Self::expand_all`], of one label.
-    fn expand(
-        &self,
-        secret: &Secret,
-        label: &str,
-        context: &[u8],
-        length: usize,
-    ) -> Result<Secret, CryptoError> {
-        let info = self.info(label, context, length)?;
-        self.provider.hkdf_expand(self.hash, secret.as_ref(), &info, length)
     }
 
     /// Handshake secrets from what is shared and the transcript hash TH1. `Salt_0` is zeros, and from 1.3 on ones for
     /// a pre-shared key, so that a key can serve for one of the two purposes only.
-    pub fn handshake(&self, shared: Shared<'_>, th1: &Digest) -> Result<HandshakeSecrets, CryptoError> {
+    pub fn handshake(
+        &self,
+        shared: Shared<'_>,
+        th1: &Digest,
+        aead: Aead,
+    ) -> Result<HandshakeSecrets, CryptoError> {
         let size = self.hash.size();
         let mut salt = Secret::zeros(size);
         let secret = match shared {
@@ -147,32 +167,36 @@ impl<'p> KeySchedule<'p> {
             }
         };
         let handshake = self.provider.hmac(self.hash, salt.as_ref(), secret)?;
-        let labels = [("req hs data", size), ("rsp hs data", size)];
-        let [request, response] = self.expand_all(&handshake, th1.as_ref(), labels)?;
-        let request_finished = self.expand(&request, "finished", &[], size)?;
-        let response_finished = self.expand(&response, "finished", &[], size)?;
-        Ok(HandshakeSecrets { handshake, request, response, request_finished, response_finished })
+        let th1 = th1.as_ref();
+        let labels = [("req hs data", th1, size), ("rsp hs data", th1, size), ("derived", &[], size)];
+        let [request, response, salt] = self.expand(&handshake, labels)?;
+        let direction = |secret: Secret| {
+            let [key, iv] = key_and_iv(aead);
+            let [finished, key, iv] = self.expand(&secret, [("finished", &[], size), key, iv])?;
+            Ok(HandshakeDirection { secret, finished, traffic: TrafficKey::new(key, &iv)? })
+        };
+        Ok(HandshakeSecrets { salt, request: direction(request)?, response: direction(response)? })
     }
 
-    /// Application secrets from the handshake secret and the transcript hash TH2.
-    pub fn application(&self, handshake: &Secret, th2: &Digest) -> Result<ApplicationSecrets, CryptoError> {
+    /// Application secrets from `Salt_1` and the transcript hash TH2.
+    pub fn application(&self, salt: &Secret, th2: &Digest) -> Result<ApplicationSecrets, CryptoError> {
         let size = self.hash.size();
-        let salt = self.expand(handshake, "derived", &[], size)?;
         let master = self.provider.hmac(self.hash, salt.as_ref(), Secret::zeros(size).as_ref())?;
-        let labels = ["req app data", "rsp app data", "exp master"].map(|label| (label, size));
-        let [request, response, export_master] = self.expand_all(&master, th2.as_ref(), labels)?;
+        let labels = ["req app data", "rsp app data", "exp master"].map(|label| (label, th2.as_ref(), size));
+        let [request, response, export_master] = self.expand(&master, labels)?;
         Ok(ApplicationSecrets { request, response, export_master })
     }
 
     /// Key and initial vector from a direction's secret.
     pub fn traffic_key(&self, secret: &Secret, aead: Aead) -> Result<TrafficKey, CryptoError> {
-        let [key, iv] = self.expand_all(secret, &[], [("key", aead.key_size()), ("iv", IV_SIZE)])?;
-        Ok(TrafficKey { key, iv: iv.as_ref().try_into().map_err(|_| CryptoError::Failed)? })
+        let [key, iv] = self.expand(secret, key_and_iv(aead))?;
+        TrafficKey::new(key, &iv)
     }
 
     /// The secret that follows `secret` after KEY_UPDATE.
     pub fn update(&self, secret: &Secret) -> Result<Secret, CryptoError> {
-        self.expand(secret, "traffic upd", &[], self.hash.size())
+        let [next] = self.expand(secret, [("traffic upd", &[], self.hash.size())])?;
+        Ok(next)
     }
 
     /// `HMAC(finished key, transcript hash)`, the verify data of FINISH and KEY_EXCHANGE_RSP.
@@ -241,16 +265,22 @@ mod tests {
             };
             let (th1, th2) = (Digest::new(&[0x11; 32]), Digest::new(&[0x22; 32]));
             let shared = Secret::new(&[0x5A; 32]).unwrap();
-            let handshake = schedule.handshake(Shared::Exchanged(&shared), &th1).unwrap();
+            let handshake = schedule.handshake(Shared::Exchanged(&shared), &th1, Aead::Aes128Gcm).unwrap();
             let secret = mac(&[0; 32], &[0x5A; 32]);
-            assert_eq!(handshake.handshake.as_ref(), secret);
             let request = expand(&secret, 32, "req hs data", &[0x11; 32]);
-            assert_eq!(handshake.request.as_ref(), request);
-            assert_eq!(handshake.response.as_ref(), expand(&secret, 32, "rsp hs data", &[0x11; 32]));
-            assert_eq!(handshake.request_finished.as_ref(), expand(&request, 32, "finished", &[]));
+            assert_eq!(handshake.request.secret.as_ref(), request);
+            let response = expand(&secret, 32, "rsp hs data", &[0x11; 32]);
+            assert_eq!(handshake.response.secret.as_ref(), response);
+            for (direction, secret) in [(&handshake.request, &request), (&handshake.response, &response)] {
+                assert_eq!(direction.finished.as_ref(), expand(secret, 32, "finished", &[]));
+                assert_eq!(direction.traffic.key.as_ref(), expand(secret, 16, "key", &[]));
+                assert_eq!(direction.traffic.iv.as_slice(), expand(secret, 12, "iv", &[]));
+            }
 
-            let application = schedule.application(&handshake.handshake, &th2).unwrap();
-            let master = mac(&expand(&secret, 32, "derived", &[]), &[0; 32]);
+            let application = schedule.application(&handshake.salt, &th2).unwrap();
+            let salt = expand(&secret, 32, "derived", &[]);
+            assert_eq!(handshake.salt.as_ref(), salt);
+            let master = mac(&salt, &[0; 32]);
             assert_eq!(application.request.as_ref(), expand(&master, 32, "req app data", &[0x22; 32]));
             assert_eq!(application.response.as_ref(), expand(&master, 32, "rsp app data", &[0x22; 32]));
             assert_eq!(application.export_master.as_ref(), expand(&master, 32, "exp master", &[0x22; 32]));
@@ -258,11 +288,11 @@ mod tests {
             assert_eq!(update.as_ref(), expand(application.request.as_ref(), 32, "traffic upd", &[]));
             // A pre-shared key, here longer than any hash: the salt alone tells it from what was exchanged.
             let salt = if version >= Version::V1_3 { [0xFF; 32] } else { [0; 32] };
-            let psk = schedule.handshake(Shared::Psk(&[0x5A; 100]), &th1).unwrap();
-            assert_eq!(psk.handshake.as_ref(), mac(&salt, &[0x5A; 100]));
-            let response = expand(psk.handshake.as_ref(), 32, "rsp hs data", &[0x11; 32]);
-            assert_eq!(psk.response.as_ref(), response);
-            assert_eq!(psk.response_finished.as_ref(), expand(&response, 32, "finished", &[]));
+            let psk = schedule.handshake(Shared::Psk(&[0x5A; 100]), &th1, Aead::Aes128Gcm).unwrap();
+            let secret = mac(&salt, &[0x5A; 100]);
+            let response = expand(&secret, 32, "rsp hs data", &[0x11; 32]);
+            assert_eq!(psk.response.secret.as_ref(), response);
+            assert_eq!(psk.response.finished.as_ref(), expand(&response, 32, "finished", &[]));
 
             let traffic = schedule.traffic_key(&update, Aead::Aes128Gcm).unwrap();
             assert_eq!(traffic.key.as_ref(), expand(update.as_ref(), 16, "key", &[]));

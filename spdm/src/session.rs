@@ -3,7 +3,7 @@
 use crate::SessionId;
 use crate::codec::DecodeError;
 use crate::crypto::{Aead, CryptoError, Digest, HashAlgorithm, Provider, Secret};
-use crate::key_schedule::{HandshakeSecrets, KeySchedule, Shared};
+use crate::key_schedule::{HandshakeDirection, HandshakeSecrets, KeySchedule, Shared, TrafficKey};
 use crate::secured::{Protection, RecordError, RecordKey, session_id};
 use crate::wire::Version;
 
@@ -37,8 +37,18 @@ pub struct SessionParameters {
 
 /// How far a session is.
 enum Phase {
-    Handshake(Box<HandshakeSecrets>),
+    Handshake(Box<Handshake>),
     Application { export_master: Secret },
+}
+
+/// What the handshake needs beside the keys of its records.
+struct Handshake {
+    /// The application phase begins from it.
+    salt: Secret,
+    /// Key of the HMAC in FINISH.
+    request_finished: Secret,
+    /// Key of the HMAC in KEY_EXCHANGE_RSP and, in the clear, FINISH_RSP.
+    response_finished: Secret,
 }
 
 /// A key with the secret it came from, which the next one comes from.
@@ -80,6 +90,7 @@ impl SessionParameters {
         KeySchedule::new(provider, Version(self.version), self.hash)
     }
 
+    /// One direction, with its first key from the secret.
     fn direction(
         &self,
         provider: &dyn Provider,
@@ -87,24 +98,27 @@ impl SessionParameters {
         sequence: u64,
     ) -> Result<Direction, CryptoError> {
         let traffic = self.schedule(provider).traffic_key(&secret, self.aead)?;
-        let key =
-            RecordKey::new(provider, self.aead, self.protection, &traffic, sequence, self.sequence_limit)?;
+        self.keyed(provider, secret, &traffic, sequence)
+    }
+
+    fn keyed(
+        &self,
+        provider: &dyn Provider,
+        secret: Secret,
+        traffic: &TrafficKey,
+        sequence: u64,
+    ) -> Result<Direction, CryptoError> {
+        let limit = self.sequence_limit;
+        let key = RecordKey::new(provider, self.aead, self.protection, traffic, sequence, limit)?;
         Ok(Direction { secret, key })
     }
 
-    /// Outbound and inbound direction from the secrets of requests and responses.
-    fn directions(
-        &self,
-        provider: &dyn Provider,
-        request: Secret,
-        response: Secret,
-    ) -> Result<(Direction, Direction), CryptoError> {
-        let request = self.direction(provider, request, 0)?;
-        let response = self.direction(provider, response, 0)?;
-        Ok(match self.role {
+    /// Outbound and inbound, of what requests and responses have.
+    fn by_role<T>(&self, request: T, response: T) -> (T, T) {
+        match self.role {
             Role::Requester => (request, response),
             Role::Responder => (response, request),
-        })
+        }
     }
 }
 
@@ -116,12 +130,17 @@ impl Session {
         shared: Shared<'_>,
         th1: &Digest,
     ) -> Result<Self, CryptoError> {
-        let secrets = parameters.schedule(provider).handshake(shared, th1)?;
-        let (outbound, inbound) =
-            parameters.directions(provider, secrets.request.clone(), secrets.response.clone())?;
+        let HandshakeSecrets { salt, request, response } =
+            parameters.schedule(provider).handshake(shared, th1, parameters.aead)?;
+        let keyed = |HandshakeDirection { secret, finished, traffic }| {
+            parameters.keyed(provider, secret, &traffic, 0).map(|direction| (direction, finished))
+        };
+        let (request, request_finished) = keyed(request)?;
+        let (response, response_finished) = keyed(response)?;
+        let (outbound, inbound) = parameters.by_role(request, response);
         Ok(Self {
             parameters,
-            phase: Phase::Handshake(Box::new(secrets)),
+            phase: Phase::Handshake(Box::new(Handshake { salt, request_finished, response_finished })),
             outbound,
             inbound,
             inbound_next: None,
@@ -130,10 +149,12 @@ impl Session {
 
     /// Switches to the keys of the application phase, with the transcript hash TH2. Does nothing if done before.
     pub fn establish(&mut self, provider: &dyn Provider, th2: &Digest) -> Result<(), CryptoError> {
-        let Phase::Handshake(secrets) = &self.phase else { return Ok(()) };
-        let application = self.parameters.schedule(provider).application(&secrets.handshake, th2)?;
-        (self.outbound, self.inbound) =
-            self.parameters.directions(provider, application.request, application.response)?;
+        let Phase::Handshake(handshake) = &self.phase else { return Ok(()) };
+        let parameters = &self.parameters;
+        let application = parameters.schedule(provider).application(&handshake.salt, th2)?;
+        let request = parameters.direction(provider, application.request, 0)?;
+        let response = parameters.direction(provider, application.response, 0)?;
+        (self.outbound, self.inbound) = parameters.by_role(request, response);
         self.phase = Phase::Application { export_master: application.export_master };
         Ok(())
     }
@@ -177,8 +198,8 @@ impl Session {
 
     const fn finished_key(&self, sender: Role) -> Result<&Secret, CryptoError> {
         match (&self.phase, sender) {
-            (Phase::Handshake(secrets), Role::Requester) => Ok(&secrets.request_finished),
-            (Phase::Handshake(secrets), Role::Responder) => Ok(&secrets.response_finished),
+            (Phase::Handshake(handshake), Role::Requester) => Ok(&handshake.request_finished),
+            (Phase::Handshake(handshake), Role::Responder) => Ok(&handshake.response_finished),
             (Phase::Application { .. }, _) => Err(CryptoError::Unavailable),
         }
     }

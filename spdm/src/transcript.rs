@@ -12,6 +12,9 @@ use crate::crypto::{
 };
 use crate::wire::Version;
 
+/// What VCA mostly fits, so that it does not move with every message.
+const USUAL_VCA_SIZE: usize = 256;
+
 /// VCA: GET_VERSION to ALGORITHMS, the beginning of every transcript. All six messages are short by construction:
 /// the peer's are at most 4, 20 and 128 bytes when a responder records, and VERSION at most 516 for a requester.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +33,9 @@ impl Vca {
 
     /// Adds one message, without transport padding.
     pub fn append(&mut self, message: &[u8]) {
+        if self.0.capacity() - self.0.len() < message.len() {
+            self.0.reserve(message.len().max(USUAL_VCA_SIZE));
+        }
         self.0.extend_from_slice(message);
     }
 
@@ -67,14 +73,20 @@ impl Basis<'_> {
     fn begin(&self, messages: &[&[u8]]) -> Result<Transcript, CryptoError> {
         let hasher = self.provider.hasher(self.hash)?;
         let record = if signs_digest(self.version) { Record::Off } else { Record::Bytes(Vec::new()) };
-        let mut transcript = Transcript { version: self.version, hasher, record };
+        let mut transcript =
+            Transcript { version: self.version, hasher, waiting: Vec::new(), most_waiting: 0, record };
         messages.iter().for_each(|message| transcript.append(message));
         Ok(transcript)
     }
 
-    /// M1/M2, which CHALLENGE_AUTH signs: begins with VCA.
+    /// M1/M2, which CHALLENGE_AUTH signs: begins with VCA. The certificate chain goes through it whether CHALLENGE comes or
+    /// not, so that its hashing waits.
     pub fn m1m2(&self) -> Result<Transcript, CryptoError> {
-        self.begin(&[self.vca.as_ref()])
+        let mut transcript = self.begin(&[])?;
+        transcript.waiting.reserve(MAX_WAITING_SIZE);
+        transcript.most_waiting = MAX_WAITING_SIZE;
+        transcript.append(self.vca.as_ref());
+        Ok(transcript)
     }
 
     /// M1/M2 of a requester, which its CHALLENGE_AUTH signs: begins with VCA from 1.2 on, with nothing before.
@@ -117,6 +129,9 @@ const fn signs_digest(version: Version) -> bool {
 /// Most bytes of one transcript that are kept for a signature: the longest chain in the smallest portions fits.
 const MAX_RECORD_SIZE: usize = 0x2_0000;
 
+/// Most bytes of M1/M2 that wait to be hashed: VCA and a chain of three certificates on an elliptic curve fit.
+const MAX_WAITING_SIZE: usize = 0x1000;
+
 /// The bytes of a transcript, where a signature needs them.
 #[derive(Clone)]
 enum Record {
@@ -143,19 +158,33 @@ impl Record {
 pub struct Transcript {
     version: Version,
     hasher: Box<dyn Hasher>,
+    /// What the hasher has still to take: at most `most_waiting` bytes, none where every transcript ends in a digest.
+    waiting: Vec<u8>,
+    most_waiting: usize,
     record: Record,
 }
 
 impl Transcript {
     /// Adds a message or a part of one, without transport padding.
     pub fn append(&mut self, bytes: &[u8]) {
-        self.hasher.update(bytes);
+        if bytes.len() <= self.most_waiting.saturating_sub(self.waiting.len()) {
+            self.waiting.extend_from_slice(bytes);
+        } else {
+            self.hasher.update(&self.waiting);
+            self.waiting.clear();
+            self.hasher.update(bytes);
+        }
         self.record.append(bytes);
     }
 
     /// Hash of everything so far.
     pub fn digest(&self) -> Digest {
-        self.hasher.digest()
+        if self.waiting.is_empty() {
+            return self.hasher.digest();
+        }
+        let mut hasher = self.hasher.fork();
+        hasher.update(&self.waiting);
+        hasher.digest()
     }
 
     /// The message whose signature stands for this transcript (DSP0274 1.3 "Signature generation").
@@ -170,7 +199,13 @@ impl Transcript {
 
 impl Clone for Transcript {
     fn clone(&self) -> Self {
-        Self { version: self.version, hasher: self.hasher.fork(), record: self.record.clone() }
+        Self {
+            version: self.version,
+            hasher: self.hasher.fork(),
+            waiting: self.waiting.clone(),
+            most_waiting: self.most_waiting,
+            record: self.record.clone(),
+        }
     }
 }
 
@@ -329,6 +364,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_never_missing_from_the_digest() {
+        let provider = crate::crypto::RingProvider::new();
+        let (hash, mut vca) = (HashAlgorithm::Sha256, Vca::new());
+        vca.append(b"vca ");
+        let basis = Basis { provider: &provider, version: Version::V1_3, hash, vca: &vca };
+        for sizes in [&[1, 2, 3][..], &[MAX_WAITING_SIZE - 4, 1, 1], &[MAX_WAITING_SIZE + 1, 5], &[3000; 9]] {
+            let (mut transcript, mut all) = (basis.m1m2().unwrap(), b"vca ".to_vec());
+            for (byte, &size) in (0..).zip(sizes) {
+                let message = vec![byte; size];
+                transcript.append(&message);
+                all.extend_from_slice(&message);
+                assert!(transcript.waiting.len() <= MAX_WAITING_SIZE);
+                let digest = crate::crypto::hash(&provider, hash, &all).unwrap();
+                assert_eq!(transcript.digest(), digest, "{sizes:?}");
+                assert_eq!(transcript.clone().digest(), digest, "{sizes:?}");
+            }
+        }
+        assert!(basis.l1l2().unwrap().waiting.is_empty());
     }
 
     #[test]

@@ -183,10 +183,10 @@ impl Provider for Replay {
         &self,
         hash: HashAlgorithm,
         key: &[u8],
-        info: &[u8],
-        length: usize,
-    ) -> Result<Secret, CryptoError> {
-        self.ring.hkdf_expand(hash, key, info, length)
+        infos: &[&[u8]],
+        outputs: &mut [Secret],
+    ) -> Result<(), CryptoError> {
+        self.ring.hkdf_expand(hash, key, infos, outputs)
     }
 
     fn verify(

@@ -67,9 +67,6 @@ pub(super) fn provider(kind: ProviderKind) -> Result<Box<dyn Provider>, ConfigEr
         #[cfg(feature = "aws-lc")]
         ProviderKind::AwsLc => Ok(Box::new(spdm::crypto::AwsLcProvider::new())),
         #[cfg(not(feature = "aws-lc"))]
-        #[cfg(feature = "aws-lc")]
-        ProviderKind::AwsLc => Ok(Box::new(spdm::crypto::AwsLcProvider::new())),
-        #[cfg(not(feature = "aws-lc"))]
         ProviderKind::AwsLc => Err(ConfigError::value(
             "spdm.provider",
             "this tdispd was built without AWS-LC; build it with --features aws-lc",

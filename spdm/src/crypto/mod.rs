@@ -7,6 +7,7 @@ mod algorithms;
 #[cfg(feature = "aws-lc")]
 mod aws_lc;
 pub(crate) mod ecdsa;
+mod hkdf;
 #[cfg(feature = "aws-lc")]
 mod ml_dsa;
 mod names;
@@ -18,18 +19,24 @@ mod sha3;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+#[cfg(feature = "aws-lc")]
+pub use self::aws_lc::AwsLcSigner;
 #[cfg(feature = "aws-lc")]
 pub use self::aws_lc::{AwsLcProvider, AwsLcProvider as DefaultProvider};
-#[cfg(feature = "aws-lc")]
-pub use self::aws_lc::{AwsLcSigner, AwsLcSigner as DefaultSigner};
 #[cfg(not(feature = "aws-lc"))]
-pub use self::ring::{RingProvider as DefaultProvider, RingSigner as DefaultSigner};
+pub use self::ring::RingProvider as DefaultProvider;
 pub use self::ring::{RingProvider, RingSigner};
 pub use algorithms::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
 pub use names::UnknownName;
 pub use private_key::PrivateKey;
 pub use public_key::{encode_public_key, parse_public_key};
 pub use secret::{Digest, MAX_HASH_SIZE, Secret};
+
+use hkdf::hkdf_expand;
 
 /// Bytes of an AEAD tag, for every suite this crate knows.
 pub const TAG_SIZE: usize = 16;
@@ -148,28 +155,15 @@ pub trait Provider: Send {
         data: &[u8],
         tag: &[u8],
     ) -> Result<(), CryptoError>;
-    /// HKDF-Expand to `length` bytes, at most [`MAX_HASH_SIZE`].
+    /// HKDF-Expand with one key to several outputs, each as long as it is and from the info in its place: what a key
+    /// schedule does, and cheaper together where preparing the key is half of the work.
     fn hkdf_expand(
-        &self,
-        hash: HashAlgorithm,
-        key: &[u8],
-        info: &[u8],
-        length: usize,
-    ) -> Result<Secret, CryptoError>;
-    /// HKDF-Expand with one key to several outputs, each as long as it is: what a key schedule mostly does, and
-    /// cheaper together where preparing the key is half of the work.
-    fn hkdf_expand_all(
         &self,
         hash: HashAlgorithm,
         key: &[u8],
         infos: &[&[u8]],
         outputs: &mut [Secret],
-    ) -> Result<(), CryptoError> {
-        for (info, output) in infos.iter().zip(outputs) {
-            *output = self.hkdf_expand(hash, key, info, output.as_ref().len())?;
-        }
-        Ok(())
-    }
+    ) -> Result<(), CryptoError>;
     /// Checks a signature over `message`, hashed with `hash`. `public_key` is the content of the certificate's
     /// SubjectPublicKeyInfo bit string: 0x04‖X‖Y for ECDSA, an RSAPublicKey in DER for RSA, else the key itself.
     fn verify(
@@ -191,6 +185,15 @@ pub trait Provider: Send {
     ) -> Result<Secret, CryptoError>;
     /// Prepares an AEAD key.
     fn aead_key(&self, aead: Aead, key: &[u8]) -> Result<Box<dyn AeadKey>, CryptoError>;
+    /// A signer with a private key, in the form that [`PrivateKey::pkcs8`] has. A provider whose signers come from elsewhere
+    /// has none.
+    fn signer(&self, _algorithm: AsymAlgorithm, _pkcs8: &[u8]) -> Result<Arc<dyn Signer>, CryptoError> {
+        Err(CryptoError::Unavailable)
+    }
+    /// A new private key, as PKCS#8.
+    fn generate_pkcs8(&self, _algorithm: AsymAlgorithm) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+        Err(CryptoError::Unavailable)
+    }
 }
 
 /// Hash of one piece of data.

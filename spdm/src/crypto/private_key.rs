@@ -6,7 +6,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::public_key::{KeyType, key_identifier};
-use super::{AsymAlgorithm, CryptoError, DefaultSigner, Signer};
+use super::{AsymAlgorithm, CryptoError, Provider, Signer};
 use crate::der::{BIT_STRING, OCTET_STRING, SEQUENCE, context, encode, encode_bits, only, tagged, unsigned};
 
 type Bytes = Zeroizing<Vec<u8>>;
@@ -29,12 +29,12 @@ impl PrivateKey {
         parse(der, public_key).ok_or(CryptoError::Malformed)
     }
 
-    /// Makes a new key.
+    /// Has `provider` make a new key.
     ///
     /// # Errors
-    /// [`CryptoError::Unavailable`] if nothing in this build makes keys of this algorithm.
-    pub fn generate(algorithm: AsymAlgorithm) -> Result<Self, CryptoError> {
-        Self::from_der(&DefaultSigner::generate_pkcs8(algorithm)?, None)
+    /// [`CryptoError::Unavailable`] if it makes no keys of this algorithm.
+    pub fn generate(provider: &dyn Provider, algorithm: AsymAlgorithm) -> Result<Self, CryptoError> {
+        Self::from_der(&provider.generate_pkcs8(algorithm)?, None)
     }
 
     /// Its algorithm; an RSA key that is good for both paddings says RSASSA-PKCS1-v1_5.
@@ -47,16 +47,20 @@ impl PrivateKey {
         &self.pkcs8
     }
 
-    /// A signer with this key by whatever in this build can use it.
+    /// A signer of `provider` with this key.
     ///
     /// # Errors
-    /// [`CryptoError::Unavailable`] if nothing can, [`CryptoError::Malformed`] if the key is not valid or does not
-    /// serve this algorithm.
-    pub fn signer(&self, algorithm: AsymAlgorithm) -> Result<Arc<dyn Signer>, CryptoError> {
+    /// [`CryptoError::Unavailable`] if it has none of this algorithm, [`CryptoError::Malformed`] if the key is not valid or
+    /// does not serve it.
+    pub fn signer(
+        &self,
+        provider: &dyn Provider,
+        algorithm: AsymAlgorithm,
+    ) -> Result<Arc<dyn Signer>, CryptoError> {
         if !self.algorithm.serves(algorithm) {
             return Err(CryptoError::Malformed);
         }
-        Ok(Arc::new(DefaultSigner::from_pkcs8(algorithm, &self.pkcs8)?))
+        provider.signer(algorithm, &self.pkcs8)
     }
 }
 

@@ -1,11 +1,14 @@
 //! Digests and secrets: short byte strings without a heap allocation; secrets are wiped and never printed.
 
+use zerocopy::IntoBytes;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Size of the longest digest, in bytes.
 pub const MAX_HASH_SIZE: usize = 64;
 /// Room for the longest shared secret, P-521's 66 bytes rounded up.
 const MAX_SECRET_SIZE: usize = 72;
+/// The same in the units in which secrets are wiped: byte by byte it takes longer than much of what is done with them.
+const MAX_SECRET_WORDS: usize = MAX_SECRET_SIZE / size_of::<u64>();
 
 /// A digest of any algorithm.
 #[derive(Clone, Copy)]
@@ -47,14 +50,14 @@ impl core::fmt::Debug for Digest {
 /// A secret of at most 72 bytes, wiped when dropped.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Secret {
-    bytes: [u8; MAX_SECRET_SIZE],
+    words: [u64; MAX_SECRET_WORDS],
     length: usize,
 }
 
 impl Secret {
     /// A secret of `length` zeros, at most 72, to be filled.
     pub fn zeros(length: usize) -> Self {
-        Self { bytes: [0; MAX_SECRET_SIZE], length: length.min(MAX_SECRET_SIZE) }
+        Self { words: [0; MAX_SECRET_WORDS], length: length.min(MAX_SECRET_SIZE) }
     }
 
     /// Copies a secret; `None` if it is longer than any this crate knows.
@@ -70,13 +73,13 @@ impl Secret {
 
 impl AsRef<[u8]> for Secret {
     fn as_ref(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
+        self.words.as_bytes().get(..self.length).unwrap_or_default()
     }
 }
 
 impl AsMut<[u8]> for Secret {
     fn as_mut(&mut self) -> &mut [u8] {
-        self.bytes.get_mut(..self.length).unwrap_or_default()
+        self.words.as_mut_bytes().get_mut(..self.length).unwrap_or_default()
     }
 }
 

@@ -4,7 +4,7 @@ use hmac::{KeyInit, Mac, SimpleHmac};
 use sha3::digest::common::BlockSizeUser;
 use sha3::{Sha3_256, Sha3_384, Sha3_512};
 
-use super::{CryptoError, Digest, Hasher, Secret};
+use super::{CryptoError, Digest, Hasher, Secret, hkdf_expand};
 
 /// A SHA-3 algorithm.
 #[derive(Clone, Copy)]
@@ -25,9 +25,9 @@ impl Sha3 {
 
     pub(super) fn hmac(self, key: &[u8], data: &[u8]) -> Result<Secret, CryptoError> {
         match self {
-            Self::Bits256 => mac::<Sha3_256>(key, &[data]),
-            Self::Bits384 => mac::<Sha3_384>(key, &[data]),
-            Self::Bits512 => mac::<Sha3_512>(key, &[data]),
+            Self::Bits256 => mac::<Sha3_256>(key, data),
+            Self::Bits384 => mac::<Sha3_384>(key, data),
+            Self::Bits512 => mac::<Sha3_512>(key, data),
         }
     }
 
@@ -40,11 +40,16 @@ impl Sha3 {
         }
     }
 
-    pub(super) fn hkdf_expand(self, key: &[u8], info: &[u8], length: usize) -> Result<Secret, CryptoError> {
+    pub(super) fn hkdf_expand(
+        self,
+        key: &[u8],
+        infos: &[&[u8]],
+        outputs: &mut [Secret],
+    ) -> Result<(), CryptoError> {
         match self {
-            Self::Bits256 => expand::<Sha3_256>(key, info, length),
-            Self::Bits384 => expand::<Sha3_384>(key, info, length),
-            Self::Bits512 => expand::<Sha3_512>(key, info, length),
+            Self::Bits256 => expand::<Sha3_256>(key, infos, outputs),
+            Self::Bits384 => expand::<Sha3_384>(key, infos, outputs),
+            Self::Bits512 => expand::<Sha3_512>(key, infos, outputs),
         }
     }
 }
@@ -68,27 +73,23 @@ impl<H: Algorithm> Hasher for Running<H> {
     }
 }
 
-fn keyed<H: Algorithm>(key: &[u8], parts: &[&[u8]]) -> Result<SimpleHmac<H>, CryptoError> {
-    let mut mac = SimpleHmac::new_from_slice(key).map_err(|_| CryptoError::Failed)?;
-    parts.iter().for_each(|part| mac.update(part));
-    Ok(mac)
+fn keyed<H: Algorithm>(key: &[u8]) -> Result<SimpleHmac<H>, CryptoError> {
+    SimpleHmac::new_from_slice(key).map_err(|_| CryptoError::Failed)
 }
 
-fn mac<H: Algorithm>(key: &[u8], parts: &[&[u8]]) -> Result<Secret, CryptoError> {
-    Secret::new(&keyed::<H>(key, parts)?.finalize().into_bytes()).ok_or(CryptoError::Failed)
+fn mac<H: Algorithm>(key: &[u8], data: &[u8]) -> Result<Secret, CryptoError> {
+    let mac = keyed::<H>(key)?.chain_update(data);
+    Secret::new(&mac.finalize().into_bytes()).ok_or(CryptoError::Failed)
 }
 
 fn mac_verify<H: Algorithm>(key: &[u8], data: &[u8], tag: &[u8]) -> Result<(), CryptoError> {
-    keyed::<H>(key, &[data])?.verify_slice(tag).map_err(|_| CryptoError::Mismatch)
+    keyed::<H>(key)?.chain_update(data).verify_slice(tag).map_err(|_| CryptoError::Mismatch)
 }
 
-/// RFC 5869 §2.3; at most as many bytes as a secret has.
-fn expand<H: Algorithm>(key: &[u8], info: &[u8], length: usize) -> Result<Secret, CryptoError> {
-    let mut secret = Secret::zeros(length);
-    let mut block = Secret::zeros(0);
-    for (counter, out) in (1_u8..).zip(secret.as_mut().chunks_mut(<H as sha3::Digest>::output_size())) {
-        block = mac::<H>(key, &[block.as_ref(), info, &[counter]])?;
-        out.iter_mut().zip(block.as_ref()).for_each(|(to, from)| *to = *from);
-    }
-    Ok(secret)
+fn expand<H: Algorithm>(key: &[u8], infos: &[&[u8]], outputs: &mut [Secret]) -> Result<(), CryptoError> {
+    let key = keyed::<H>(key)?;
+    hkdf_expand(infos, outputs, |parts| {
+        let mac = parts.iter().fold(key.clone(), |mac, part| mac.chain_update(part));
+        mac.finalize().into_bytes()
+    })
 }

@@ -7,7 +7,7 @@ use rcgen::Issuer;
 use super::PciName;
 use super::generate::{authority, leaf};
 use super::issue::IssuingKey;
-use crate::crypto::AsymAlgorithm;
+use crate::crypto::{AsymAlgorithm, DefaultProvider};
 use crate::slot::{Alias, Slot};
 use crate::wire::CertificateModel;
 
@@ -23,11 +23,11 @@ pub(crate) struct Device {
 
 impl Device {
     pub(crate) fn new(name: &PciName) -> Self {
-        let key = IssuingKey::generate(ALGORITHM).unwrap();
+        let key = IssuingKey::generate(&DefaultProvider::new(), ALGORITHM).unwrap();
         // The alias key is no hardware identity.
         let mut alias = leaf(name).unwrap();
         alias.custom_extensions.clear();
-        let leaf_key = IssuingKey::generate(ALGORITHM).unwrap();
+        let leaf_key = IssuingKey::generate(&DefaultProvider::new(), ALGORITHM).unwrap();
         let issuer = authority(AUTHORITY, 0).unwrap();
         let certificate = alias.signed_by(&leaf_key, &Issuer::from_params(&issuer, &key)).unwrap();
         let aliases = vec![certificate.der().to_vec()];
@@ -47,7 +47,7 @@ impl Device {
 }
 
 fn certified(key: &IssuingKey, name: &str) -> Vec<Vec<u8>> {
-    let root_key = IssuingKey::generate(ALGORITHM).unwrap();
+    let root_key = IssuingKey::generate(&DefaultProvider::new(), ALGORITHM).unwrap();
     let root = authority("a vendor's root", 1).unwrap();
     let certificate = root.self_signed(&root_key).unwrap();
     let issuer = Issuer::from_params(&root, &root_key);

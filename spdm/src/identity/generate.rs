@@ -5,7 +5,7 @@ use rcgen::{
     IsCa, Issuer, KeyUsagePurpose, OtherNameValue, SanType, date_time_ymd,
 };
 
-use crate::crypto::AsymAlgorithm;
+use crate::crypto::{AsymAlgorithm, DefaultProvider, Provider};
 
 use super::issue::IssuingKey;
 use super::{Material, MaterialError, PciName, oid};
@@ -25,7 +25,19 @@ const HARDWARE_IDENTITY_LIST: [u8; 16] =
 /// [`MaterialError::Unavailable`] where this build makes no keys of the algorithm, [`MaterialError::Generate`] when the
 /// key generator or the encoder fails.
 pub fn generate(name: &PciName, algorithm: AsymAlgorithm) -> Result<Material, MaterialError> {
-    issue(&leaf(name)?, algorithm)
+    generate_by(&DefaultProvider::new(), name, algorithm)
+}
+
+/// As [`generate`], with the keys and signatures of this provider.
+///
+/// # Errors
+/// As [`generate`].
+pub fn generate_by(
+    provider: &dyn Provider,
+    name: &PciName,
+    algorithm: AsymAlgorithm,
+) -> Result<Material, MaterialError> {
+    issue(provider, &leaf(name)?, algorithm)
 }
 
 /// As [`generate`], for a requester, which is no PCIe device: `subject` is its common name.
@@ -37,28 +49,32 @@ pub fn generate_requester(subject: &str, algorithm: AsymAlgorithm) -> Result<Mat
     leaf.is_ca = IsCa::ExplicitNoCa;
     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(oid::EKU_REQUESTER_AUTH.to_vec())];
-    issue(&leaf, algorithm)
+    issue(&DefaultProvider::new(), &leaf, algorithm)
 }
 
-fn issue(leaf: &CertificateParams, algorithm: AsymAlgorithm) -> Result<Material, MaterialError> {
-    let root_key = IssuingKey::generate(algorithm)?;
+fn issue(
+    provider: &dyn Provider,
+    leaf: &CertificateParams,
+    algorithm: AsymAlgorithm,
+) -> Result<Material, MaterialError> {
+    let root_key = IssuingKey::generate(provider, algorithm)?;
     let root = authority("tdispd root CA", 1)?;
     let root_certificate = root.self_signed(&root_key).map_err(failed)?;
     let root_issuer = Issuer::from_params(&root, &root_key);
 
-    let intermediate_key = IssuingKey::generate(algorithm)?;
+    let intermediate_key = IssuingKey::generate(provider, algorithm)?;
     let intermediate = authority("tdispd device CA", 0)?;
     let intermediate_certificate = intermediate.signed_by(&intermediate_key, &root_issuer).map_err(failed)?;
     let intermediate_issuer = Issuer::from_params(&intermediate, &intermediate_key);
 
-    let leaf_key = IssuingKey::generate(algorithm)?;
+    let leaf_key = IssuingKey::generate(provider, algorithm)?;
     let leaf_certificate = leaf.signed_by(&leaf_key, &intermediate_issuer).map_err(failed)?;
 
     let certificates = [root_certificate, intermediate_certificate, leaf_certificate]
         .iter()
         .map(|certificate| certificate.der().to_vec())
         .collect();
-    Material::new(certificates, leaf_key.pkcs8(), Some(algorithm))
+    Material::new(certificates, leaf_key.pkcs8(), Some(algorithm))?.by(provider)
 }
 
 fn failed(error: impl core::fmt::Display) -> MaterialError {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rcgen::{PublicKeyData, SignatureAlgorithm, SigningKey};
 
-use crate::crypto::{AsymAlgorithm, CryptoError, PrivateKey, Signer};
+use crate::crypto::{AsymAlgorithm, CryptoError, PrivateKey, Provider, Signer};
 
 use super::MaterialError;
 use super::signature::{sign, usual_hash};
@@ -17,8 +17,8 @@ pub(super) struct IssuingKey {
 }
 
 impl IssuingKey {
-    /// A new key that serves this algorithm.
-    pub(super) fn generate(algorithm: AsymAlgorithm) -> Result<Self, MaterialError> {
+    /// A new key of `provider` that serves this algorithm.
+    pub(super) fn generate(provider: &dyn Provider, algorithm: AsymAlgorithm) -> Result<Self, MaterialError> {
         let unavailable = MaterialError::Unavailable(algorithm);
         let (certifying, identifier) = certifying(algorithm).ok_or(unavailable)?;
         let failed = |error: CryptoError| {
@@ -28,8 +28,8 @@ impl IssuingKey {
                 MaterialError::Generate(error.to_string())
             }
         };
-        let key = PrivateKey::generate(certifying).map_err(failed)?;
-        let signer = key.signer(certifying).map_err(failed)?;
+        let key = PrivateKey::generate(provider, certifying).map_err(failed)?;
+        let signer = key.signer(provider, certifying).map_err(failed)?;
         Ok(Self { key, signer, algorithm: identifier })
     }
 

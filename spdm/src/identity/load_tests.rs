@@ -1,7 +1,9 @@
 //! Chains and keys that OpenSSL wrote (`tests/identities`), in all the forms it has for them.
 
 use super::*;
-use crate::crypto::{AsymAlgorithm, CryptoError, PrivateKey, encode_public_key, parse_public_key};
+use crate::crypto::{
+    AsymAlgorithm, CryptoError, DefaultProvider, PrivateKey, encode_public_key, parse_public_key,
+};
 use crate::der::element;
 
 macro_rules! file {
@@ -58,7 +60,7 @@ fn every_form_of_file_loads() {
 #[test]
 fn what_no_provider_has_is_not_loaded() {
     let loaded = Material::load(P521.0, P521.1, None).map(|material| material.algorithm());
-    let ours = PrivateKey::generate(AsymAlgorithm::EcdsaP521);
+    let ours = PrivateKey::generate(&DefaultProvider::new(), AsymAlgorithm::EcdsaP521);
     match ours {
         Ok(_) => assert_eq!(loaded, Ok(AsymAlgorithm::EcdsaP521)),
         Err(_) => assert_eq!(

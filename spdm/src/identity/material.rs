@@ -1,11 +1,13 @@
 //! A chain together with the private key of its leaf, in memory and as PEM text.
 
 use core::fmt;
+use std::sync::Arc;
+
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
-use crate::crypto::{AsymAlgorithm, CryptoError, PrivateKey};
+use crate::crypto::{AsymAlgorithm, CryptoError, DefaultProvider, PrivateKey, Provider, Signer};
 use crate::der::{SEQUENCE, element};
 use crate::slot::Slot;
 
@@ -26,8 +28,8 @@ pub enum MaterialError {
     /// Making new keys or certificates failed.
     #[error("cannot generate certificates: {0}")]
     Generate(String),
-    /// Nothing in this build makes or uses private keys of this algorithm.
-    #[error("this build has no private keys for {0}")]
+    /// The provider does not make or use private keys of this algorithm.
+    #[error("the cryptographic library in use has no private keys for {0}")]
     Unavailable(AsymAlgorithm),
     /// The text is not PEM.
     #[error("{what} is not PEM: {reason}")]
@@ -88,18 +90,21 @@ impl Material {
             return Err(MaterialError::Key);
         }
         let key = PrivateKey::from_der(key, Some(&verified.public_key)).map_err(|_| MaterialError::Key)?;
-        let signer = key.signer(algorithm).map_err(|error| {
-            if error == CryptoError::Unavailable {
-                MaterialError::Unavailable(algorithm)
-            } else {
-                MaterialError::Key
-            }
-        })?;
+        let signer = signer(&key, &DefaultProvider::new(), algorithm)?;
         if signer.public_key() != verified.public_key {
             return Err(MaterialError::KeyMismatch);
         }
         let slot = Slot::new(verified.certificates, signer);
         Ok(Self { slot, key, pci_name: verified.pci_name })
+    }
+
+    /// The same, with `provider` as the one that signs: without this it is the build's own, [`DefaultProvider`].
+    ///
+    /// # Errors
+    /// [`MaterialError::Unavailable`] if it does not sign with the algorithm.
+    pub fn by(mut self, provider: &dyn Provider) -> Result<Self, MaterialError> {
+        self.slot.key = signer(&self.key, provider, self.algorithm())?;
+        Ok(self)
     }
 
     /// Reads a chain and a key from files, each PEM text or DER. Certificates may come root first, as SPDM has them,
@@ -180,6 +185,17 @@ impl fmt::Debug for Material {
             .field("pci_name", &self.pci_name)
             .finish_non_exhaustive()
     }
+}
+
+fn signer(
+    key: &PrivateKey,
+    provider: &dyn Provider,
+    algorithm: AsymAlgorithm,
+) -> Result<Arc<dyn Signer>, MaterialError> {
+    key.signer(provider, algorithm).map_err(|error| match error {
+        CryptoError::Unavailable => MaterialError::Unavailable(algorithm),
+        CryptoError::Malformed | CryptoError::Mismatch | CryptoError::Failed => MaterialError::Key,
+    })
 }
 
 /// The certificates of a file, PEM text or DER, in DER and root first: files may have the leaf first, as TLS wants it.

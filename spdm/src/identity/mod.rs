@@ -19,7 +19,7 @@ pub use certificate::{
     ChainError, MAX_CERTIFICATES, Policy, Purpose, VerifiedCertificates, verify_certificates,
 };
 pub(crate) use csr::{CsrWishes, certificate_signing_request, issuer_name, subject_name};
-pub use generate::{generate, generate_requester};
+pub use generate::{generate, generate_by, generate_requester};
 pub use material::{Material, MaterialError, read_chain};
 pub use name::{NameError, PciName};
 

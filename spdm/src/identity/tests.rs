@@ -6,7 +6,7 @@ use rcgen::{KeyUsagePurpose, date_time_ymd};
 use super::generate::{authority, leaf};
 use super::issue::IssuingKey;
 use super::*;
-use crate::crypto::AsymAlgorithm;
+use crate::crypto::{AsymAlgorithm, DefaultProvider, HashAlgorithm, RingProvider};
 
 const NAME: PciName = PciName {
     vendor: 0x1b36,
@@ -30,7 +30,8 @@ fn chain(
     let mut intermediate = authority("intermediate", 0).unwrap();
     let mut end = leaf(&NAME).unwrap();
     change(&mut root, &mut intermediate, &mut end);
-    let keys = [(); 3].map(|()| IssuingKey::generate(AsymAlgorithm::EcdsaP256).unwrap());
+    let keys =
+        [(); 3].map(|()| IssuingKey::generate(&DefaultProvider::new(), AsymAlgorithm::EcdsaP256).unwrap());
     let [root_key, intermediate_key, leaf_key] = &keys;
     let root_issuer = Issuer::from_params(&root, root_key);
     let intermediate_issuer = Issuer::from_params(&intermediate, intermediate_key);
@@ -56,6 +57,30 @@ fn generated_chains_verify_and_name_the_device() {
         assert_eq!(verified.pci_name.as_deref().map(str::parse), Some(Ok(NAME)));
         assert_eq!(material.pci_name(), verified.pci_name.as_deref());
     }
+}
+
+/// A signer of `ring` is known by what it cannot do: sign with a curve and another curve's hash.
+#[test]
+fn the_provider_that_is_named_signs() {
+    let p256 = AsymAlgorithm::EcdsaP256;
+    let is_ring = |material: &Material| !material.slot().key.supports(HashAlgorithm::Sha384);
+    let made = generate_by(&RingProvider::new(), &NAME, p256).unwrap();
+    assert!(is_ring(&made));
+    verify(made.certificates()).unwrap();
+    let (chain, key) = (made.chain_pem(), made.key_pem());
+    let loaded = || Material::from_pem(&chain, &key).unwrap();
+    assert!(is_ring(&loaded().by(&RingProvider::new()).unwrap()));
+    #[cfg(feature = "aws-lc")]
+    {
+        let aws_lc = crate::crypto::AwsLcProvider::new();
+        assert!(!is_ring(&generate_by(&aws_lc, &NAME, p256).unwrap()));
+        assert!(!is_ring(&loaded().by(&aws_lc).unwrap()));
+        let p521 = AsymAlgorithm::EcdsaP521;
+        let other = generate_by(&aws_lc, &NAME, p521).unwrap();
+        assert_eq!(other.by(&RingProvider::new()).unwrap_err(), MaterialError::Unavailable(p521));
+    }
+    let p521 = generate_by(&RingProvider::new(), &NAME, AsymAlgorithm::EcdsaP521);
+    assert_eq!(p521.unwrap_err(), MaterialError::Unavailable(AsymAlgorithm::EcdsaP521));
 }
 
 #[test]

@@ -408,12 +408,12 @@ impl Core {
         out: &mut Vec<u8>,
     ) -> Handled {
         let code = request.header.code;
+        if self.resynch && code != Code::GET_VERSION {
+            return Err(Reject::RESYNCH);
+        }
         self.check_supported(code)?;
         if code == Code::GET_VERSION {
             return self.get_version(request, out);
-        }
-        if self.resynch {
-            return Err(Reject::RESYNCH);
         }
         self.check_transfer(request)?;
         match code {

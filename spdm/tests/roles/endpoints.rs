@@ -57,7 +57,8 @@ fn the_responder_learns_what_the_requester_is() {
                 pair.requester.select(session).unwrap();
                 assert_eq!(pair.device.responder.requester_endpoint(session), None);
                 assert!(pair.device.responder.ask_endpoint_info(session, signed_by), "{version}");
-                assert_eq!(pair.run(Command::Serve).unwrap(), Reply::Served(Served::default()));
+                let told = Served { described: true, ..Served::default() };
+                assert_eq!(pair.run(Command::Serve).unwrap(), Reply::Served(told));
                 let expected = RequesterEndpoint { classes: classes(), signed_by };
                 assert_eq!(pair.device.responder.requester_endpoint(session), Some(&expected));
                 assert_eq!(pair.run(Command::Serve).unwrap(), Reply::Served(Served::default()), "only once");

@@ -91,10 +91,10 @@ impl Provider for WithKem {
         &self,
         hash: HashAlgorithm,
         key: &[u8],
-        info: &[u8],
-        length: usize,
-    ) -> Result<Secret, CryptoError> {
-        self.0.hkdf_expand(hash, key, info, length)
+        infos: &[&[u8]],
+        outputs: &mut [Secret],
+    ) -> Result<(), CryptoError> {
+        self.0.hkdf_expand(hash, key, infos, outputs)
     }
 
     fn verify(

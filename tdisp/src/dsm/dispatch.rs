@@ -51,6 +51,7 @@ impl Dsm {
         response: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
         let (interface, request, function) = self.admit(message, functions)?;
+        self.check_name(function, interface.function)?;
         self.check_session(session, function, &request)?;
         self.check_outstanding(function)?;
         let view = || functions.view(function).ok_or(Refusal::Interface);
@@ -134,23 +135,24 @@ impl Dsm {
             }
             FunctionMatch::Any => 0,
         };
-        if number >= self.tdis.len() || !functions.hosted(number) || !self.still_named(number, id) {
+        if number >= self.tdis.len() || !functions.hosted(number) {
             return Err(Refusal::Interface);
         }
         Ok(number)
     }
 
     /// A locked TDI keeps the name that LOCK used: bus and segment "must not be changed" (PCIe 6.1 §11.2).
-    fn still_named(&self, number: usize, id: FunctionId) -> bool {
-        let binding = self.tdis.get(number).and_then(Tdi::binding);
-        match (self.config.function_match, binding) {
+    fn check_name(&self, function: usize, id: FunctionId) -> Result<(), Refusal> {
+        let binding = self.tdis.get(function).and_then(Tdi::binding);
+        let same = match (self.config.function_match, binding) {
             (FunctionMatch::Number, Some(binding)) => {
                 let segments = binding.function_id.segment().zip(id.segment());
                 binding.function_id.requester_id() == id.requester_id()
                     && segments.is_none_or(|(locked, stated)| locked == stated)
             }
             (FunctionMatch::Pinned { .. } | FunctionMatch::Any, _) | (FunctionMatch::Number, None) => true,
-        }
+        };
+        if same { Ok(()) } else { Err(Refusal::Interface) }
     }
 
     /// Requests beyond NUM_REQ_THIS or NUM_REQ_ALL are not worked on (PCIe 6.1 §11.2.4).

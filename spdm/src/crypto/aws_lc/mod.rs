@@ -4,18 +4,24 @@
 mod ecdsa;
 mod exchange;
 mod signer;
+#[path = "../symmetric.rs"]
+mod symmetric;
 mod verify;
 
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use aws_lc_rs::{aead, digest, hkdf, hmac};
+use std::sync::Arc;
 
-use super::sha3::Sha3;
+use aws_lc_rs as library;
+use aws_lc_rs::digest;
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use zeroize::Zeroizing;
+
 use super::{
-    Aead, AeadKey, AsymAlgorithm, CryptoError, DheGroup, Digest, HashAlgorithm, Hasher, IV_SIZE,
-    KeyAgreement, MAX_HASH_SIZE, Provider, Secret, SignedMessage, TAG_SIZE,
+    Aead, AeadKey, AsymAlgorithm, CryptoError, DheGroup, HashAlgorithm, Hasher, KeyAgreement, Provider,
+    Secret, SignedMessage, Signer,
 };
 
 pub use signer::AwsLcSigner;
+use symmetric::Keyed;
 
 /// Cryptography by AWS-LC, randomness by the operating system through it.
 #[derive(Clone, Debug)]
@@ -47,41 +53,6 @@ fn digest_algorithm(hash: HashAlgorithm) -> &'static digest::Algorithm {
     }
 }
 
-/// Who has HMAC and HKDF with a hash.
-enum Keyed {
-    Sha2(hmac::Algorithm, hkdf::Algorithm),
-    Sha3(Sha3),
-}
-
-impl Keyed {
-    fn new(hash: HashAlgorithm) -> Self {
-        match hash {
-            HashAlgorithm::Sha256 => Self::Sha2(hmac::HMAC_SHA256, hkdf::HKDF_SHA256),
-            HashAlgorithm::Sha384 => Self::Sha2(hmac::HMAC_SHA384, hkdf::HKDF_SHA384),
-            HashAlgorithm::Sha512 => Self::Sha2(hmac::HMAC_SHA512, hkdf::HKDF_SHA512),
-            HashAlgorithm::Sha3_256 => Self::Sha3(Sha3::Bits256),
-            HashAlgorithm::Sha3_384 => Self::Sha3(Sha3::Bits384),
-            HashAlgorithm::Sha3_512 => Self::Sha3(Sha3::Bits512),
-        }
-    }
-}
-
-fn aead_algorithm(aead: Aead) -> &'static aead::Algorithm {
-    match aead {
-        Aead::Aes128Gcm => &aead::AES_128_GCM,
-        Aead::Aes256Gcm => &aead::AES_256_GCM,
-        Aead::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
-    }
-}
-
-struct Length(usize);
-
-impl hkdf::KeyType for Length {
-    fn len(&self) -> usize {
-        self.0
-    }
-}
-
 impl Provider for AwsLcProvider {
     fn supports_hash(&self, _hash: HashAlgorithm) -> bool {
         true
@@ -104,17 +75,11 @@ impl Provider for AwsLcProvider {
     }
 
     fn hasher(&self, hash: HashAlgorithm) -> Result<Box<dyn Hasher>, CryptoError> {
-        Ok(Box::new(AwsLcHasher(digest::Context::new(digest_algorithm(hash)))))
+        Ok(symmetric::hasher(digest_algorithm(hash)))
     }
 
     fn hmac(&self, hash: HashAlgorithm, key: &[u8], data: &[u8]) -> Result<Secret, CryptoError> {
-        match Keyed::new(hash) {
-            Keyed::Sha2(algorithm, _) => {
-                let tag = hmac::sign(&hmac::Key::new(algorithm, key), data);
-                Secret::new(tag.as_ref()).ok_or(CryptoError::Failed)
-            }
-            Keyed::Sha3(sha3) => sha3.hmac(key, data),
-        }
+        Keyed::new(hash).hmac(key, data)
     }
 
     fn hmac_verify(
@@ -124,35 +89,17 @@ impl Provider for AwsLcProvider {
         data: &[u8],
         tag: &[u8],
     ) -> Result<(), CryptoError> {
-        match Keyed::new(hash) {
-            Keyed::Sha2(algorithm, _) => {
-                hmac::verify(&hmac::Key::new(algorithm, key), data, tag).map_err(|_| CryptoError::Mismatch)
-            }
-            Keyed::Sha3(sha3) => sha3.hmac_verify(key, data, tag),
-        }
+        Keyed::new(hash).hmac_verify(key, data, tag)
     }
 
     fn hkdf_expand(
         &self,
         hash: HashAlgorithm,
         key: &[u8],
-        info: &[u8],
-        length: usize,
-    ) -> Result<Secret, CryptoError> {
-        if length > MAX_HASH_SIZE {
-            return Err(CryptoError::Failed);
-        }
-        match Keyed::new(hash) {
-            Keyed::Sha2(_, algorithm) => {
-                let mut secret = Secret::zeros(length);
-                hkdf::Prk::new_less_safe(algorithm, key)
-                    .expand(&[info], Length(length))
-                    .and_then(|output| output.fill(secret.as_mut()))
-                    .map_err(|_| CryptoError::Failed)?;
-                Ok(secret)
-            }
-            Keyed::Sha3(sha3) => sha3.hkdf_expand(key, info, length),
-        }
+        infos: &[&[u8]],
+        outputs: &mut [Secret],
+    ) -> Result<(), CryptoError> {
+        Keyed::new(hash).hkdf_expand(key, infos, outputs)
     }
 
     fn verify(
@@ -180,51 +127,14 @@ impl Provider for AwsLcProvider {
     }
 
     fn aead_key(&self, aead: Aead, key: &[u8]) -> Result<Box<dyn AeadKey>, CryptoError> {
-        let key = aead::UnboundKey::new(aead_algorithm(aead), key).map_err(|_| CryptoError::Malformed)?;
-        Ok(Box::new(AwsLcAead(aead::LessSafeKey::new(key))))
-    }
-}
-
-struct AwsLcHasher(digest::Context);
-
-impl Hasher for AwsLcHasher {
-    fn update(&mut self, data: &[u8]) {
-        self.0.update(data);
+        symmetric::aead_key(aead, key)
     }
 
-    fn fork(&self) -> Box<dyn Hasher> {
-        Box::new(Self(self.0.clone()))
+    fn signer(&self, algorithm: AsymAlgorithm, pkcs8: &[u8]) -> Result<Arc<dyn Signer>, CryptoError> {
+        Ok(Arc::new(AwsLcSigner::from_pkcs8(algorithm, pkcs8)?))
     }
 
-    fn digest(&self) -> Digest {
-        Digest::new(self.0.clone().finish().as_ref())
-    }
-}
-
-struct AwsLcAead(aead::LessSafeKey);
-
-impl AeadKey for AwsLcAead {
-    fn seal(
-        &self,
-        iv: &[u8; IV_SIZE],
-        associated: &[u8],
-        data: &mut [u8],
-    ) -> Result<[u8; TAG_SIZE], CryptoError> {
-        let nonce = aead::Nonce::assume_unique_for_key(*iv);
-        let tag = self
-            .0
-            .seal_in_place_separate_tag(nonce, aead::Aad::from(associated), data)
-            .map_err(|_| CryptoError::Failed)?;
-        tag.as_ref().try_into().map_err(|_| CryptoError::Failed)
-    }
-
-    fn open<'a>(
-        &self,
-        iv: &[u8; IV_SIZE],
-        associated: &[u8],
-        data: &'a mut [u8],
-    ) -> Result<&'a mut [u8], CryptoError> {
-        let nonce = aead::Nonce::assume_unique_for_key(*iv);
-        self.0.open_in_place(nonce, aead::Aad::from(associated), data).map_err(|_| CryptoError::Mismatch)
+    fn generate_pkcs8(&self, algorithm: AsymAlgorithm) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+        AwsLcSigner::generate_pkcs8(algorithm)
     }
 }

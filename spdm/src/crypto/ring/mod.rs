@@ -1,18 +1,25 @@
 //! The provider on top of `ring`. SHA-3 comes from elsewhere.
 
 mod signer;
+#[path = "../symmetric.rs"]
+mod symmetric;
 mod verify;
 
+use std::sync::Arc;
+
+use ::ring as library;
 use ring::rand::{SecureRandom, SystemRandom};
-use ring::{aead, agreement, digest, hkdf, hmac};
+use ring::{agreement, digest};
+use zeroize::Zeroizing;
 
 use super::sha3::Sha3;
 use super::{
-    Aead, AeadKey, AsymAlgorithm, CryptoError, DheGroup, Digest, HashAlgorithm, Hasher, IV_SIZE,
-    KeyAgreement, MAX_HASH_SIZE, Provider, Secret, SignedMessage, TAG_SIZE,
+    Aead, AeadKey, AsymAlgorithm, CryptoError, DheGroup, HashAlgorithm, Hasher, KeyAgreement, Provider,
+    Secret, SignedMessage, Signer,
 };
 
 pub use signer::RingSigner;
+use symmetric::Keyed;
 
 /// First byte of an uncompressed point, which SPDM leaves out.
 const UNCOMPRESSED: u8 = 4;
@@ -38,25 +45,6 @@ impl Default for RingProvider {
     }
 }
 
-/// A hash algorithm of `ring`, or who else has it.
-enum Hash {
-    Sha2(&'static digest::Algorithm, hkdf::Algorithm),
-    Sha3(Sha3),
-}
-
-impl Hash {
-    fn new(hash: HashAlgorithm) -> Self {
-        match hash {
-            HashAlgorithm::Sha256 => Self::Sha2(&digest::SHA256, hkdf::HKDF_SHA256),
-            HashAlgorithm::Sha384 => Self::Sha2(&digest::SHA384, hkdf::HKDF_SHA384),
-            HashAlgorithm::Sha512 => Self::Sha2(&digest::SHA512, hkdf::HKDF_SHA512),
-            HashAlgorithm::Sha3_256 => Self::Sha3(Sha3::Bits256),
-            HashAlgorithm::Sha3_384 => Self::Sha3(Sha3::Bits384),
-            HashAlgorithm::Sha3_512 => Self::Sha3(Sha3::Bits512),
-        }
-    }
-}
-
 const fn group_algorithm(group: DheGroup) -> Result<&'static agreement::Algorithm, CryptoError> {
     match group {
         DheGroup::P256 => Ok(&agreement::ECDH_P256),
@@ -64,29 +52,6 @@ const fn group_algorithm(group: DheGroup) -> Result<&'static agreement::Algorith
         DheGroup::P521 | DheGroup::MlKem512 | DheGroup::MlKem768 | DheGroup::MlKem1024 => {
             Err(CryptoError::Unavailable)
         }
-    }
-}
-
-const fn aead_algorithm(aead: Aead) -> &'static aead::Algorithm {
-    match aead {
-        Aead::Aes128Gcm => &aead::AES_128_GCM,
-        Aead::Aes256Gcm => &aead::AES_256_GCM,
-        Aead::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
-    }
-}
-
-struct Length(usize);
-
-/// HKDF-Expand to the length that the output has.
-fn expand(key: &hkdf::Prk, info: &[u8], output: &mut Secret) -> Result<(), CryptoError> {
-    key.expand(&[info], Length(output.as_ref().len()))
-        .and_then(|made| made.fill(output.as_mut()))
-        .map_err(|_| CryptoError::Failed)
-}
-
-impl hkdf::KeyType for Length {
-    fn len(&self) -> usize {
-        self.0
     }
 }
 
@@ -112,20 +77,18 @@ impl Provider for RingProvider {
     }
 
     fn hasher(&self, hash: HashAlgorithm) -> Result<Box<dyn Hasher>, CryptoError> {
-        Ok(match Hash::new(hash) {
-            Hash::Sha2(algorithm, _) => Box::new(RingHasher(digest::Context::new(algorithm))),
-            Hash::Sha3(sha3) => sha3.hasher(),
+        Ok(match hash {
+            HashAlgorithm::Sha256 => symmetric::hasher(&digest::SHA256),
+            HashAlgorithm::Sha384 => symmetric::hasher(&digest::SHA384),
+            HashAlgorithm::Sha512 => symmetric::hasher(&digest::SHA512),
+            HashAlgorithm::Sha3_256 => Sha3::Bits256.hasher(),
+            HashAlgorithm::Sha3_384 => Sha3::Bits384.hasher(),
+            HashAlgorithm::Sha3_512 => Sha3::Bits512.hasher(),
         })
     }
 
     fn hmac(&self, hash: HashAlgorithm, key: &[u8], data: &[u8]) -> Result<Secret, CryptoError> {
-        match Hash::new(hash) {
-            Hash::Sha2(_, algorithm) => {
-                let tag = hmac::sign(&hmac::Key::new(algorithm.hmac_algorithm(), key), data);
-                Secret::new(tag.as_ref()).ok_or(CryptoError::Failed)
-            }
-            Hash::Sha3(sha3) => sha3.hmac(key, data),
-        }
+        Keyed::new(hash).hmac(key, data)
     }
 
     fn hmac_verify(
@@ -135,53 +98,17 @@ impl Provider for RingProvider {
         data: &[u8],
         tag: &[u8],
     ) -> Result<(), CryptoError> {
-        match Hash::new(hash) {
-            Hash::Sha2(_, algorithm) => {
-                hmac::verify(&hmac::Key::new(algorithm.hmac_algorithm(), key), data, tag)
-                    .map_err(|_| CryptoError::Mismatch)
-            }
-            Hash::Sha3(sha3) => sha3.hmac_verify(key, data, tag),
-        }
+        Keyed::new(hash).hmac_verify(key, data, tag)
     }
 
     fn hkdf_expand(
         &self,
         hash: HashAlgorithm,
         key: &[u8],
-        info: &[u8],
-        length: usize,
-    ) -> Result<Secret, CryptoError> {
-        if length > MAX_HASH_SIZE {
-            return Err(CryptoError::Failed);
-        }
-        match Hash::new(hash) {
-            Hash::Sha2(_, algorithm) => {
-                let mut secret = Secret::zeros(length);
-                expand(&hkdf::Prk::new_less_safe(algorithm, key), info, &mut secret)?;
-                Ok(secret)
-            }
-            Hash::Sha3(sha3) => sha3.hkdf_expand(key, info, length),
-        }
-    }
-
-    fn hkdf_expand_all(
-        &self,
-        hash: HashAlgorithm,
-        key: &[u8],
         infos: &[&[u8]],
         outputs: &mut [Secret],
     ) -> Result<(), CryptoError> {
-        let mut pairs = infos.iter().zip(outputs);
-        match Hash::new(hash) {
-            Hash::Sha2(_, algorithm) => {
-                let key = hkdf::Prk::new_less_safe(algorithm, key);
-                pairs.try_for_each(|(info, output)| expand(&key, info, output))
-            }
-            Hash::Sha3(sha3) => pairs.try_for_each(|(info, output)| {
-                *output = sha3.hkdf_expand(key, info, output.as_ref().len())?;
-                Ok(())
-            }),
-        }
+        Keyed::new(hash).hkdf_expand(key, infos, outputs)
     }
 
     fn verify(
@@ -217,52 +144,15 @@ impl Provider for RingProvider {
     }
 
     fn aead_key(&self, aead: Aead, key: &[u8]) -> Result<Box<dyn AeadKey>, CryptoError> {
-        let key = aead::UnboundKey::new(aead_algorithm(aead), key).map_err(|_| CryptoError::Malformed)?;
-        Ok(Box::new(RingAead(aead::LessSafeKey::new(key))))
-    }
-}
-
-struct RingHasher(digest::Context);
-
-impl Hasher for RingHasher {
-    fn update(&mut self, data: &[u8]) {
-        self.0.update(data);
+        symmetric::aead_key(aead, key)
     }
 
-    fn fork(&self) -> Box<dyn Hasher> {
-        Box::new(Self(self.0.clone()))
+    fn signer(&self, algorithm: AsymAlgorithm, pkcs8: &[u8]) -> Result<Arc<dyn Signer>, CryptoError> {
+        Ok(Arc::new(RingSigner::from_pkcs8(algorithm, pkcs8)?))
     }
 
-    fn digest(&self) -> Digest {
-        Digest::new(self.0.clone().finish().as_ref())
-    }
-}
-
-struct RingAead(aead::LessSafeKey);
-
-impl AeadKey for RingAead {
-    fn seal(
-        &self,
-        iv: &[u8; IV_SIZE],
-        associated: &[u8],
-        data: &mut [u8],
-    ) -> Result<[u8; TAG_SIZE], CryptoError> {
-        let nonce = aead::Nonce::assume_unique_for_key(*iv);
-        let tag = self
-            .0
-            .seal_in_place_separate_tag(nonce, aead::Aad::from(associated), data)
-            .map_err(|_| CryptoError::Failed)?;
-        tag.as_ref().try_into().map_err(|_| CryptoError::Failed)
-    }
-
-    fn open<'a>(
-        &self,
-        iv: &[u8; IV_SIZE],
-        associated: &[u8],
-        data: &'a mut [u8],
-    ) -> Result<&'a mut [u8], CryptoError> {
-        let nonce = aead::Nonce::assume_unique_for_key(*iv);
-        self.0.open_in_place(nonce, aead::Aad::from(associated), data).map_err(|_| CryptoError::Mismatch)
+    fn generate_pkcs8(&self, algorithm: AsymAlgorithm) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+        RingSigner::generate_pkcs8(algorithm)
     }
 }
 

@@ -153,7 +153,8 @@ fn a_function_lies_for_itself_only() {
     assert_eq!(device.dsm.report(0), Some(&[1][..]));
     assert_ne!(device.dsm.report(1), Some(&[1][..]));
     assert_eq!(device.dsm.report_override(1), None);
-    assert_eq!(device.dsm.function_id(1), FunctionId::new(1, None));
+    assert_eq!(device.dsm.function_id(1), FunctionId::new(0xAB01, None), "what LOCK called it");
+    device.dsm.conventional_reset();
     device.dsm.learn_address(0x0100, 2);
     assert_eq!(device.dsm.function_id(1), FunctionId::new(0x0101, Some(2)));
 }

@@ -50,7 +50,7 @@ fn is_ecdsa(algorithm: AsymAlgorithm) -> bool {
 /// The algorithms of which this build has keys.
 fn ours() -> Vec<AsymAlgorithm> {
     let has_keys =
-        |algorithm: &AsymAlgorithm| name(*algorithm).is_none() || PrivateKey::generate(*algorithm).is_ok();
+        |algorithm: &AsymAlgorithm| name(*algorithm).is_none() || PrivateKey::generate(&DefaultProvider::new(), *algorithm).is_ok();
     AsymAlgorithm::ALL.iter().copied().filter(has_keys).collect()
 }
 
@@ -151,7 +151,7 @@ fn keys_of_openssl_are_read() {
         let pkcs8 = openssl::generate(name, curve).unwrap();
         let key = PrivateKey::from_der(&pkcs8, None).unwrap();
         assert_eq!(key.algorithm(), algorithm);
-        let signer = key.signer(algorithm).unwrap();
+        let signer = key.signer(&DefaultProvider::new(), algorithm).unwrap();
         let hash = HashAlgorithm::ALL.iter().copied().find(|&hash| signer.supports(hash)).unwrap();
         let theirs = openssl::sign(&pkcs8, &message(algorithm, hash)).unwrap();
         let form = if is_ecdsa(algorithm) { to_fixed(&theirs, algorithm.signature_size()) } else { theirs };

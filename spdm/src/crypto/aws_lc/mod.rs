@@ -4,6 +4,7 @@
 mod ecdsa;
 mod exchange;
 mod signer;
+#[allow(clippy::duplicate_mod, reason = "it is another module for another library")]
 #[path = "../symmetric.rs"]
 mod symmetric;
 mod verify;

@@ -1,6 +1,7 @@
 //! The provider on top of `ring`. SHA-3 comes from elsewhere.
 
 mod signer;
+#[allow(clippy::duplicate_mod, reason = "it is another module for another library")]
 #[path = "../symmetric.rs"]
 mod symmetric;
 mod verify;

@@ -357,13 +357,13 @@ fn a_firmware_update_is_forbidden_survived_or_the_end() {
         rig.update_firmware();
         let forbidden = flags != LockFlags::new();
         let happened = loop {
-            match watcher.event().what {
-                Happening::FirmwareUpdated { measurements } => {
-                    assert_eq!(measurements, [2]);
-                    break true;
-                }
-                Happening::FirmwareUpdateForbidden { function: 0 } => break false,
-                _ => {}
+            let what = watcher.event().what;
+            if let Happening::FirmwareUpdated { measurements } = &what {
+                assert_eq!(measurements, &[2]);
+                break true;
+            }
+            if matches!(what, Happening::FirmwareUpdateForbidden { function: 0 }) {
+                break false;
             }
         };
         assert_eq!(happened, !forbidden);

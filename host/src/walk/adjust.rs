@@ -110,11 +110,9 @@ impl Walk {
             let vendor = args.vendor.to_le_bytes();
             let message = Vdm::new(RegistryId::PCI_SIG, &vendor, &args.data.0)
                 .map_err(|e| Error::Usage(e.to_string()))?;
-            let (id, data) = walk.ask(Request::Vdm(message), |response| match response {
-                Response::Vdm(vdm) if vdm.registry == RegistryId::PCI_SIG => {
-                    Some((vdm.vendor_id().to_vec(), vdm.data.to_vec()))
-                }
-                _ => None,
+            let (id, data) = walk.ask(Request::Vdm(message), |response| {
+                let Response::Vdm(vdm) = response else { return None };
+                (vdm.registry == RegistryId::PCI_SIG).then(|| (vdm.vendor_id().to_vec(), vdm.data.to_vec()))
             })?;
             Ok(Seen::checked((), hex(&data), id == vendor))
         })

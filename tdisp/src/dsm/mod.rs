@@ -201,7 +201,7 @@ impl Dsm {
     /// The requester id of function 0 and its segment became known, as QUERY_RESP shows them. Where they were known
     /// already and are others now, no TDI survives it that was locked under them (PCIe 6.1 §11.2).
     pub fn learn_address(&mut self, requester_id: u16, segment: u8) {
-        let known = core::mem::replace(&mut self.address, Some((requester_id, segment)));
+        let known = self.address.replace((requester_id, segment));
         if known.is_some_and(|known| known != (requester_id, segment)) {
             for function in 0..self.tdis.len() {
                 let moved = |binding: &Binding| !is_at(binding.function_id, function, requester_id, segment);

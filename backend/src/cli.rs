@@ -32,7 +32,8 @@ pub struct Arguments {
     pub device: DeviceFiles,
 
     /// Print the configuration in effect as a file to start from, and exit. What a device offers over SPDM depends on
-    /// whether it is plugged in: with --spdm-socket and no --socket, it is that of a device that is not.
+    /// whether it is plugged in: with --spdm-socket and no --socket, it is that of a device that is not. In other tables,
+    /// "auto" stays "auto".
     #[arg(long)]
     pub print_config: bool,
 
@@ -133,8 +134,11 @@ Examples:
   A configuration file to start from:
     tdispd --print-config > device.toml
 
+Signals:
+  SIGHUP reads measured files again: a firmware update. It does not end the program.
+
 Exit codes:
-  0  ended by SIGTERM or SIGINT, sockets removed
+  0  ended by SIGTERM or SIGINT, or by SHUTDOWN where there is only --spdm-socket; sockets removed
   1  the host failed (a socket, memory), or a certificate is not usable; the message says where
   2  the command line or the configuration is wrong";
 

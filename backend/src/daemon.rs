@@ -18,6 +18,8 @@ use crate::vfio_user::{self, Errno, IrqKind, Listener, Region, Server, Source, T
 const WORK_PER_TURN: usize = 16;
 /// How long a client may take to answer DMA_READ or DMA_WRITE. QEMU itself waits as long for us.
 const DMA_PATIENCE: Duration = Duration::from_secs(5);
+/// How long an answer waits for DMA to drain: a DOE instance has a second for its answer (PCIe 6.1 §6.30.2).
+const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
 /// Epoll data of the descriptor that says stop; no [`Token`] looks like this.
 const STOP: u64 = u64::MAX;
 /// Epoll data of the SPDM socket; no [`Token`] looks like this either.
@@ -34,7 +36,9 @@ pub struct Daemon {
     spdm: Option<SpdmSocket>,
     control: Option<Control>,
     outstanding: Vec<Vec<(DmaId, Instant)>>,
-    /// When an answer that is held back goes out at the latest.
+    /// Functions whose DMA was ended by requests whose answers are held back.
+    drained: Vec<usize>,
+    /// When those go out at the latest.
     drained_by: Option<Instant>,
     epoll: Arc<OwnedFd>,
     /// Watched by `epoll` for as long as it is open.
@@ -72,6 +76,7 @@ impl Daemon {
             spdm,
             control: None,
             outstanding,
+            drained: Vec::new(),
             drained_by: None,
             epoll,
             _stop: stop,
@@ -168,9 +173,17 @@ impl Daemon {
     /// One frame of the SPDM socket.
     fn serve_spdm(&mut self) -> Wish {
         let now = self.started.elapsed();
-        let Some(spdm) = &mut self.spdm else { return Wish::GoOn };
+        let wish = self.with_spdm(|spdm, device| spdm.on_ready(&mut Objects { device, now }));
+        let ended = self.abandon();
+        self.drained.extend(ended);
+        wish.unwrap_or(Wish::GoOn)
+    }
+
+    /// Has the SPDM socket do something, and tells who came and left by it.
+    fn with_spdm<R>(&mut self, act: impl FnOnce(&mut SpdmSocket, &mut Device) -> R) -> Option<R> {
+        let spdm = self.spdm.as_mut()?;
         let before = spdm.peer();
-        let wish = spdm.on_ready(&mut Objects { device: &mut self.device, now });
+        let result = act(spdm, &mut self.device);
         let after = spdm.peer();
         if before != after {
             if let Some(address) = before {
@@ -180,12 +193,13 @@ impl Daemon {
                 self.device.tell(Happening::ClientConnected { peer: Peer::Spdm { address } });
             }
         }
-        self.abandon();
-        wish
+        Some(result)
     }
 
-    /// Takes DMA back from the clients of functions that were stopped, before anyone hears that they were.
-    fn abandon(&mut self) {
+    /// Takes DMA back from the clients of functions that were stopped, before anyone hears that they were. Returns those
+    /// functions.
+    fn abandon(&mut self) -> Vec<usize> {
+        let mut ended = Vec::new();
         for (function, (server, outstanding)) in
             self.servers.iter_mut().zip(&mut self.outstanding).enumerate()
         {
@@ -195,23 +209,28 @@ impl Daemon {
                     outstanding.clear();
                 }
                 Some(DmaOrder::Drain) => server.drain_dma(),
-                None => {}
+                None => continue,
             }
+            ended.push(function);
         }
+        ended
     }
 
-    /// Lets an answer be read once no DMA is left that its request was to end, or after [`DMA_PATIENCE`].
+    /// Lets an answer be read once no DMA is left that its request was to end, or after [`DRAIN_PATIENCE`].
     fn deliver(&mut self) {
         let socket = self.spdm.as_ref().is_some_and(SpdmSocket::holds_answer);
         if !socket && !self.device.holds_answer() {
+            self.drained.clear();
+            self.drained_by = None;
             return;
         }
-        let deadline = *self.drained_by.get_or_insert_with(|| Instant::now() + DMA_PATIENCE);
+        let deadline = *self.drained_by.get_or_insert_with(|| Instant::now() + DRAIN_PATIENCE);
         let late = deadline <= Instant::now();
         let mut draining = false;
-        for (function, server) in
-            self.servers.iter_mut().enumerate().filter(|(_, server)| server.draining_dma())
-        {
+        for (function, server) in self.servers.iter_mut().enumerate() {
+            if !self.drained.contains(&function) || !server.draining_dma() {
+                continue;
+            }
             if late {
                 log::warn!("function {function}: the client did not answer DMA that had to be drained");
                 server.stop_draining_dma();
@@ -221,11 +240,10 @@ impl Daemon {
             }
         }
         if !draining {
+            self.drained.clear();
             self.drained_by = None;
             self.device.deliver();
-            if let Some(spdm) = &mut self.spdm {
-                spdm.release();
-            }
+            self.with_spdm(|spdm, _| spdm.release());
         }
     }
 
@@ -233,7 +251,8 @@ impl Daemon {
     fn turn(&mut self) -> bool {
         let now = self.started.elapsed();
         self.device.run(now);
-        self.abandon();
+        let ended = self.abandon();
+        self.drained.extend(ended);
         self.deliver();
         if self.device.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.device.tick(now);

@@ -126,6 +126,11 @@ impl Mailbox {
         Some(core::mem::take(&mut self.request))
     }
 
+    /// Whether the object taken last still has a right to an answer.
+    pub fn is_working(&self) -> bool {
+        matches!(self.state, State::Working)
+    }
+
     /// The device's answer to the object taken last: an object of whole dwords, or `None` for silence. An answer
     /// that an abort overtook is dropped. The request's buffer comes back to be used again.
     pub fn respond(&mut self, request: Vec<u8>, response: Option<&[u8]>) {

@@ -12,10 +12,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spdm::wire::Version;
 
-pub use self::adjust::{AttributeArgs, P2pCommand, Side, VdmArgs};
 use crate::control::{ReportCommand, WatchArgs};
 use crate::pci::Bdf;
 
+pub use adjust::{AttributeArgs, P2pCommand, Side, VdmArgs};
 pub use credentials::{Credentials, Hint};
 pub use provision::{CertificateCommand, CsrArgs, KeyPairArgs, KeyPairCommand, Model};
 
@@ -125,7 +125,7 @@ pub struct Options {
     /// Trust only chains whose root certificate equals this DER or PEM file
     #[arg(long, global = true, value_name = "FILE", help_heading = "Trust", conflicts_with = "root_hash")]
     pub root_cert: Option<PathBuf>,
-    /// Trust only chains whose root certificate has this SHA-256 or SHA-384 hash (hexadecimal)
+    /// Trust only chains whose root certificate has this SHA-256, SHA-384 or SHA-512 hash (hexadecimal)
     #[arg(long, global = true, value_name = "HEX", help_heading = "Trust")]
     pub root_hash: Option<String>,
     /// Certificate slot of the responder

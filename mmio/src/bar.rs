@@ -286,6 +286,11 @@ impl Bar {
         failure.map(|()| completion)
     }
 
+    /// The ranges as they are now, cut where [`Bar::set_attribute`] did so.
+    pub fn ranges(&self) -> impl Iterator<Item = Range> {
+        self.slots.iter().map(|slot| slot.range)
+    }
+
     /// Gives `pages` pages from `first_page` on to the other side, until [`Bar::scrub_private`]. Memory among them is
     /// zeroed, because it changes hands; pages that had the attribute already stay as they are. Pages beyond the BAR are
     /// not looked at.

@@ -269,7 +269,7 @@ fn hold_requester(text: &str, version: Version) {
         measure(MeasurementOperation::All, false, Some(0)),
     ];
     let session = [
-        Command::StartSession { slot: 0, summary: SummaryType::Tcb, end_on_update: true },
+        Command::StartSession { slot: 0, summary: SummaryType::Tcb, end_on_update: false },
         Command::Heartbeat,
         Command::UpdateKeys(UpdateKeys::Requests),
         Command::UpdateKeys(UpdateKeys::Both),
@@ -318,7 +318,7 @@ fn hold_psk_requester(text: &str, version: Version) {
     let payload = b"some payload".to_vec();
     for command in [
         Command::Connect,
-        Command::StartPskSession { hint, summary: SummaryType::All, end_on_update: true },
+        Command::StartPskSession { hint, summary: SummaryType::All, end_on_update: false },
         Command::Heartbeat,
         Command::UpdateKeys(UpdateKeys::Requests),
         Command::UpdateKeys(UpdateKeys::Both),

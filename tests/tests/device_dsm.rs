@@ -101,6 +101,24 @@ fn a_client_that_never_answers_does_not_hold_the_device_for_ever() {
 }
 
 #[test]
+fn a_client_that_stays_silent_delays_one_answer_and_no_other() {
+    let rig = Rig::with("", 2);
+    let mut host = Host::plug(rig.socket(0));
+    host.session();
+    host.secure_stream();
+    let (mut client, message) = client_with_dma_under_way(&rig);
+    let before = std::time::Instant::now();
+    host.lock(1);
+    let held = before.elapsed();
+    assert!(held >= Duration::from_millis(500), "answered while DMA was in flight");
+    assert_eq!(host.state(1), TdiState::CONFIG_LOCKED);
+    // Its answer comes too late to count for anything.
+    acknowledge(&mut client, &message);
+    host.stop(1);
+    assert_eq!(client.read(0, 0x128, 4).unwrap(), [0; 4], "scrubbed");
+}
+
+#[test]
 fn locked_msix_is_private_and_reported_and_otherwise_neither() {
     let rig = Rig::new();
     let mut host = Host::plug(rig.socket(0));
@@ -120,10 +138,14 @@ fn locked_msix_is_private_and_reported_and_otherwise_neither() {
     assert_eq!((entry(&mut host), msix(&mut host)), ([0xFF; 4], vec![1, 2]), "CONFIG_LOCKED");
     host.start(0, nonce);
     assert_eq!(entry(&mut host), [1, 0, 0, 0], "the TVM's accesses in RUN");
+    host.bar_write(4, 0, &0xFEE0_1000_u64.to_le_bytes());
+    host.bar_write(4, 8, &0x4321_u64.to_le_bytes());
+    assert_eq!(host.bar_read::<8>(4, 0), 0xFEE0_1000_u64.to_le_bytes());
     host.config_write(COMMAND, Width::Word, 0x2);
     assert_eq!((host.state(0), entry(&mut host)), (TdiState::ERROR, [0xFF; 4]));
     host.stop(0);
     assert_eq!(entry(&mut host), [1, 0, 0, 0], "anyone's again");
+    assert_eq!(host.bar_read::<12>(4, 0), [0; 12], "and the TVM's vectors are gone");
 }
 
 const EVERYTHING: &str = "[pci]\nats = true\n\
@@ -353,6 +375,7 @@ fn a_firmware_update_is_forbidden_survived_or_the_end() {
         host.start(0, nonce);
         // Nothing has changed: that is no update.
         rig.update_firmware();
+        assert_eq!(host.state(0), TdiState::RUN);
         std::fs::write(file.path(), "new").unwrap();
         rig.update_firmware();
         let forbidden = flags != LockFlags::new();

@@ -244,7 +244,8 @@ impl Config {
         Ok(self)
     }
 
-    /// The configuration with everything said that depends on whether the device is `standalone` or plugged into a VMM.
+    /// The configuration with everything in `[spdm]` said that depends on whether the device is `standalone` or plugged into
+    /// a VMM. Elsewhere, "auto" stays "auto".
     #[must_use]
     pub fn effective(self, standalone: bool) -> Self {
         Self { spdm: self.spdm.effective(standalone), ..self }
@@ -252,7 +253,8 @@ impl Config {
 
     /// The configuration as a file that can be loaded again; identifiers in hexadecimal.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
-        const HEX: &[&str] = &["vendor", "device", "class", "subsystem_vendor", "subsystem", "serial"];
+        const HEX: &[&str] =
+            &["vendor", "device", "class", "subsystem_vendor", "subsystem", "serial", "requester_id"];
         let mut out = String::new();
         for line in toml::to_string(self)?.lines() {
             match line.split_once(" = ") {
@@ -281,8 +283,15 @@ impl Config {
                 format!("a device has at most {most} functions (256 with pci.ari = true)"),
             ));
         }
+        let updates = self.tdisp.requests.contains(&OptionalRequest::MmioAttribute);
         for (number, function) in self.functions.iter().enumerate() {
             function.check(number)?;
+            if function.updatable_pages > 0 && !updates {
+                return Err(ConfigError::value(
+                    format!("function[{number}].updatable_pages"),
+                    "it wants \"mmio-attribute\" in tdisp.requests",
+                ));
+            }
         }
         self.spdm.check()
     }
@@ -328,6 +337,9 @@ mod tests {
             ("[ide]\nselective_streams = 0", &["ide.selective_streams", "1–255"]),
             ("[tdisp]\nrequests = [\"p2p\"]", &["tdisp.lock_flags", "bind-p2p"]),
             ("[tdisp]\nrequests = [\"p2p\"]\nlock_flags = [\"bind-p2p\"]", &["pci.ats"]),
+            ("[tdisp]\nlock_flags = [\"bind-p2p\"]", &["tdisp.lock_flags", "tdisp.requests"]),
+            ("[tdisp]\nsegment = 1", &["tdisp.segment", "requester_id"]),
+            ("[[function]]\nupdatable_pages = 1", &["function[0].updatable_pages", "mmio-attribute"]),
             ("[tdisp]\nfunction_ids = \"pinned\"", &["tdisp.requester_id"]),
             ("[[function]]\ndevice_info = \"0\"", &["function[0].device_info"]),
             ("[[function]]\nupdatable_pages = 128", &["function[0].updatable_pages", "0–127"]),

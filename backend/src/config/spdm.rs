@@ -239,7 +239,7 @@ pub struct Measurement {
     /// A digest under the first measurement hash, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// A file whose digest is reported, read once at the start.
+    /// A file whose digest is reported, read at the start and again at SIGHUP (a firmware update).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
     /// Part of the trusted computing base: counts for that summary hash.

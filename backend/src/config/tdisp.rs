@@ -45,7 +45,7 @@ pub struct Ide {
     /// Highest port index that IDE_KM takes; 0 for a device that is plugged in, 7 for one that has only the SPDM socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_port_index: Option<u8>,
-    /// When a stream reads as secure.
+    /// When a stream reads as secure. Without any --socket this is not looked at: the keys alone decide.
     pub secure_on: SecureOn,
 }
 
@@ -97,7 +97,7 @@ pub enum FunctionIds {
     Any,
 }
 
-/// Requests that a device need not answer, and its flags for LOCK_INTERFACE.
+/// Requests that a device need not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OptionalRequest {
@@ -116,6 +116,7 @@ pub enum LockFlag {
     /// NO_FW_UPDATE.
     NoFwUpdate,
     /// SYSTEM_CACHE_LINE_SIZE: 128 bytes instead of 64.
+    #[serde(rename = "cache-line-128")]
     CacheLine128,
     /// LOCK_MSIX.
     LockMsix,
@@ -264,6 +265,15 @@ impl Tdisp {
         within("tdisp.num_req_all", self.num_req_all.into(), 1, 255)?;
         if self.function_ids == FunctionIds::Pinned && self.requester_id.is_none() {
             return Err(ConfigError::value("tdisp.requester_id", "function_ids = \"pinned\" wants it"));
+        }
+        if self.segment != 0 && self.requester_id.is_none() {
+            return Err(ConfigError::value("tdisp.segment", "it means nothing without requester_id"));
+        }
+        if self.lock_flags.contains(&LockFlag::BindP2p) && !self.requests.contains(&OptionalRequest::P2p) {
+            return Err(ConfigError::value(
+                "tdisp.lock_flags",
+                "\"bind-p2p\" wants \"p2p\" in tdisp.requests",
+            ));
         }
         if self.requests.contains(&OptionalRequest::P2p) {
             if !self.lock_flags.contains(&LockFlag::BindP2p) {

@@ -74,7 +74,7 @@ impl Device {
     /// Reads the measured files again. Where one has changed and no TDI forbids it, that is a firmware update.
     ///
     /// # Errors
-    /// A file that cannot be read, or that no measurement can hold; nothing was updated.
+    /// A file that cannot be read; nothing was updated.
     pub fn update_firmware(&mut self) -> Result<FirmwareUpdate, String> {
         let changed = self.firmware.changed()?;
         if changed.is_empty() {
@@ -90,16 +90,15 @@ impl Device {
             let Some((index, _, known)) = self.firmware.files.get_mut(place) else { continue };
             let value = MeasurementValue::Digest(digest.clone());
             self.protocol
-                .responder
-                .change_measurement(*index, &value)
+                .change_measurement(*index, &value, &mut self.journal)
                 .map_err(|error| format!("measurement {index}: {error}"))?;
             *known = digest;
             updated.push(*index);
         }
         if !self.firmware.at_run_time {
             self.protocol.firmware_updated(&mut self.journal);
-            self.apply_effects();
         }
+        self.apply_effects();
         self.tell(Happening::FirmwareUpdated { measurements: updated.clone() });
         Ok(FirmwareUpdate::Done(updated))
     }

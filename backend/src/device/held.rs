@@ -16,7 +16,11 @@ impl Device {
     /// of it is readable after [`Device::deliver`].
     pub fn run(&mut self, now: Duration) {
         if self.held.is_some() {
-            return;
+            if self.mailbox.is_working() {
+                return;
+            }
+            // An abort or a reset overtook the answer: nobody waits for it.
+            self.deliver();
         }
         let Some(request) = self.mailbox.take_request() else { return };
         let mut response = core::mem::take(&mut self.response);

@@ -3,7 +3,9 @@
 use core::time::Duration;
 
 use spdm::doe::{DiscoveryRequest, DiscoveryResponse, Object, ObjectType, VENDOR_PCI_SIG};
-use spdm::responder::{Answer, Event, Responder, VendorAnswer, VendorHandler, VendorRequest};
+use spdm::responder::{
+    Answer, ConfigError, Event, MeasurementValue, Responder, VendorAnswer, VendorHandler, VendorRequest,
+};
 use spdm::wire::DeviceClass;
 use tdisp::cxl;
 use tdisp::dsm::{Dsm, Functions};
@@ -106,6 +108,21 @@ impl Protocol {
         if let Some(cxl) = &mut self.cxl {
             cxl.reset();
         }
+    }
+
+    /// A measurement has another value; sessions whose requester wants that end.
+    ///
+    /// # Errors
+    /// No such measurement, or one that cannot hold the value.
+    pub(super) fn change_measurement(
+        &mut self,
+        index: u8,
+        value: &MeasurementValue,
+        journal: &mut Journal,
+    ) -> Result<(), ConfigError> {
+        self.responder.change_measurement(index, value)?;
+        self.follow_events(journal);
+        Ok(())
     }
 
     /// Firmware was updated, and no session outlives it.

@@ -33,7 +33,7 @@ pub(super) fn responder(config: &Config, slots: Slots, standalone: bool) -> Resu
         .collect::<Result<Vec<_>, _>>()?;
     measurements.sort_by_key(|measurement| measurement.index);
     let capabilities = spdm.capabilities(standalone);
-    // What was measured is what was extended: one entry for each.
+    // What was measured is what was extended: one entry for each, and one more for every update.
     let log =
         |one: &Measurement| MeasurementLogItem { index: one.index, kind: one.kind, value: one.value.clone() };
     let settings = ResponderConfig {

@@ -1,8 +1,8 @@
 //! One function of the device: its configuration space, its BARs behind the gate, and what it does.
 
 use mmio::{
-    Access, AddressWidth, Attribute, Bar, Gate, Kind, MemoryError, MsixTable, Place, RegisterBlock, TdiPhase,
-    TeeSource,
+    Access, AddressWidth, Attribute, Bar, Gate, Kind, MemoryError, MsixTable, Place, Range, RegisterBlock,
+    TdiPhase, TeeSource,
 };
 use tdisp::dsm::{BarView, FunctionView, RangeView};
 
@@ -199,6 +199,11 @@ impl Unit {
     pub(super) fn scrub(&mut self) {
         self.function.scrub();
         self.order_dma(DmaOrder::Abandon);
+        let private = |range: Range| range.kind == Kind::MsixTable && range.is_private();
+        let vectors_are_private = self.bars.iter().flat_map(Bar::ranges).any(private);
+        if let Some(msix) = self.msix.as_mut().filter(|_| vectors_are_private) {
+            msix.reset();
+        }
         let scrubbed = self.bars.iter_mut().try_for_each(Bar::scrub_private);
         if let Err(error) = scrubbed {
             self.give_up(&error);

@@ -99,6 +99,9 @@ impl SelectiveStream {
         let (first, last) = requester.unwrap_or_default();
         self.write(config, 12, u32::from(last) << 8)?;
         self.write(config, 16, u32::from(first) << 8 | u32::from(requester.is_some()))?;
+        for block in 0..u16::from(self.address_blocks) {
+            self.write(config, 20 + 12 * block, 0)?;
+        }
         self.write_control(config, u32::from(id) << 24)
     }
 
@@ -189,7 +192,8 @@ mod tests {
         let mut at = |offset: u16| image.read32(0x10c + offset).unwrap();
         assert_eq!((at(4), at(12), at(16)), (0x0900_0000, 0x3_0700, 0x3_0001));
         stream.program_peer(&mut image, 9, None).unwrap();
-        assert_eq!(image.read32(0x10c + 16).unwrap(), 0, "nothing is associated");
+        let mut at = |offset: u16| image.read32(0x10c + offset).unwrap();
+        assert_eq!((at(16), at(20)), (0, 0), "nothing is associated");
         stream.set_enabled(&mut image, true).unwrap();
         assert_eq!(stream.secure(&mut image).unwrap(), (false, 0));
         image.put(0x10c + 8, 0x8000_0002);

@@ -39,7 +39,8 @@ pub enum Command {
         slot: u8,
         /// Which measurements the responder is to summarise.
         summary: SummaryType,
-        /// Whether a firmware update of the responder ends the session (`SessionPolicy` bit 0).
+        /// Whether a firmware update of the responder ends the session whatever the responder would rather do
+        /// (`SessionPolicy` bit 0 clear).
         end_on_update: bool,
     },
     /// PSK_EXCHANGE, and PSK_FINISH where the responder has a context.
@@ -48,7 +49,8 @@ pub enum Command {
         hint: Vec<u8>,
         /// Which measurements the responder is to summarise.
         summary: SummaryType,
-        /// Whether a firmware update of the responder ends the session (`SessionPolicy` bit 0).
+        /// Whether a firmware update of the responder ends the session whatever the responder would rather do
+        /// (`SessionPolicy` bit 0 clear).
         end_on_update: bool,
     },
     /// GET_ENCAPSULATED_REQUEST, inside the session if there is one: answers what the responder wants to ask, if it

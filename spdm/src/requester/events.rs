@@ -8,7 +8,7 @@ use super::respond::{INVALID, Refusal, UNEXPECTED};
 use super::state::{Core, Flow, Message, Next, Request};
 use crate::codec::Reader;
 use crate::wire::{
-    ErrorCode, EventAck, EventGroup, GetSupportedEventTypes, POLICY_ALL_EVENTS, POLICY_TERMINATE_ON_UPDATE,
+    ErrorCode, EventAck, EventGroup, GetSupportedEventTypes, POLICY_ALL_EVENTS, POLICY_RESPONDER_DECIDES,
     ResponderFlags, SendEvent, SubscribeEventTypes, SubscribeEventTypesAck, SupportedEventTypes, Version,
 };
 
@@ -32,7 +32,7 @@ fn has_events(core: &Core) -> Result<bool, Misuse> {
 /// `SessionPolicy` of KEY_EXCHANGE and PSK_EXCHANGE.
 pub(super) fn session_policy(core: &Core, end_on_update: bool) -> Result<u8, Misuse> {
     let events = core.config.all_events && has_events(core)?;
-    let bits = [(end_on_update, POLICY_TERMINATE_ON_UPDATE), (events, POLICY_ALL_EVENTS)];
+    let bits = [(!end_on_update, POLICY_RESPONDER_DECIDES), (events, POLICY_ALL_EVENTS)];
     Ok(bits.iter().filter(|(on, _)| *on).fold(0, |policy, (_, bit)| policy | bit))
 }
 

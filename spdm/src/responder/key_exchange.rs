@@ -8,8 +8,8 @@ use crate::key_schedule::Shared;
 use crate::session::{Role, Session, SessionParameters};
 use crate::transcript::{SigningContext, sign};
 use crate::wire::{
-    ErrorCode, KeyExchange, KeyExchangeRsp, KeyUsage, NONCE_SIZE, RequesterFlags, ResponderFlags,
-    SelectedSecuredVersion, SummaryType, SupportedSecuredVersions, Version, VersionNumber,
+    ErrorCode, KeyExchange, KeyExchangeRsp, KeyUsage, NONCE_SIZE, POLICY_RESPONDER_DECIDES, RequesterFlags,
+    ResponderFlags, SelectedSecuredVersion, SummaryType, SupportedSecuredVersions, Version, VersionNumber,
 };
 
 use super::Core;
@@ -92,9 +92,15 @@ impl Core {
         let provenance = Provenance::new(Origin::of_slot(body.slot), secured_version);
         let mut entry = Entry::new(session, stage, heartbeat, events, provenance);
         entry.conversation = demand.conversation;
+        entry.ends_on_update = ends_on_update(body.version, body.policy);
         self.sessions.insert(entry);
         Ok(Next::Stay)
     }
+}
+
+/// TerminationPolicy of `SessionPolicy`, which is there from 1.2 on.
+pub(super) fn ends_on_update(version: Version, policy: u8) -> bool {
+    version >= Version::V1_2 && policy & POLICY_RESPONDER_DECIDES == 0
 }
 
 /// Opaque data of the response: which version of secured messages is chosen, of `ours` and of those that a request's

@@ -28,6 +28,16 @@ impl Core {
         MeasurementLogPortion { version: body.version, portion, remainder }.encode(out)?;
         Ok(Next::Stay)
     }
+
+    /// A measurement that the log tells of has a new value: one entry more.
+    pub(super) fn extend_log(&mut self, index: u8, value: &MeasurementValue) -> Result<(), ConfigError> {
+        let log = &mut self.config.measurement_log;
+        if let Some(kind) = log.iter().rev().find(|item| item.index == index).map(|item| item.kind) {
+            log.push(MeasurementLogItem { index, kind, value: value.clone() });
+            self.measurement_log = encode(log)?;
+        }
+        Ok(())
+    }
 }
 
 /// The log as it is transferred.

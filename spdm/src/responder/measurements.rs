@@ -15,12 +15,16 @@ use super::{ConfigError, Core, MeasurementValue, Responder};
 
 impl Responder {
     /// Gives a measurement another value. Who has subscribed to that is told (MeasurementChanged), and the next
-    /// signature says so to everyone who has asked for measurements since the last.
+    /// signature says so to everyone who has asked for measurements since the last. A measurement extension log that
+    /// tells of it has one entry more. Sessions whose requester wants that end (DSP0274 1.3 "KEY_EXCHANGE",
+    /// TerminationPolicy).
     ///
     /// # Errors
     /// [`ConfigError`] if there is no such measurement, or the value does not fit; nothing has changed then.
     pub fn change_measurement(&mut self, index: u8, value: &MeasurementValue) -> Result<(), ConfigError> {
         self.core.measured.change(self.core.provider.as_ref(), index, value)?;
+        self.core.extend_log(index, value)?;
+        self.core.sessions.end_outdated();
         let changed = MeasurementSet::from_iter([index]);
         self.core.sessions.notify(&EventDetail::MeasurementChanged(changed));
         Ok(())

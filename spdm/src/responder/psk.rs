@@ -11,7 +11,7 @@ use crate::wire::{
 };
 
 use super::Core;
-use super::key_exchange::{heartbeat, select_secured_version};
+use super::key_exchange::{ends_on_update, heartbeat, select_secured_version};
 use super::reject::{Handled, Next, Reject};
 use super::sessions::{Entry, Stage};
 use super::state::Request;
@@ -82,7 +82,9 @@ impl Core {
         let heartbeat = Duration::from_secs(heartbeat_period.into());
         let provenance = Provenance::new(Origin::Psk { hint: key.hint().to_vec() }, secured_version);
         let stage = Stage::PskHandshake { transcript };
-        let index = self.sessions.insert(Entry::new(session, stage, heartbeat, events, provenance));
+        let mut entry = Entry::new(session, stage, heartbeat, events, provenance);
+        entry.ends_on_update = ends_on_update(body.version, body.policy);
+        let index = self.sessions.insert(entry);
         Ok(if with_context { Next::Stay } else { Next::Establish(index, th2) })
     }
 

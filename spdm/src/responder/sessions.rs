@@ -46,6 +46,8 @@ pub(super) struct Entry {
     pub(super) endpoint: Endpoint,
     /// What its requester is told of.
     pub(super) events: Subscription,
+    /// It ends when an update changes a measurement.
+    pub(super) ends_on_update: bool,
     /// What is told of it beside its keys.
     pub(super) provenance: Provenance,
     deadline: Option<Duration>,
@@ -66,6 +68,7 @@ impl Entry {
             conversation: None,
             endpoint: Endpoint::default(),
             events,
+            ends_on_update: false,
             provenance,
             deadline: None,
         }
@@ -177,6 +180,13 @@ impl Sessions {
     pub(super) fn end_all(&mut self, reason: EndReason) {
         while let Some(entry) = self.entries.pop() {
             self.report_end(&entry, reason);
+        }
+    }
+
+    /// An update at run time has changed a measurement: sessions whose requester left the responder no choice end.
+    pub(super) fn end_outdated(&mut self) {
+        while let Some(index) = self.entries.iter().position(|entry| entry.ends_on_update) {
+            self.end(index, EndReason::FirmwareUpdated);
         }
     }
 

@@ -4,8 +4,9 @@
 use super::{Code, Header, Nonce, SummaryType, Version, opaque_field};
 use crate::codec::{DecodeError, EncodeError, Put, Reader};
 
-/// `SessionPolicy` bit 0: the session ends when the responder's firmware is updated.
-pub const POLICY_TERMINATE_ON_UPDATE: u8 = 1;
+/// `SessionPolicy` bit 0 (TerminationPolicy), from 1.2 on: where it is clear, the session ends when an update at run time
+/// changes a measurement of the responder; where it is set, the responder decides.
+pub const POLICY_RESPONDER_DECIDES: u8 = 1;
 /// `SessionPolicy` bit 1, from 1.3 on: the requester subscribes to all events.
 pub const POLICY_ALL_EVENTS: u8 = 2;
 

@@ -2,7 +2,7 @@
 
 use spdm::psk::PreSharedKey;
 use spdm::requester::{Command, Misuse, Reply, RequesterConfig, RequesterError, Served};
-use spdm::responder::{MeasurementValue, PskSupport, ResponderConfig};
+use spdm::responder::{EndReason, Event, MeasurementValue, PskSupport, ResponderConfig};
 use spdm::slot::Slots;
 use spdm::wire::{
     ErrorCode, EventData, EventDetail, EventGroup, EventGroupId, KeyPairAlgorithms, KeyPairOperation,
@@ -103,7 +103,7 @@ fn sessions_of_both_kinds_can_begin_with_a_subscription() {
         let psk = Command::StartPskSession {
             hint: b"one".to_vec(),
             summary: SummaryType::None,
-            end_on_update: true,
+            end_on_update: false,
         };
         for start in [None, Some(psk)] {
             match start {
@@ -177,5 +177,21 @@ fn events_are_for_responders_that_announce_them() {
     for command in [Command::EventTypes, Command::Subscribe { groups: all() }] {
         let error: RequesterError = pair.fail(command);
         assert_eq!(error, Misuse::NotCapable("events").into());
+    }
+}
+
+#[test]
+fn a_changed_measurement_ends_the_sessions_whose_requester_wants_that() {
+    for version in [Version::V1_1, Version::V1_2, Version::V1_3, Version::V1_4] {
+        for end_on_update in [false, true] {
+            let mut pair = connected(notifying(version), slots(), listening(version));
+            let id =
+                pair.started(Command::StartSession { slot: 0, summary: SummaryType::None, end_on_update });
+            while pair.device.responder.poll_event().is_some() {}
+            change(&mut pair, "x");
+            let ended = Event::SessionEnded { id, reason: EndReason::FirmwareUpdated };
+            let expected = (end_on_update && version >= Version::V1_2).then_some(ended);
+            assert_eq!(pair.device.responder.poll_event(), expected, "{version}");
+        }
     }
 }

@@ -85,8 +85,11 @@ fn a_responder_without_certificates_needs_no_signature() {
             for command in [Command::Digests, Command::Certificate { slot: 0 }] {
                 assert!(matches!(pair.fail(command), RequesterError::Misuse(Misuse::NotCapable(_))));
             }
-            let summary =
-                Command::StartPskSession { hint: Vec::new(), summary: SummaryType::All, end_on_update: true };
+            let summary = Command::StartPskSession {
+                hint: Vec::new(),
+                summary: SummaryType::All,
+                end_on_update: false,
+            };
             let Reply::SessionStarted(info) = pair.run(summary).unwrap() else { panic!() };
             assert_eq!(info.summary.unwrap().len(), 48);
             assert_eq!(info.heartbeat_period, 5);

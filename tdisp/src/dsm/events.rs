@@ -137,6 +137,7 @@ impl Dsm {
         self.ide.reset(&mut events);
         self.apply(events);
         self.key_manager = None;
+        self.address = self.config.ports.address;
     }
 
     /// Carries what happened to streams on to TDIs, until nothing follows any more.

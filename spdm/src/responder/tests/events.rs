@@ -339,7 +339,7 @@ fn a_session_may_begin_with_a_subscription() {
         config.capabilities.events = notifies;
         let mut device = Device::with(config, version);
         device.flags |= RequesterFlags::ENCAP;
-        device.policy = POLICY_ALL_EVENTS;
+        device.policy = POLICY_ALL_EVENTS | POLICY_RESPONDER_DECIDES;
         device.negotiate();
         if !notifies {
             let refused = device.try_begin(SummaryType::None).err();

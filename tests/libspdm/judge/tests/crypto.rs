@@ -49,8 +49,9 @@ fn is_ecdsa(algorithm: AsymAlgorithm) -> bool {
 
 /// The algorithms of which this build has keys.
 fn ours() -> Vec<AsymAlgorithm> {
-    let has_keys =
-        |algorithm: &AsymAlgorithm| name(*algorithm).is_none() || PrivateKey::generate(&DefaultProvider::new(), *algorithm).is_ok();
+    let has_keys = |algorithm: &AsymAlgorithm| {
+        name(*algorithm).is_none() || PrivateKey::generate(&DefaultProvider::new(), *algorithm).is_ok()
+    };
     AsymAlgorithm::ALL.iter().copied().filter(has_keys).collect()
 }
 

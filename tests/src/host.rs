@@ -36,7 +36,7 @@ const VENDOR_ID: [u8; 2] = VENDOR_PCI_SIG.to_le_bytes();
 const IDE_KM: u8 = 0;
 const TDISP: u8 = 1;
 /// How long a device in this process may take; silence costs this much.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Stream id that [`Host::secure_stream`] gives.
 pub const STREAM: u8 = 7;
 

@@ -125,6 +125,7 @@ fn state_tells_everything_but_keys() {
                 "session": format!("{id:#010x}"),
                 "stream": {"kind": "selective", "index": 0},
                 "stream_id": 7,
+                "p2p_streams": [],
                 "keys": "in-use",
                 "lock_flags": "0x0004",
                 "mmio_reporting_offset": format!("{offset:#018x}"),

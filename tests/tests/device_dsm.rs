@@ -208,6 +208,9 @@ fn a_peer_stream_is_bound_once_ats_is_on() {
     assert_eq!(host.ask(0, Request::UnbindP2p(PEER)), Ok(()));
     assert_eq!(host.ask(0, Request::UnbindP2p(PEER)), Err(ErrorCode::INVALID_REQUEST));
     assert_eq!(host.ask(0, Request::BindP2p(PEER)), Ok(()));
+    let state = tests::control::Client::connect(rig.control()).ask("state", serde_json::json!({}));
+    let binding = &state["tdis"][0]["binding"];
+    assert_eq!(binding["p2p_streams"], serde_json::json!([{"kind": "selective", "index": 1}]));
     host.config_write(CONTROL, Width::Dword, u32::from(PEER) << 24);
     assert_eq!(host.state(0), TdiState::ERROR, "a bound stream was disabled");
 }

@@ -62,6 +62,7 @@ fn tdi(function: usize, recorder: &Recorder, device: &Device) -> Tdi {
         session: Hex(binding.session),
         stream: words::stream_name(binding.stream),
         stream_id: binding.lock.default_stream_id,
+        p2p_streams: binding.p2p.iter().copied().map(words::stream_name).collect(),
         keys: words::key_use(binding.keys),
         lock_flags: Hex(binding.lock.flags.into_bits()),
         mmio_reporting_offset: Hex(binding.lock.mmio_reporting_offset),
@@ -73,7 +74,7 @@ fn tdi(function: usize, recorder: &Recorder, device: &Device) -> Tdi {
         state: words::state(dsm.state(function)),
         binding,
         last_transition: recorder.last_transition(function).cloned(),
-        report_override: dsm.report_override(function).map(report::form),
+        report_override: dsm.report_override(function).map(words::override_form),
         gate: device.gate_counts(function),
     }
 }

@@ -3,11 +3,11 @@
 use tdisp::dsm::{FunctionView, RangeEdit, RangeStart, ReportEdit, ReportOverride};
 use tdisp::wire::{InterfaceInfo, InterfaceReport, LockRequest, MmioRange, RangeAttributes};
 use tdispd_proto::control::{
-    Bits, Failure, FailureCode, Hex, HexBytes, InfoFlags, OverrideForm, RangeFields, Report, ReportFields,
-    ReportSource, ReportText,
+    Bits, Failure, FailureCode, Hex, HexBytes, InfoFlags, RangeFields, Report, ReportFields, ReportSource,
+    ReportText,
 };
 
-use crate::device::Device;
+use crate::device::{Device, words};
 
 /// Number of the last page there is.
 const LAST_PAGE: u64 = u64::MAX >> 12;
@@ -48,13 +48,6 @@ pub(super) fn reset(device: &mut Device, function: usize) -> Result<Report, Fail
     next(device, &view, &LockRequest::default())
 }
 
-pub(super) const fn form(says: &ReportOverride) -> OverrideForm {
-    match says {
-        ReportOverride::Exact(_) => OverrideForm::Exact,
-        ReportOverride::Edited(_) => OverrideForm::Edited,
-    }
-}
-
 fn view(device: &Device, function: usize) -> Result<FunctionView, Failure> {
     device.view(function).ok_or_else(|| Failure {
         code: FailureCode::NoSuchFunction,
@@ -77,7 +70,7 @@ fn describe(
         Ok(report) => (Some(fields(&report, view, lock)), None),
         Err(error) => (None, Some(error.to_string())),
     };
-    let report_override = device.dsm().report_override(view.number).map(form);
+    let report_override = device.dsm().report_override(view.number).map(words::override_form);
     Report { function: view.number, source, report_override, report, undecodable, hex: HexBytes(bytes) }
 }
 

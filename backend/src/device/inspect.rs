@@ -4,10 +4,11 @@ use mmio::Kind;
 use spdm::responder::Responder;
 use tdisp::dsm::{Dsm, FunctionView, ReportOverride};
 use tdisp::wire::ReportTooLong;
-use tdispd_proto::control::{GateCounts, Happening, OverrideForm};
+use tdispd_proto::control::{GateCounts, Happening};
 
 use super::Device;
 use super::unit::Unit;
+use super::words;
 
 impl Device {
     /// The device security manager, to look at.
@@ -47,10 +48,7 @@ impl Device {
         view: &FunctionView,
         says: Option<ReportOverride>,
     ) -> Result<(), ReportTooLong> {
-        let form = says.as_ref().map(|says| match says {
-            ReportOverride::Exact(_) => OverrideForm::Exact,
-            ReportOverride::Edited(_) => OverrideForm::Edited,
-        });
+        let form = says.as_ref().map(words::override_form);
         self.protocol.dsm.override_report(view, says)?;
         self.tell(Happening::ReportOverridden { function: view.number, says: form });
         Ok(())

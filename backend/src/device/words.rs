@@ -1,10 +1,10 @@
 //! What the cores say, in the words of the log and of the control socket.
 
 use spdm::responder::EndReason;
-use tdisp::dsm::{Cause, Effect, KeysAtLock};
+use tdisp::dsm::{Cause, Effect, KeysAtLock, ReportOverride};
 use tdisp::ide::{InsecureCause, StreamIndex};
 use tdisp::wire::TdiState as State;
-use tdispd_proto::control::{Happening, Hex, KeyUse, StreamKind, StreamName, TdiState};
+use tdispd_proto::control::{Happening, Hex, KeyUse, OverrideForm, StreamKind, StreamName, TdiState};
 
 /// Every effect that is told; `None` for work that follows from one that is.
 pub(crate) fn effect(effect: &Effect) -> Option<Happening> {
@@ -82,6 +82,13 @@ pub(crate) const fn key_use(keys: KeysAtLock) -> KeyUse {
     match keys {
         KeysAtLock::InUse => KeyUse::InUse,
         KeysAtLock::Rehearsed => KeyUse::Rehearsed,
+    }
+}
+
+pub(crate) const fn override_form(says: &ReportOverride) -> OverrideForm {
+    match says {
+        ReportOverride::Exact(_) => OverrideForm::Exact,
+        ReportOverride::Edited(_) => OverrideForm::Edited,
     }
 }
 

@@ -61,6 +61,9 @@ fn tdi(out: &mut Text, tdi: &Tdi) {
             "    bound to session {} and {} (id {}), {keys}",
             binding.session, binding.stream, binding.stream_id
         ));
+        for stream in &binding.p2p_streams {
+            out.line(format_args!("    bound to {stream} for a peer"));
+        }
         let flags = LockFlags::from_bits(binding.lock_flags.0);
         let names = named(&[
             (flags.no_fw_update(), "no firmware update"),

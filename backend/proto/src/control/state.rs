@@ -96,6 +96,8 @@ pub struct Binding {
     pub stream: StreamName,
     /// Its id.
     pub stream_id: u8,
+    /// Streams to peers, bound by BIND_P2P_STREAM.
+    pub p2p_streams: Vec<StreamName>,
     /// Whether its keys are in use.
     pub keys: KeyUse,
     /// FLAGS.

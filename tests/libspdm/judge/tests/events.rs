@@ -15,6 +15,8 @@ use spdm::wire::{EventDetail, EventGroup, EventGroupId, SummaryType, Version};
 /// ENCAP_CAP and EVENT_CAP.
 const ENCAP: u32 = 1 << 12;
 const EVENT: u32 = 1 << 25;
+/// `SessionPolicy` bit 0, TerminationPolicy: what an update ends is for the responder to decide.
+const OUTLIVES_UPDATES: u8 = 1;
 /// `SessionPolicy` bit 1.
 const ALL_EVENTS: u8 = 2;
 
@@ -50,8 +52,8 @@ fn listed(all: bool, types: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// libspdm's requester, our responder.
-fn served(case: &Case, policy: u8) {
+/// libspdm's requester, connected to our responder.
+fn connected(case: &Case) -> Reference {
     let mut config = responder_config(case);
     config.capabilities.events = true;
     let device = Device::with(config, Slots::single(material(case.asym).slot()));
@@ -59,12 +61,30 @@ fn served(case: &Case, policy: u8) {
     run.listen();
     run.connect();
     run.certificate(None, 0);
+    run
+}
+
+/// Another measurement in block 2, as an update at run time brings it.
+fn change(run: &mut Reference) {
+    let value = MeasurementValue::Raw(b"other firmware".to_vec());
+    run.device().responder().change_measurement(2, &value).unwrap();
+}
+
+/// A session that an update ends hears no event of it, and nothing else.
+fn ended(case: &Case, policy: u8) {
+    let mut run = connected(case);
+    let (id, ..) = run.start_session(0, 0xFF, policy);
+    assert_eq!(run.vendor(Some(id), b"abc"), b"cba");
+    change(&mut run);
+    assert!(run.event().is_empty());
+    assert_ne!(run.try_subscribe(id, 1, &listed(true, &[])), 0);
+}
+
+/// libspdm's requester, our responder.
+fn served(case: &Case, policy: u8) {
+    let mut run = connected(case);
     let (id, ..) = run.start_session(0, 0xFF, policy);
     assert_eq!(run.event_types(id), (1, listed(false, &[1, 2, 3, 4])));
-    let change = |run: &mut Reference| {
-        let value = MeasurementValue::Raw(b"other firmware".to_vec());
-        run.device().responder().change_measurement(2, &value).unwrap();
-    };
     change(&mut run);
     let all = policy & ALL_EVENTS != 0;
     if all {
@@ -102,8 +122,10 @@ fn served(case: &Case, policy: u8) {
 fn events_of_our_responder() {
     let mut tally = Tally::new("responder", "events");
     for case in event_cases() {
-        for policy in [0, 1, ALL_EVENTS] {
+        for events in [0, ALL_EVENTS] {
+            let policy = events | OUTLIVES_UPDATES;
             tally.check(&case, &format!("policy {policy}"), || served(&case, policy));
+            tally.check(&case, &format!("policy {events}"), || ended(&case, events));
         }
     }
     tally.finish();

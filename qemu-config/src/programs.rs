@@ -1,4 +1,6 @@
 //! The programs under test: builds `tdispd`, and a static `tdispctl` that runs in a bare initramfs.
+//!
+//! What is optimised is static, the device too: one build of what both are made of, and programs to copy to any machine.
 
 use std::env;
 use std::io;
@@ -13,7 +15,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 pub enum Profile {
     /// As `cargo build` does.
     Dev,
-    /// As `cargo build --release` does.
+    /// As `cargo build --release` does, and statically linked.
     Release,
 }
 
@@ -50,19 +52,19 @@ impl Programs {
     pub fn build(profile: Profile) -> Result<Self, BuildError> {
         let tdispd = match env::var_os("TDISPD") {
             Some(path) => existing(path.into())?,
-            None => build("tdispd", profile, false)?,
+            None => build("tdispd", profile)?,
         };
         let tdispctl = match env::var_os("TDISPCTL") {
             Some(path) => existing(path.into())?,
             // Always optimised: in the guest every instruction is emulated.
-            None => build("tdispctl", Profile::Release, true)?,
+            None => build("tdispctl", Profile::Release)?,
         };
         Ok(Self { tdispd, tdispctl })
     }
 }
 
 /// Builds the program of the same name as its package.
-fn build(package: &'static str, profile: Profile, fully_static: bool) -> Result<PathBuf, BuildError> {
+fn build(package: &'static str, profile: Profile) -> Result<PathBuf, BuildError> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     // Absolute, because cargo starts in another directory.
     let mut target = match env::var_os("CARGO_TARGET_DIR") {
@@ -79,21 +81,16 @@ fn build(package: &'static str, profile: Profile, fully_static: bool) -> Result<
         "--bin",
         package,
     ]);
-    let mut place = PathBuf::new();
-    if fully_static {
-        // A directory of its own: other flags in the same one would make every build start over.
-        target.push("static");
-        place.push(TARGET);
-        command.args(["--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
-        command.env_remove("CARGO_ENCODED_RUSTFLAGS");
-    }
-    place.push(match profile {
-        Profile::Dev => "debug",
+    let place = match profile {
+        Profile::Dev => PathBuf::from("debug"),
         Profile::Release => {
-            command.arg("--release");
-            "release"
+            // A directory of its own: other flags in the same one would make every build start over.
+            target.push("static");
+            command.args(["--release", "--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
+            command.env_remove("CARGO_ENCODED_RUSTFLAGS");
+            Path::new(TARGET).join("release")
         }
-    });
+    };
     let status = command.arg("--target-dir").arg(&target).status()?;
     if !status.success() {
         return Err(BuildError::Failed { package, status });

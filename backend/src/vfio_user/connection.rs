@@ -5,7 +5,7 @@ use tdispd_proto::vfio_user::{Command, Header, MessageType};
 use super::device::{Device, Errno};
 use super::dma::DmaTable;
 use super::engine::{DmaCompletion, DmaEngine, DmaId};
-use super::handler::Handler;
+use super::handler::{Handler, Negotiated};
 use super::input::{Fds, Input, Next};
 use super::irqs::Irqs;
 use super::output::{Chunk, Output};
@@ -27,8 +27,8 @@ pub enum Progress {
 /// costs at most one reply and one DMA message.
 #[derive(Debug, Default)]
 pub struct Connection {
-    /// Most data the client takes in one message, once it has negotiated.
-    negotiated: Option<u32>,
+    /// Once the client has negotiated.
+    negotiated: Option<Negotiated>,
     input: Input,
     output: Output,
     dma: DmaTable,
@@ -184,8 +184,8 @@ impl Connection {
     }
 
     fn advance(&mut self) {
-        if let Some(limit) = self.negotiated {
-            self.engine.advance(&self.dma, limit, &mut self.output);
+        if let Some(client) = self.negotiated {
+            self.engine.advance(&self.dma, client.data, &mut self.output);
         }
     }
 }

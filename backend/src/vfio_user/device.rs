@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 pub use rustix::io::Errno;
-use tdispd_proto::vfio_user::{IrqKind, MmapArea};
+use tdispd_proto::vfio_user::{IrqKind, MmapArea, RegionType};
 
 /// One region. Fixed while a client is connected: the protocol has no message to say that it changed.
 #[derive(Clone, Debug, Default)]
@@ -17,13 +17,15 @@ pub struct Region {
     pub writable: bool,
     /// What a client may map instead of sending messages.
     pub mmap: Option<Mmap>,
+    /// What it is, if it is behind those of every PCI device.
+    pub kind: Option<RegionType>,
 }
 
 impl Region {
     /// A readable and writable region whose every access is a message.
     #[must_use]
     pub fn trapped(size: u64) -> Self {
-        Self { size, readable: true, writable: true, mmap: None }
+        Self { size, readable: true, writable: true, mmap: None, kind: None }
     }
 }
 

@@ -17,9 +17,18 @@ use super::input::Fds;
 use super::irqs::Irqs;
 use super::output::Output;
 
+/// What the client said of itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Negotiated {
+    /// Most data it takes in one message, in bytes.
+    pub(super) data: u32,
+    /// Whether a message to it may carry a descriptor; none of ours carries two.
+    pub(super) descriptors: bool,
+}
+
 /// What a command may touch.
 pub(super) struct Handler<'a> {
-    pub(super) negotiated: &'a mut Option<u32>,
+    pub(super) negotiated: &'a mut Option<Negotiated>,
     pub(super) out: &'a mut Output,
     pub(super) dma: &'a mut DmaTable,
     pub(super) irqs: &'a mut Irqs,
@@ -93,13 +102,21 @@ impl Handler<'_> {
             return Err(Errno::INVAL);
         }
         let theirs = proposal.capabilities.max_data_xfer_size.unwrap_or(u64::from(MAX_DATA_XFER_SIZE));
-        *self.negotiated = Some(u32::try_from(theirs).unwrap_or(u32::MAX).min(MAX_DATA_XFER_SIZE));
+        *self.negotiated = Some(Negotiated {
+            data: u32::try_from(theirs).unwrap_or(u32::MAX).min(MAX_DATA_XFER_SIZE),
+            descriptors: proposal.capabilities.max_msg_fds != Some(0),
+        });
         let capabilities = Capabilities::answer(&proposal.capabilities);
         // No client can propose a lower minor.
         let answer = Version { major: MAJOR, minor: MINOR, capabilities };
         self.out.reply(header, &[&answer.encode()]);
         self.device.client_connected();
         Ok(())
+    }
+
+    /// Whether the client takes a descriptor with a reply.
+    fn takes_descriptors(&self) -> bool {
+        self.negotiated.is_some_and(|client| client.descriptors)
     }
 
     fn dma_map(&mut self, map: &DmaMap, fds: Fds) -> Result<(), Errno> {
@@ -122,31 +139,32 @@ impl Handler<'_> {
 
     fn region_info(&mut self, header: &Header, room: u32, index: u32) -> Result<(), Errno> {
         let region = self.region(index)?;
+        // What cannot be handed over cannot be mapped.
+        let mmap = region.mmap.as_ref().filter(|_| self.takes_descriptors());
         let mut flags = 0;
         for (set, flag) in [
             (region.readable, abi::VFIO_REGION_INFO_FLAG_READ),
             (region.writable, abi::VFIO_REGION_INFO_FLAG_WRITE),
-            (region.mmap.is_some(), abi::VFIO_REGION_INFO_FLAG_MMAP),
+            (mmap.is_some(), abi::VFIO_REGION_INFO_FLAG_MMAP),
         ] {
             if set {
                 flags |= flag;
             }
         }
-        let mut info = RegionInfo {
+        let info = RegionInfo {
             flags: flags.into(),
             index: index.into(),
             size: region.size.into(),
+            offset: mmap.map_or(0, |mmap| mmap.offset).into(),
             ..RegionInfo::default()
         };
-        let Some(mmap) = &region.mmap else {
-            let payload = RegionInfoReply { info, areas: Vec::new() }.encode(room);
-            self.out.reply(header, &[&payload]);
-            return Ok(());
-        };
-        info.offset = mmap.offset.into();
-        let file = Arc::clone(&mmap.file);
-        let payload = RegionInfoReply { info, areas: mmap.areas.clone() }.encode(room);
-        self.out.reply_with_fd(header, &payload, file);
+        let areas = mmap.map(|mmap| mmap.areas.clone()).unwrap_or_default();
+        let file = mmap.map(|mmap| Arc::clone(&mmap.file));
+        let payload = RegionInfoReply { info, kind: region.kind, areas }.encode(room);
+        match file {
+            Some(file) => self.out.reply_with_fd(header, &payload, file),
+            None => self.out.reply(header, &[&payload]),
+        }
         Ok(())
     }
 

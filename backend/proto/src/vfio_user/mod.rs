@@ -6,6 +6,7 @@
 
 mod device;
 mod dma;
+mod feature;
 mod header;
 mod irqs;
 mod region;
@@ -14,12 +15,14 @@ mod request;
 mod tests;
 mod version;
 
-pub use device::{DeviceInfo, FeatureFlags, FeatureRequest, IrqInfo};
+pub use device::{DeviceInfo, IrqInfo};
 pub use dma::{DmaAccess, DmaAccessReply, DmaMap, DmaUnmap};
+pub use feature::{DmaBuf, DmaRange, Feature, FeatureFlags};
 pub use header::{Command, HEADER_SIZE, Header, MessageType, put_error, put_reply, put_request};
 pub use irqs::{IrqAction, IrqData, IrqKind, IrqSet};
 pub use region::{
-    MmapArea, RegionAccess, RegionInfo, RegionInfoReply, RegionIoFds, WriteMulti, WriteMultiEntry,
+    MmapArea, RegionAccess, RegionInfo, RegionInfoReply, RegionIoFds, RegionType, WINDOW_REGION, WriteMulti,
+    WriteMultiEntry,
 };
 pub use request::{DecodeError, Request};
 pub use version::{Capabilities, Version};

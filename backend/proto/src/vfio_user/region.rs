@@ -1,4 +1,4 @@
-//! DEVICE_GET_REGION_INFO with its sparse-mmap capability, REGION_READ, REGION_WRITE and REGION_WRITE_MULTI.
+//! DEVICE_GET_REGION_INFO with its sparse-mmap and type capabilities, REGION_READ, REGION_WRITE and REGION_WRITE_MULTI.
 
 use core::mem::size_of;
 
@@ -45,6 +45,48 @@ struct SparseMmap {
 }
 const _: () = assert!(size_of::<SparseMmap>() == 16);
 
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct CapType {
+    header: CapHeader,
+    id: U32,
+    subtype: U32,
+}
+const _: () = assert!(size_of::<CapType>() == 16);
+
+/// The first region behind those of every PCI device (`VFIO_PCI_NUM_REGIONS`). Region `WINDOW_REGION + n` of ours is the T = 1
+/// window of BAR n, if the device has windows; what it is, its [`RegionType`] says.
+pub const WINDOW_REGION: u32 = abi::VFIO_PCI_NUM_REGIONS;
+
+/// `subtype` of a T = 1 window, without the BAR's number.
+const WINDOW_SUBTYPE: u32 = 0x7D15_0000;
+
+/// What a region of no standard meaning is (`struct vfio_region_info_cap_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionType {
+    /// `type`: for a vendor's own, `VFIO_REGION_TYPE_PCI_VENDOR_TYPE` with the PCI vendor ID.
+    pub id: u32,
+    /// Whatever `id` makes of it.
+    pub subtype: u32,
+}
+
+impl RegionType {
+    /// The type of the T = 1 window of a BAR of a device with this vendor ID.
+    #[must_use]
+    pub fn window(vendor: u16, bar: u8) -> Self {
+        Self {
+            id: abi::VFIO_REGION_TYPE_PCI_VENDOR_TYPE | u32::from(vendor),
+            subtype: WINDOW_SUBTYPE | u32::from(bar),
+        }
+    }
+
+    /// The BAR whose T = 1 window this is, if it is one of a device with this vendor ID.
+    #[must_use]
+    pub fn window_of(self, vendor: u16) -> Option<u8> {
+        (0..6).find(|bar| self == Self::window(vendor, *bar))
+    }
+}
+
 /// One area of a region that the client may map (`struct vfio_region_sparse_mmap_area`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -83,6 +125,8 @@ impl RegionInfo {
 pub struct RegionInfoReply {
     /// The fixed part. `argsz`, `cap_offset` and the CAPS flag are filled in by [`Self::encode`].
     pub info: RegionInfo,
+    /// The type capability.
+    pub kind: Option<RegionType>,
     /// Areas of the sparse-mmap capability; none means there is no such capability.
     pub areas: Vec<MmapArea>,
 }
@@ -91,29 +135,36 @@ impl RegionInfoReply {
     /// The payload for a client with `room` bytes. If that is too little for the capabilities, the fixed part alone says how much is needed.
     #[must_use]
     pub fn encode(&self, room: u32) -> Vec<u8> {
-        let fixed = size_of::<RegionInfo>();
-        let caps = if self.areas.is_empty() {
-            0
-        } else {
-            size_of::<SparseMmap>() + self.areas.len() * size_of::<MmapArea>()
-        };
+        let caps = self.capabilities();
         let mut info = self.info;
-        info.argsz = U32::new(u32::try_from(fixed + caps).unwrap_or(u32::MAX));
+        info.argsz = U32::new(u32::try_from(size_of::<RegionInfo>() + caps.len()).unwrap_or(u32::MAX));
         info.cap_offset = U32::ZERO;
         info.flags = U32::new(info.flags.get() & !abi::VFIO_REGION_INFO_FLAG_CAPS);
-        let fits = caps != 0 && info.argsz.get() <= room;
-        if fits {
-            info.cap_offset = U32::new(fixed as u32);
-            info.flags = U32::new(info.flags.get() | abi::VFIO_REGION_INFO_FLAG_CAPS);
+        if caps.is_empty() || info.argsz.get() > room {
+            return info.as_bytes().to_vec();
         }
-        let mut out = info.as_bytes().to_vec();
-        if fits {
+        info.cap_offset = U32::new(size_of::<RegionInfo>() as u32);
+        info.flags = U32::new(info.flags.get() | abi::VFIO_REGION_INFO_FLAG_CAPS);
+        [info.as_bytes(), &caps].concat()
+    }
+
+    /// The chain of capabilities as it follows the fixed part. The type is first, as vfio-pci has it for its own such regions.
+    fn capabilities(&self) -> Vec<u8> {
+        let header = |id: u32, next: usize| CapHeader {
+            id: U16::new(id as u16),
+            version: U16::new(1),
+            next: U32::new(next as u32),
+        };
+        let mut out = Vec::new();
+        if let Some(RegionType { id, subtype }) = self.kind {
+            let next = size_of::<RegionInfo>() + size_of::<CapType>();
+            let next = if self.areas.is_empty() { 0 } else { next };
+            let header = header(abi::VFIO_REGION_INFO_CAP_TYPE, next);
+            out.extend_from_slice(CapType { header, id: id.into(), subtype: subtype.into() }.as_bytes());
+        }
+        if !self.areas.is_empty() {
             let sparse = SparseMmap {
-                header: CapHeader {
-                    id: U16::new(abi::VFIO_REGION_INFO_CAP_SPARSE_MMAP as u16),
-                    version: U16::new(1),
-                    next: U32::ZERO,
-                },
+                header: header(abi::VFIO_REGION_INFO_CAP_SPARSE_MMAP, 0),
                 nr_areas: U32::new(u32::try_from(self.areas.len()).unwrap_or(u32::MAX)),
                 reserved: U32::ZERO,
             };
@@ -123,13 +174,13 @@ impl RegionInfoReply {
         out
     }
 
-    /// A server's reply. Capabilities other than sparse mmap are skipped.
+    /// A server's reply. Capabilities of other kinds are skipped.
     ///
     /// # Errors
     /// [`DecodeError::Length`] if something announced is missing, [`DecodeError::CapabilityChain`] if offsets do not ascend.
     pub fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
         let (info, _) = RegionInfo::read_from_prefix(payload).map_err(|_| DecodeError::Length)?;
-        let mut areas = Vec::new();
+        let mut reply = Self { info, kind: None, areas: Vec::new() };
         let mut previous = 0;
         let mut next =
             if info.flags.get() & abi::VFIO_REGION_INFO_FLAG_CAPS != 0 { info.cap_offset.get() } else { 0 };
@@ -141,15 +192,23 @@ impl RegionInfoReply {
             let bytes = payload.get(next as usize..).ok_or(DecodeError::Length)?;
             let (header, _) = CapHeader::ref_from_prefix(bytes).map_err(|_| DecodeError::Length)?;
             next = header.next.get();
-            if u32::from(header.id.get()) == abi::VFIO_REGION_INFO_CAP_SPARSE_MMAP {
-                let (sparse, tail) = SparseMmap::ref_from_prefix(bytes).map_err(|_| DecodeError::Length)?;
-                let count = sparse.nr_areas.get() as usize;
-                let (found, _) =
-                    <[MmapArea]>::ref_from_prefix_with_elems(tail, count).map_err(|_| DecodeError::Length)?;
-                areas.extend_from_slice(found);
+            match u32::from(header.id.get()) {
+                abi::VFIO_REGION_INFO_CAP_SPARSE_MMAP => {
+                    let (sparse, tail) =
+                        SparseMmap::ref_from_prefix(bytes).map_err(|_| DecodeError::Length)?;
+                    let count = sparse.nr_areas.get() as usize;
+                    let (found, _) = <[MmapArea]>::ref_from_prefix_with_elems(tail, count)
+                        .map_err(|_| DecodeError::Length)?;
+                    reply.areas.extend_from_slice(found);
+                }
+                abi::VFIO_REGION_INFO_CAP_TYPE => {
+                    let (kind, _) = CapType::ref_from_prefix(bytes).map_err(|_| DecodeError::Length)?;
+                    reply.kind = Some(RegionType { id: kind.id.get(), subtype: kind.subtype.get() });
+                }
+                _ => {}
             }
         }
-        Ok(Self { info, areas })
+        Ok(reply)
     }
 }
 

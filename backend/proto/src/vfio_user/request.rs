@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::{
-    Command, DeviceInfo, DmaMap, DmaUnmap, FeatureRequest, IrqInfo, IrqSet, MAX_DATA_XFER_SIZE, RegionAccess,
+    Command, DeviceInfo, DmaMap, DmaUnmap, Feature, IrqInfo, IrqSet, MAX_DATA_XFER_SIZE, RegionAccess,
     RegionInfo, RegionIoFds, Version, WriteMulti,
 };
 
@@ -80,8 +80,8 @@ pub enum Request<'a> {
     RegionWriteMulti(WriteMulti<'a>),
     /// DEVICE_RESET.
     Reset,
-    /// DEVICE_FEATURE.
-    Feature(FeatureRequest<'a>),
+    /// DEVICE_FEATURE. Its data is not parsed: what it means, the feature says, and to a probe it means nothing.
+    Feature(Feature<'a>),
 }
 
 impl<'a> Request<'a> {
@@ -120,7 +120,7 @@ impl<'a> Request<'a> {
             Command::DEVICE_SET_IRQS => Self::SetIrqs(IrqSet::parse(payload)?),
             Command::DEVICE_RESET if payload.is_empty() => Self::Reset,
             Command::DEVICE_RESET => return Err(DecodeError::Length),
-            Command::DEVICE_FEATURE => Self::Feature(FeatureRequest::parse(payload)?),
+            Command::DEVICE_FEATURE => Self::Feature(Feature::parse(payload)?),
             Command::MIG_DATA_READ | Command::MIG_DATA_WRITE => {
                 return Err(DecodeError::Unsupported);
             }

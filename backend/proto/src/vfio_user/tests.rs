@@ -242,20 +242,6 @@ fn irq_flags_counts_and_data_are_checked() {
 }
 
 #[test]
-fn feature_flags_are_checked_as_the_kernel_does() {
-    let feature = |argsz: u32, flags: u32| {
-        FeatureRequest::parse(&[argsz.to_le_bytes(), flags.to_le_bytes()].concat()).map(|f| f.flags)
-    };
-    let (get, set, probe) = (1 << 16, 1 << 17, 1 << 18);
-    assert_eq!(feature(7, get), Err(DecodeError::Argsz));
-    assert_eq!(feature(8, get | set), Err(DecodeError::Flags));
-    assert_eq!(feature(8, 1 << 19), Err(DecodeError::Flags));
-    let flags = FeatureFlags { index: 11, get: true, set: true, probe: true };
-    assert_eq!(feature(8, 11 | get | set | probe), Ok(flags));
-    assert_eq!(FeatureRequest::parse(&[0; 7]), Err(DecodeError::Length));
-}
-
-#[test]
 fn counts_of_region_accesses_are_checked() {
     let read = RegionAccess::new(0, 0, MAX_DATA_XFER_SIZE + 1);
     assert_eq!(Request::parse(Command::REGION_READ, read.as_bytes()), Err(DecodeError::Count));
@@ -329,6 +315,7 @@ fn the_answer_to_qemu_is_not_longer_than_its_proposal() {
 fn region_info_tells_what_room_its_capability_needs() {
     let reply = RegionInfoReply {
         info: RegionInfo { flags: 7.into(), index: 2.into(), size: 0x8000.into(), ..RegionInfo::default() },
+        kind: None,
         areas: vec![MmapArea::new(0x2000, 0x1000), MmapArea::new(0x4000, 0x2000)],
     };
     let short = reply.encode(79);
@@ -348,8 +335,56 @@ fn region_info_tells_what_room_its_capability_needs() {
     let mut circular = whole;
     circular[36] = 0x20;
     assert_eq!(RegionInfoReply::parse(&circular), Err(DecodeError::CapabilityChain));
-    let plain = RegionInfoReply { info: reply.info, areas: Vec::new() }.encode(40);
+    let plain = RegionInfoReply { areas: Vec::new(), ..reply }.encode(40);
     assert_eq!((plain.len(), plain[0]), (32, 32));
+}
+
+#[test]
+fn a_regions_type_comes_alone_or_before_its_areas() {
+    let kind = RegionType::window(0x1234, 2);
+    assert_eq!(kind, RegionType { id: 0x8000_1234, subtype: 0x7D15_0002 });
+    let info = RegionInfo { flags: 3.into(), index: 11.into(), size: 0x8000.into(), ..RegionInfo::default() };
+    let mut reply = RegionInfoReply { info, kind: Some(kind), areas: Vec::new() };
+    let short = reply.encode(47);
+    assert_eq!((short.len(), short[0], short[4]), (32, 48, 3));
+    let alone = reply.encode(48);
+    let golden = "30000000 0b000000 0b000000 20000000 0080000000000000 0000000000000000
+        0200 0100 00000000 34120080 0200157d";
+    assert_eq!(alone, hex(golden));
+    assert_eq!(RegionInfoReply::parse(&alone).map(|reply| reply.kind), Ok(Some(kind)));
+
+    reply.info.flags = 7.into();
+    reply.areas = vec![MmapArea::new(0x2000, 0x1000)];
+    assert_eq!(reply.encode(79).len(), 32, "both or none");
+    let both = reply.encode(80);
+    let golden = "50000000 0f000000 0b000000 20000000 0080000000000000 0000000000000000
+        0200 0100 30000000 34120080 0200157d
+        0100 0100 00000000 01000000 00000000 0020000000000000 0010000000000000";
+    assert_eq!(both, hex(golden));
+    let parsed = RegionInfoReply::parse(&both).unwrap();
+    assert_eq!((parsed.kind, &parsed.areas), (Some(kind), &reply.areas));
+    for whole in [alone, both] {
+        for end in 0..whole.len() {
+            assert_eq!(RegionInfoReply::parse(&whole[..end]), Err(DecodeError::Length), "{end}");
+        }
+    }
+}
+
+#[test]
+fn only_our_own_types_are_windows() {
+    for bar in 0..6 {
+        assert_eq!(RegionType::window(0xFFFF, bar).window_of(0xFFFF), Some(bar));
+        assert_eq!(RegionType::window(0x1234, bar).window_of(0x8086), None);
+    }
+    for (id, subtype) in [
+        (0x8000_1234, 0x7D15_0006),
+        (0x8000_1234, 0x7D15_0100),
+        (0x8000_1234, 0x7D14_0000),
+        (0x1234, 0x7D15_0000),
+        (0x8001_1234, 0x7D15_0000),
+    ] {
+        assert_eq!(RegionType { id, subtype }.window_of(0x1234), None, "{id:#x} {subtype:#x}");
+    }
 }
 
 #[test]
@@ -377,6 +412,7 @@ proptest! {
     fn no_payload_panics(code in 0u16..24, payload in proptest::collection::vec(any::<u8>(), 0..128)) {
         let _ = Request::parse(Command::new(code), &payload);
         let _ = RegionInfoReply::parse(&payload);
+        let _ = DmaBuf::parse(&payload);
         let _ = DmaAccessReply::parse_read(&payload);
         let _ = DmaAccessReply::parse_write(&payload);
     }

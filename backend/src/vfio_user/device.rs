@@ -66,6 +66,23 @@ pub trait Device {
     /// DEVICE_RESET.
     fn reset(&mut self);
 
+    /// Whether parts of regions can be exported at all: the feature DMA_BUF.
+    fn exports(&self) -> bool {
+        false
+    }
+
+    /// Makes a descriptor for ranges of a BAR or of a BAR's window ([`WINDOW_REGION`](tdispd_proto::vfio_user::WINDOW_REGION)).
+    ///
+    /// Each range is (offset, length) in bytes: whole pages inside the region. There is at least one; they may overlap, and come in
+    /// any order. The client gets this descriptor, or one of the same file opened for less than reading and writing.
+    ///
+    /// # Errors
+    /// The errno the client is to see.
+    fn export(&mut self, region: u32, ranges: &[(u64, u64)]) -> Result<OwnedFd, Errno> {
+        let _ = (region, ranges);
+        Err(Errno::NOTTY)
+    }
+
     /// A client has negotiated a version.
     fn client_connected(&mut self) {}
 

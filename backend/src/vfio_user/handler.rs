@@ -91,8 +91,7 @@ impl Handler<'_> {
                 self.device.reset();
                 self.out.reply(header, &[]);
             }
-            // The kernel's answer for a feature a device does not have, to a probe as well.
-            Request::Feature(_) => return Err(Errno::NOTTY),
+            Request::Feature(feature) => self.feature(header, payload, &feature)?,
         }
         Ok(())
     }
@@ -115,7 +114,7 @@ impl Handler<'_> {
     }
 
     /// Whether the client takes a descriptor with a reply.
-    fn takes_descriptors(&self) -> bool {
+    pub(super) fn takes_descriptors(&self) -> bool {
         self.negotiated.is_some_and(|client| client.descriptors)
     }
 

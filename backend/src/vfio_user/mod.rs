@@ -9,6 +9,7 @@ mod connection;
 mod device;
 mod dma;
 mod engine;
+mod feature;
 mod handler;
 mod input;
 mod irqs;

@@ -1,16 +1,21 @@
 //! One vfio-user connection as a client: requests with their replies, and the server's own DMA served meanwhile.
 
 use std::fs::File;
-use std::io::{IoSlice, Read};
+use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use rustix::io::Errno as SystemErrno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
 use tdispd_proto::vfio_user::{
-    Command, DmaAccess, HEADER_SIZE, Header, MAX_MESSAGE_SIZE, MessageType, put_error, put_reply, put_request,
+    Command, DmaAccess, HEADER_SIZE, Header, MAX_MESSAGE_SIZE, MAX_MSG_FDS, MessageType, put_error,
+    put_reply, put_request,
 };
 use zerocopy::IntoBytes;
 
@@ -38,6 +43,14 @@ pub(super) struct Connection {
     broken: bool,
 }
 
+/// What a reply brings.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) payload: Vec<u8>,
+    /// Descriptors, in the order sent.
+    pub(super) fds: Vec<OwnedFd>,
+}
+
 /// A server's refusal: the errno.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Errno(pub(super) u32);
@@ -52,7 +65,7 @@ impl Connection {
         &self.window
     }
 
-    /// Sends a request, with the window's file if `with_file`, and returns its reply's payload.
+    /// Sends a request, with the window's file if `with_file`, and returns its reply's payload. Descriptors with it are closed.
     ///
     /// The outer error is the connection's end, the inner one a refusal.
     pub(super) fn request(
@@ -61,6 +74,15 @@ impl Connection {
         parts: &[&[u8]],
         with_file: bool,
     ) -> Result<Result<Vec<u8>, Errno>> {
+        Ok(self.exchange(command, parts, with_file)?.map(|reply| reply.payload))
+    }
+
+    fn exchange(
+        &mut self,
+        command: Command,
+        parts: &[&[u8]],
+        with_file: bool,
+    ) -> Result<Result<Reply, Errno>> {
         if self.broken {
             return Err(Error::Protocol(
                 "the vfio-user connection is out of step after an earlier failure".into(),
@@ -74,12 +96,12 @@ impl Connection {
         let deadline = Instant::now() + self.timeout;
         self.send(&message, with_file)?;
         loop {
-            let (header, payload) = self.receive(deadline)?;
+            let (header, reply) = self.receive(deadline)?;
             match header.message_type() {
-                MessageType::Command => self.serve(&header, &payload)?,
+                MessageType::Command => self.serve(&header, &reply.payload)?,
                 MessageType::Reply if header.message_id.get() == id && header.command == command => {
                     self.broken = false;
-                    return Ok(header.failure().map_or(Ok(payload), |errno| Err(Errno(errno))));
+                    return Ok(header.failure().map_or(Ok(reply), |errno| Err(Errno(errno))));
                 }
                 MessageType::Reply | MessageType::Other(_) => {
                     return Err(Error::Protocol(format!(
@@ -93,7 +115,17 @@ impl Connection {
 
     /// Like [`Self::request`], where a refusal is an error too.
     pub(super) fn demand(&mut self, command: Command, parts: &[&[u8]], with_file: bool) -> Result<Vec<u8>> {
-        self.request(command, parts, with_file)?.map_err(|Errno(errno)| Error::Refused {
+        Ok(self.demand_reply(command, parts, with_file)?.payload)
+    }
+
+    /// Like [`Self::demand`], with the descriptors of the reply.
+    pub(super) fn demand_reply(
+        &mut self,
+        command: Command,
+        parts: &[&[u8]],
+        with_file: bool,
+    ) -> Result<Reply> {
+        self.exchange(command, parts, with_file)?.map_err(|Errno(errno)| Error::Refused {
             request: format!("vfio-user {command:?}"),
             reason: std::io::Error::from_raw_os_error(i32::try_from(errno).unwrap_or(0)).to_string(),
         })
@@ -119,9 +151,10 @@ impl Connection {
         Ok(())
     }
 
-    fn receive(&mut self, deadline: Instant) -> Result<(Header, Vec<u8>)> {
+    fn receive(&mut self, deadline: Instant) -> Result<(Header, Reply)> {
         let mut head = [0; HEADER_SIZE];
-        self.fill(&mut head, deadline)?;
+        let mut fds = Vec::new();
+        self.fill(&mut head, &mut fds, deadline)?;
         let header =
             Header::parse(&head).ok_or_else(|| Error::Protocol("vfio-user: a short header".into()))?;
         let size = header.message_size.get();
@@ -130,11 +163,12 @@ impl Connection {
             return Err(Error::Protocol(format!("vfio-user: a message of {size} bytes")));
         };
         let mut payload = vec![0; length];
-        self.fill(&mut payload, deadline)?;
-        Ok((header, payload))
+        self.fill(&mut payload, &mut fds, deadline)?;
+        Ok((header, Reply { payload, fds }))
     }
 
-    fn fill(&mut self, mut buffer: &mut [u8], deadline: Instant) -> Result<()> {
+    /// Fills `buffer` from the stream; descriptors that come with its bytes are added to `fds`.
+    fn fill(&mut self, mut buffer: &mut [u8], fds: &mut Vec<OwnedFd>, deadline: Instant) -> Result<()> {
         let what = "vfio-user reply";
         while !buffer.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -142,17 +176,30 @@ impl Connection {
                 return Err(Error::TimedOut { what: what.into(), after: self.timeout });
             }
             self.stream.set_read_timeout(Some(left)).map_err(Error::io(what))?;
-            match self.stream.read(buffer) {
-                Ok(0) => {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_MSG_FDS))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let pieces = &mut [IoSliceMut::new(buffer)];
+            let received = rustix::net::recvmsg(&self.stream, pieces, &mut control, RecvFlags::CMSG_CLOEXEC);
+            let (count, lost) = match received {
+                Ok(message) if message.bytes == 0 => {
                     return Err(Error::Transport {
                         what: "the device closed the vfio-user connection".into(),
                         source: std::io::ErrorKind::UnexpectedEof.into(),
                     });
                 }
-                Ok(n) => buffer = buffer.get_mut(n..).unwrap_or_default(),
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(socket_error(what, self.timeout, e)),
+                Ok(message) => (message.bytes, message.flags.contains(ReturnFlags::CTRUNC)),
+                Err(SystemErrno::INTR) => continue,
+                Err(e) => return Err(socket_error(what, self.timeout, e.into())),
+            };
+            for ancillary in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(rights) = ancillary {
+                    fds.extend(rights);
+                }
             }
+            if lost || fds.len() > MAX_MSG_FDS {
+                return Err(Error::Protocol("vfio-user: more descriptors than there is room for".into()));
+            }
+            buffer = buffer.get_mut(count..).unwrap_or_default();
         }
         Ok(())
     }

@@ -8,15 +8,17 @@ mod connection;
 mod tests;
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::MemfdFlags;
+use rustix::fs::{MemfdFlags, OFlags};
 use tdispd_proto::vfio_user::{
-    Capabilities, Command, DeviceInfo, DmaMap, MAJOR, MAX_DATA_XFER_SIZE, MAX_MSG_FDS, MINOR, RegionAccess,
-    RegionInfo, RegionInfoReply, Version, abi,
+    Capabilities, Command, DeviceInfo, DmaBuf, DmaMap, DmaRange, Feature, FeatureFlags, MAJOR,
+    MAX_DATA_XFER_SIZE, MAX_MSG_FDS, MINOR, RegionAccess, RegionInfo, RegionInfoReply, RegionType, Version,
+    abi,
 };
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
@@ -104,12 +106,7 @@ impl VfioUser {
             return Err(Error::Protocol(format!("the device has only {} regions", info.num_regions)));
         }
         for index in [0, 1, 2, 3, 4, 5, CONFIG_REGION] {
-            let argsz = U32::new(size_of::<RegionInfo>() as u32);
-            let request = RegionInfo { argsz, index: U32::new(index), ..RegionInfo::default() };
-            let reply =
-                self.connection.demand(Command::DEVICE_GET_REGION_INFO, &[request.as_bytes()], false)?;
-            let reply = RegionInfoReply::parse(&reply).map_err(|e| malformed("DEVICE_GET_REGION_INFO", e))?;
-            let size = reply.info.size.get();
+            let size = self.region_info(index, size_of::<RegionInfo>() as u32)?.info.size.get();
             if let Some(slot) = usize::try_from(index).ok().and_then(|i| self.region_sizes.get_mut(i)) {
                 *slot = size;
             } else if size < u64::from(CONFIG_SIZE) {
@@ -117,6 +114,40 @@ impl VfioUser {
             }
         }
         Ok(())
+    }
+
+    fn region_info(&mut self, index: u32, argsz: u32) -> Result<RegionInfoReply> {
+        let request = RegionInfo { argsz: argsz.into(), index: index.into(), ..RegionInfo::default() };
+        let reply = self.connection.demand(Command::DEVICE_GET_REGION_INFO, &[request.as_bytes()], false)?;
+        RegionInfoReply::parse(&reply).map_err(|e| malformed("DEVICE_GET_REGION_INFO", e))
+    }
+
+    /// What a region says of itself: `None` for those that every PCI device has.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a region that the device does not have, and as for [`Self::open`].
+    pub fn region_type(&mut self, region: u32) -> Result<Option<RegionType>> {
+        let short = self.region_info(region, size_of::<RegionInfo>() as u32)?;
+        // Its capabilities did not fit; their size is known now.
+        Ok(self.region_info(region, short.info.argsz.get())?.kind)
+    }
+
+    /// A descriptor, for reading and writing, of ranges of a BAR or of a BAR's window: each (offset, length) in bytes.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the errno that vfio-pci would have, and as for [`Self::open`].
+    pub fn dma_buf(&mut self, region: u32, ranges: &[(u64, u64)]) -> Result<OwnedFd> {
+        let ranges: Vec<_> = ranges.iter().map(|&(offset, length)| DmaRange::new(offset, length)).collect();
+        let open_flags = (OFlags::RDWR | OFlags::CLOEXEC).bits();
+        let data = DmaBuf { region, open_flags, flags: 0, ranges: &ranges }.encode();
+        let request = Feature::new(FeatureFlags::get(DmaBuf::INDEX), &data);
+        let reply = self.connection.demand_reply(Command::DEVICE_FEATURE, &[&request.encode()], false)?;
+        if Feature::parse(&reply.payload).map_err(|e| malformed("DEVICE_FEATURE", e))? != request {
+            return Err(Error::Protocol("DEVICE_FEATURE: the reply answers another request".into()));
+        }
+        let [fd] = <[OwnedFd; 1]>::try_from(reply.fds)
+            .map_err(|fds| Error::Protocol(format!("DMA_BUF came with {} descriptors", fds.len())))?;
+        Ok(fd)
     }
 
     fn play_firmware(&mut self) -> Result<()> {

@@ -1,10 +1,15 @@
 //! The client against a small device in a thread, honest and not.
 
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::thread::{self, JoinHandle};
 
-use tdispd_proto::vfio_user::{DmaAccess, HEADER_SIZE, Header, put_error, put_reply, put_request};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use tdispd_proto::vfio_user::{
+    DmaAccess, HEADER_SIZE, Header, MmapArea, WINDOW_REGION, put_error, put_reply, put_request,
+};
 
 use super::*;
 
@@ -13,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_millis(500);
 const BAR_SIZE: u32 = 0x1000;
 
 /// What the mock does once BAR accesses start.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Mode {
     Honest,
     RefusesReads,
@@ -24,7 +29,16 @@ enum Mode {
     ShortData,
     Silent,
     HangsUp,
+    /// DMA_BUF comes with that many descriptors.
+    Descriptors(usize),
+    /// DMA_BUF's reply names another region.
+    OtherRegion,
+    /// DMA_BUF's reply ends before its ranges.
+    NoRanges,
 }
+
+/// How many bytes the memory has that the mock exports.
+const EXPORTED: u64 = 0x3000;
 
 struct Mock {
     stream: UnixStream,
@@ -50,9 +64,43 @@ impl Mock {
             if !self.answer(&header, &payload, &mut out) {
                 break;
             }
-            self.stream.write_all(&out).unwrap();
+            self.send(&out, if header.command == Command::DEVICE_FEATURE { self.descriptors() } else { 0 });
         }
         self.dma
+    }
+
+    fn descriptors(&self) -> usize {
+        if let Mode::Descriptors(count) = self.mode { count } else { 1 }
+    }
+
+    fn send(&self, bytes: &[u8], descriptors: usize) {
+        let file = rustix::fs::memfd_create("exported", MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&file, EXPORTED).unwrap();
+        let fds = vec![file.as_fd(); descriptors];
+        let mut room = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
+        let mut control = SendAncillaryBuffer::new(&mut room);
+        if descriptors > 0 {
+            assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+        }
+        let sent = sendmsg(&self.stream, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).unwrap();
+        assert_eq!(sent, bytes.len());
+    }
+
+    /// What the mock knows of DMA_BUF: the first region only.
+    fn export(&self, header: &Header, payload: &[u8], out: &mut Vec<u8>) {
+        let feature = Feature::parse(payload).unwrap();
+        let mut wanted = DmaBuf::parse(feature.data).unwrap();
+        assert_eq!((feature.flags, wanted.flags), (FeatureFlags::get(DmaBuf::INDEX), 0));
+        if wanted.region != 0 {
+            return put_error(out, header, 19);
+        }
+        if self.mode == Mode::OtherRegion {
+            wanted.region = 1;
+        }
+        if self.mode == Mode::NoRanges {
+            wanted.ranges = &[];
+        }
+        put_reply(out, header, &[&Feature::new(feature.flags, &wanted.encode()).encode()]);
     }
 
     fn answer(&mut self, header: &Header, payload: &[u8], out: &mut Vec<u8>) -> bool {
@@ -65,13 +113,17 @@ impl Mock {
             }
             Command::DEVICE_GET_REGION_INFO => {
                 let mut info = RegionInfo::parse_request(payload).unwrap();
-                info.size = match info.index.get() {
+                let (room, index) = (info.argsz.get(), info.index.get());
+                info.size = match index {
                     0 => u64::from(BAR_SIZE).into(),
                     7 => 4096.into(),
                     _ => 0.into(),
                 };
-                put_reply(out, header, &[info.as_bytes()]);
+                let kind = (index == WINDOW_REGION).then(|| RegionType::window(0x1234, 0));
+                let areas = if index == WINDOW_REGION { vec![MmapArea::new(0, 0x1000)] } else { vec![] };
+                put_reply(out, header, &[&RegionInfoReply { info, kind, areas }.encode(room)]);
             }
+            Command::DEVICE_FEATURE => self.export(header, payload, out),
             Command::REGION_READ => {
                 let access = RegionAccess::parse(payload).unwrap();
                 if access.region.get() == 0 && self.mode != Mode::Honest {
@@ -126,7 +178,7 @@ impl Mock {
             }
             Mode::Silent => {}
             Mode::HangsUp => return false,
-            Mode::Honest => panic!("honest"),
+            Mode::Honest | Mode::Descriptors(_) | Mode::OtherRegion | Mode::NoRanges => panic!("honest"),
         }
         true
     }
@@ -210,6 +262,45 @@ fn the_devices_own_dma_is_served_in_between_and_bounded() {
     let dma = server.join().unwrap();
     assert_eq!(dma[0], [DmaAccess::new(MEMORY_ADDRESS + 4096, 4).as_bytes(), &[9, 8, 7, 6]].concat());
     assert_eq!(&dma[2..], [vec![22], vec![22], vec![22]]);
+}
+
+#[test]
+fn a_region_tells_its_type_and_exports_its_ranges() {
+    let (_dir, path, _server) = device(Mode::Honest);
+    let mut device = VfioUser::open(&path, TIMEOUT).unwrap();
+    let kind = device.region_type(WINDOW_REGION).unwrap();
+    assert_eq!(kind.and_then(|kind| kind.window_of(0x1234)), Some(0));
+    assert_eq!(device.region_type(0).unwrap(), None);
+    let fd = device.dma_buf(0, &[(0, 0x1000), (0x2000, 0x2000)]).unwrap();
+    assert_eq!(rustix::fs::fstat(&fd).unwrap().st_size, EXPORTED as i64);
+    assert!(matches!(device.dma_buf(1, &[(0, 0x1000)]), Err(Error::Refused { .. })));
+    assert!(device.dma_buf(0, &[(0, 0x1000)]).is_ok(), "in step");
+}
+
+#[test]
+fn an_export_without_its_one_descriptor_or_its_echo_is_none() {
+    for mode in [
+        Mode::Descriptors(0),
+        Mode::Descriptors(2),
+        Mode::Descriptors(MAX_MSG_FDS),
+        Mode::OtherRegion,
+        Mode::NoRanges,
+    ] {
+        let (_dir, path, _server) = device(mode);
+        let mut device = VfioUser::open(&path, TIMEOUT).unwrap();
+        let result = device.dma_buf(0, &[(0, 0x1000)]);
+        assert!(matches!(result, Err(Error::Protocol(_))), "{mode:?}: {result:?}");
+        assert_eq!(
+            ConfigSpace::read(&mut device, 0, Width::Dword).unwrap(),
+            0x7d15_1234,
+            "{mode:?}: in step"
+        );
+    }
+    let (_dir, path, _server) = device(Mode::Descriptors(MAX_MSG_FDS + 1));
+    let mut device = VfioUser::open(&path, TIMEOUT).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(device.dma_buf(0, &[(0, 0x1000)]), Err(Error::Protocol(_))), "lost ones");
+    }
 }
 
 #[test]

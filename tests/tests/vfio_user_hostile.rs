@@ -14,11 +14,14 @@ use tdispd_proto::vfio_user::{
     MAX_MESSAGE_SIZE, MessageType, RegionAccess, RegionInfoReply, Version, WriteMulti, WriteMultiEntry,
     put_reply, put_request,
 };
-use vfio_user_support::{BAR0_SIZE, BAR2_SIZE, Client, Host, MSIX_VECTORS, memfd, new_eventfd, reg, signals};
+use vfio_user_support::{
+    BAR0_SIZE, BAR2_SIZE, Client, Host, MSIX_VECTORS, REGIONS, memfd, new_eventfd, reg, signals,
+};
 use zerocopy::IntoBytes;
 
 const EIO: u32 = 5;
 const EEXIST: u32 = 17;
+const ENODEV: u32 = 19;
 const EINVAL: u32 = 22;
 const ENOTTY: u32 = 25;
 const ENOSPC: u32 = 28;
@@ -147,7 +150,7 @@ fn offences() -> Vec<Offence> {
     add("region info: none", C::DEVICE_GET_REGION_INFO, vec![], 0, EINVAL);
     add("region info: short", C::DEVICE_GET_REGION_INFO, words(&[0, 0]), 0, EINVAL);
     add("region info: argsz", C::DEVICE_GET_REGION_INFO, info(8, 1), 0, EINVAL);
-    add("region info: index", C::DEVICE_GET_REGION_INFO, info(32, 9), 0, EINVAL);
+    add("region info: index", C::DEVICE_GET_REGION_INFO, info(32, REGIONS as u32), 0, EINVAL);
     add("irq info: short", C::DEVICE_GET_IRQ_INFO, words(&[16, 0]), 0, EINVAL);
     add("irq info: argsz", C::DEVICE_GET_IRQ_INFO, words(&[8, 0, 0, 0]), 0, EINVAL);
     add("irq info: index", C::DEVICE_GET_IRQ_INFO, words(&[16, 0, 5, 0]), 0, EINVAL);
@@ -155,7 +158,7 @@ fn offences() -> Vec<Offence> {
     add("read: none", C::REGION_READ, vec![], 0, EINVAL);
     add("read: short", C::REGION_READ, vec![0; 15], 0, EINVAL);
     add("read: trailing", C::REGION_READ, vec![0; 17], 0, EINVAL);
-    add("read: index", C::REGION_READ, access(9, 0, 4), 0, EINVAL);
+    add("read: index", C::REGION_READ, access(REGIONS as u32, 0, 4), 0, EINVAL);
     add("read: huge", C::REGION_READ, access(2, 0, MAX_DATA_XFER_SIZE + 1), 0, EINVAL);
     add("read: 4 GiB", C::REGION_READ, access(2, 0, u32::MAX), 0, EINVAL);
     add("read: across the end", C::REGION_READ, access(0, BAR0_SIZE - 2, 4), 0, EINVAL);
@@ -232,7 +235,22 @@ fn offences() -> Vec<Offence> {
     add("feature: probe", C::DEVICE_FEATURE, words(&[8, 7 << 16 | 2]), 0, ENOTTY);
     add("feature: get", C::DEVICE_FEATURE, words(&[64, 1 << 16 | 1]), 0, ENOTTY);
     add("feature: set", C::DEVICE_FEATURE, words(&[8, 1 << 17 | 2, 1, 0]), 0, ENOTTY);
-    add("feature: dma-buf", C::DEVICE_FEATURE, words(&[32, 1 << 16 | 11]), 0, ENOTTY);
+    let export = |argsz: u32, flags: u32, region: u32, ranges: u32| {
+        words(&[argsz, flags << 16 | 11, region, 2, 0, ranges, 0, 0, 0x1000, 0])
+    };
+    add("dma-buf: no data", C::DEVICE_FEATURE, words(&[64, 1 << 16 | 11]), 0, EINVAL);
+    add("dma-buf: set", C::DEVICE_FEATURE, export(40, 2, 0, 1), 0, EINVAL);
+    add("dma-buf: get and set", C::DEVICE_FEATURE, export(40, 3, 0, 1), 0, EINVAL);
+    add("dma-buf: probe of set", C::DEVICE_FEATURE, export(40, 6, 0, 1), 0, EINVAL);
+    add("dma-buf: neither", C::DEVICE_FEATURE, export(40, 0, 0, 1), 0, EINVAL);
+    add("dma-buf: argsz", C::DEVICE_FEATURE, export(39, 1, 0, 1), 0, EINVAL);
+    add("dma-buf: no ranges", C::DEVICE_FEATURE, export(40, 1, 0, 0), 0, EINVAL);
+    add("dma-buf: more ranges", C::DEVICE_FEATURE, export(u32::MAX, 1, 0, 2), 0, EINVAL);
+    add("dma-buf: any number of ranges", C::DEVICE_FEATURE, export(u32::MAX, 1, 0, u32::MAX), 0, EINVAL);
+    add("dma-buf: configuration space", C::DEVICE_FEATURE, export(40, 1, 7, 1), 0, ENODEV);
+    add("dma-buf: no such region", C::DEVICE_FEATURE, export(40, 1, REGIONS as u32, 1), 0, ENODEV);
+    add("dma-buf: no such window", C::DEVICE_FEATURE, export(40, 1, 9, 1), 0, EINVAL);
+    add("dma-buf: descriptors", C::DEVICE_FEATURE, export(40, 1, 7, 1), 16, ENODEV);
     list
 }
 

@@ -10,7 +10,9 @@ use vfio_bindings::bindings::vfio::{
     VFIO_IRQ_INFO_EVENTFD, VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD, VFIO_PCI_MSIX_IRQ_INDEX,
     VFIO_REGION_INFO_FLAG_MMAP,
 };
-use vfio_user_support::{BAR0_SIZE, BAR1_SIZE, Host, MSIX_VECTORS, memfd, new_eventfd, reg, signals};
+use vfio_user_support::{
+    BAR0_SIZE, BAR1_SIZE, Host, MSIX_VECTORS, WINDOW_OF_BAR1, memfd, new_eventfd, reg, signals,
+};
 
 #[test]
 fn a_foreign_client_uses_the_whole_device() {
@@ -22,6 +24,10 @@ fn a_foreign_client_uses_the_whole_device() {
     assert_eq!((mappable.size, mappable.flags & VFIO_REGION_INFO_FLAG_MMAP != 0), (BAR1_SIZE, true));
     let areas: Vec<_> = mappable.sparse_areas.iter().map(|area| (area.offset, area.size)).collect();
     assert_eq!(areas, [(0x2000, 0x1000), (0x4000, 0x2000)]);
+
+    let window = client.region(WINDOW_OF_BAR1).unwrap();
+    let areas: Vec<_> = window.sparse_areas.iter().map(|area| (area.offset, area.size)).collect();
+    assert_eq!(areas, [(0x2000, 0x1000), (0x4000, 0x2000)], "it skips what else is said of a window");
 
     let mut word = [0; 4];
     client.region_write(0, 0x40, b"abcd").unwrap();

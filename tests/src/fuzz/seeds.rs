@@ -9,7 +9,9 @@ use tdisp::wire::{
     TdiState,
 };
 use tdispd_proto::frame::{Command as FrameCommand, Frame, Transport};
-use tdispd_proto::vfio_user::{Command, DmaMap, RegionAccess, put_request};
+use tdispd_proto::vfio_user::{
+    Command, DmaBuf, DmaMap, DmaRange, Feature, FeatureFlags, RegionAccess, put_request,
+};
 use zerocopy::IntoBytes;
 
 use super::dsm::STREAM_ID;
@@ -461,6 +463,11 @@ fn vfio_user() -> Vec<Vec<u8>> {
     let irqs = |flags: u32, index: u32, count: u32| {
         [20, flags, index, 0, count].map(u32::to_le_bytes).as_flattened().to_vec()
     };
+    let export = |region, ranges: &[DmaRange]| {
+        let data = DmaBuf { region, open_flags: 0x8_0002, flags: 0, ranges }.encode();
+        Feature::new(FeatureFlags::get(DmaBuf::INDEX), &data).encode()
+    };
+    let probe = Feature::new(FeatureFlags::probe_get(DmaBuf::INDEX), &[]).encode();
     let read = |offset: u64, region, count| RegionAccess::new(region, offset, count).as_bytes().to_vec();
     vec![
         version.clone(),
@@ -515,9 +522,22 @@ fn vfio_user() -> Vec<Vec<u8>> {
         ]
         .concat(),
         [
-            version,
+            version.clone(),
             message(1, Command::REGION_READ, &[&read(u64::MAX, 7, 16)]),
             vec![9, 0, 9, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        ]
+        .concat(),
+        [
+            version,
+            message(1, Command::DEVICE_GET_REGION_INFO, &[&info(11)]),
+            message(2, Command::DEVICE_FEATURE, &[&probe]),
+            message(3, Command::DEVICE_FEATURE, &[&export(0, &[DmaRange::new(0, 0x1000)])]),
+            message(
+                4,
+                Command::DEVICE_FEATURE,
+                &[&export(11, &[DmaRange::new(0x1000, 0x2000), DmaRange::new(0, 0x4000)])],
+            ),
+            message(5, Command::DEVICE_FEATURE, &[&export(2, &[DmaRange::new(0x3000, 0x2000)])]),
         ]
         .concat(),
     ]

@@ -5,7 +5,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use tdispd::vfio_user::{Connection, Device, Errno, Fds, IrqKind, Mmap, MmapArea, Progress, Region};
+use tdispd::vfio_user::{
+    Connection, Device, Errno, Fds, IrqKind, Mmap, MmapArea, Progress, Region, RegionType, WINDOW_REGION,
+};
 use tdispd_proto::vfio_user::{HEADER_SIZE, Header, MAX_MESSAGE_SIZE, MessageType};
 
 /// Errors out of the device, to be seen by the client.
@@ -21,12 +23,14 @@ impl Watchful {
     fn new() -> Self {
         let file: Arc<OwnedFd> = Arc::new(memory(0x4000));
         let areas = vec![MmapArea { offset: 0x1000.into(), size: 0x1000.into() }];
-        let mut regions = vec![Region::default(); 9];
+        let mut regions = vec![Region::default(); 15];
         regions[0] = Region::trapped(0x1000);
         regions[2] = Region { mmap: Some(Mmap { file, offset: 0, areas }), ..Region::trapped(0x4000) };
         regions[4] = Region { writable: false, ..Region::trapped(0x2000) };
         regions[6] = Region { readable: false, ..Region::trapped(0x800) };
         regions[7] = Region::trapped(0x1000);
+        regions[9] = Region { kind: Some(RegionType::window(0x1234, 0)), ..Region::trapped(0x1000) };
+        regions[11] = Region { kind: Some(RegionType::window(0x1234, 2)), ..regions[2].clone() };
         Self { regions, connected: false }
     }
 
@@ -61,6 +65,23 @@ impl Device for Watchful {
 
     fn reset(&mut self) {
         assert!(self.connected, "a reset before VERSION");
+    }
+
+    fn exports(&self) -> bool {
+        true
+    }
+
+    fn export(&mut self, region: u32, ranges: &[(u64, u64)]) -> Result<OwnedFd, Errno> {
+        assert!(self.connected, "an export before VERSION");
+        let bar = region.checked_sub(WINDOW_REGION).unwrap_or(region);
+        assert!(bar < 6, "neither a BAR nor a window");
+        assert!(!ranges.is_empty());
+        let size = self.regions[region as usize].size;
+        for (offset, length) in ranges {
+            assert!(*length > 0 && (offset | length).is_multiple_of(0x1000), "a range of less than pages");
+            assert!(offset.checked_add(*length).unwrap() <= size, "a range outside its region");
+        }
+        if size == 0x2000 { Err(Errno::BUSY) } else { Ok(memory(0x1000)) }
     }
 
     fn client_connected(&mut self) {

@@ -19,7 +19,8 @@ use rustix::net::{
     SendFlags, recvmsg, sendmsg,
 };
 use tdispd::vfio_user::{
-    Device, Errno, IrqKind, Listener, Mmap, MmapArea, Region, Server, Source, Token, Watcher,
+    Device, Errno, IrqKind, Listener, Mmap, MmapArea, Region, RegionType, Server, Source, Token,
+    WINDOW_REGION, Watcher,
 };
 use tdispd_proto::vfio_user::{Command, HEADER_SIZE, Header, RegionAccess, put_request};
 use tempfile::TempDir;
@@ -48,10 +49,13 @@ pub mod reg {
     pub const DATA: u64 = 0x800;
 }
 
-/// Size of region 0; region 1 can be mapped in part, region 2 is larger than one message, region 8 does not exist.
+/// Size of region 0; region 1 can be mapped in part and has a window, region 2 is larger than one message, regions 8 and 9 do not exist.
 pub const BAR0_SIZE: u64 = 0x1000;
 pub const BAR1_SIZE: u64 = 0x8000;
 pub const BAR2_SIZE: u64 = 4 << 20;
+pub const REGIONS: usize = 11;
+pub const WINDOW_OF_BAR1: u32 = WINDOW_REGION + 1;
+pub const VENDOR: u16 = 0x1234;
 pub const MSIX_VECTORS: u32 = 64;
 
 /// What a test wants to know of the device.
@@ -80,7 +84,7 @@ pub struct TestDevice {
 impl TestDevice {
     pub fn new(events: Arc<Mutex<Events>>) -> Self {
         let file = Arc::new(memfd(BAR1_SIZE * 2, SealFlags::SHRINK));
-        let mut regions = vec![Region::default(); 9];
+        let mut regions = vec![Region::default(); REGIONS];
         regions[0] = Region::trapped(BAR0_SIZE);
         regions[1] = Region {
             mmap: Some(Mmap {
@@ -92,6 +96,8 @@ impl TestDevice {
         };
         regions[2] = Region { writable: false, ..Region::trapped(BAR2_SIZE) };
         regions[7] = Region::trapped(0x1000);
+        regions[WINDOW_OF_BAR1 as usize] =
+            Region { kind: Some(RegionType::window(VENDOR, 1)), ..regions[1].clone() };
         Self { regions, memory: vec![0; BAR0_SIZE as usize], work: VecDeque::new(), events }
     }
 
@@ -180,6 +186,17 @@ impl Device for TestDevice {
 
     fn reset(&mut self) {
         self.events.lock().unwrap().resets += 1;
+    }
+
+    fn exports(&self) -> bool {
+        true
+    }
+
+    /// Memory of the size asked for, with the region's number in front.
+    fn export(&mut self, region: u32, ranges: &[(u64, u64)]) -> Result<OwnedFd, Errno> {
+        let memory = memfd(ranges.iter().map(|(_, length)| length).sum(), SealFlags::SHRINK);
+        rustix::io::pwrite(&memory, &region.to_le_bytes(), 0)?;
+        Ok(memory)
     }
 
     fn client_connected(&mut self) {

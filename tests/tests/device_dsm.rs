@@ -187,6 +187,38 @@ fn attributes_move_pages_until_stop() {
     assert_eq!(host.bar_read::<8>(MEMORY_BAR, PAGE), ONES, "private again, as the layout has it");
 }
 
+/// PCIe 6.1 §11.2: ERROR keeps what LOCK and the TVM made private from the host, whatever was reset meanwhile.
+#[test]
+fn a_function_level_reset_gives_no_page_back_before_stop() {
+    const PAGE: u64 = 124 * 4096;
+    const DEVICE_CONTROL: u16 = 0x58;
+    let rig = Rig::with(
+        "[tdisp]\nrequests = [\"mmio-attribute\"]\nlock_flags = [\"lock-msix\"]\n[[function]]\nupdatable_pages = 8\n",
+        1,
+    );
+    let mut host = Host::plug(rig.socket(0));
+    host.session();
+    host.secure_stream();
+    let nonce = host.try_lock(0, LockFlags::new().with_lock_msix(true), 0).unwrap();
+    host.start(0, nonce);
+    let range = host.report(0, 4096).ranges.into_iter().find(|range| range.attributes.updatable()).unwrap();
+    let attributes = RangeAttributes::new().with_non_tee(true);
+    let shared = MmioRange { first_page: range.first_page + 4, pages: 1, attributes, ..range };
+    assert_eq!(host.ask(0, Request::SetMmioAttribute(shared)), Ok(()));
+    host.bar_write(MEMORY_BAR, PAGE, &PATTERN);
+    let control = host.config_read(DEVICE_CONTROL, Width::Word);
+    host.config_write(DEVICE_CONTROL, Width::Word, control | 1 << 15);
+    host.config_write(COMMAND, Width::Word, 0x6);
+    assert_eq!(host.state(0), TdiState::ERROR);
+    assert_eq!(host.bar_read::<4>(4, 0x0C), [0xFF; 4], "LOCK made MSI-X private");
+    assert_eq!(host.bar_read::<8>(MEMORY_BAR, 0), ONES);
+    assert_eq!(host.bar_read::<8>(MEMORY_BAR, PAGE), [0; 8], "shared by the TVM, and wiped");
+    host.bar_write(4, 0, &PATTERN);
+    host.stop(0);
+    assert_eq!(host.bar_read::<12>(4, 0), [0; 12], "writes in ERROR went nowhere");
+    assert_eq!(host.bar_read::<4>(4, 0x0C), [1, 0, 0, 0], "masked");
+}
+
 #[test]
 fn a_peer_stream_is_bound_once_ats_is_on() {
     const PEER: u8 = 9;

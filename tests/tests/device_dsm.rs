@@ -1,122 +1,18 @@
-//! What the DSM asks of the device around it: DMA that is drained before an answer leaves, pages that change sides, configuration
-//! writes judged register by register, the optional requests, and more functions than a slot has.
+//! What the DSM asks of the device around it: pages that change sides, configuration writes judged register by register, the
+//! optional requests, firmware updates, and more functions than a slot has.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
-mod vfio_user_support;
-
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tdisp::wire::{
     ErrorCode, LockFlags, MmioRange, RangeAttributes, RegistryId, Request, Response, TdiState, Vdm,
 };
 use tdispctl::pci::Width;
-use tdispd_proto::vfio_user::{Command, DmaAccess, DmaMap, put_reply};
 use tests::host::Host;
 use tests::rig::Rig;
-use vfio_user_support::Client;
-use zerocopy::IntoBytes;
 
 const COMMAND: u16 = 0x04;
 const MEMORY_BAR: u8 = 2;
 const ONES: [u8; 8] = [0xFF; 8];
 const PATTERN: [u8; 8] = *b"tdispd!?";
-
-/// A client of function 1 whose memory has no file, so that DMA is a message it may sit on; its FILL is under way.
-fn client_with_dma_under_way(rig: &Rig) -> (Client, vfio_user_support::Message) {
-    let mut client = Client::connect(rig.socket(1));
-    client.request(Command::VERSION, &[0; 4]).unwrap();
-    let map = DmaMap { readable: true, writable: true, offset: 0, address: 0x10_0000, size: 0x1000 };
-    client.request(Command::DMA_MAP, &map.encode()).unwrap();
-    client.write(7, 0x10, &0xC000_0000_u32.to_le_bytes()).unwrap();
-    client.write(7, 0x18, &0x80_0000_0000_u64.to_le_bytes()).unwrap();
-    client.write(7, 0x20, &0xC001_0000_u32.to_le_bytes()).unwrap();
-    client.write(7, COMMAND.into(), &6_u16.to_le_bytes()).unwrap();
-    // DMA_DESTINATION, DMA_LENGTH, DMA_COMMAND = FILL, DMA_START.
-    client.write(0, 0x108, &0x10_0000_u64.to_le_bytes()).unwrap();
-    client.write(0, 0x110, &64_u64.to_le_bytes()).unwrap();
-    client.write(0, 0x120, &2_u32.to_le_bytes()).unwrap();
-    client.write(0, 0x124, &1_u32.to_le_bytes()).unwrap();
-    let message = client.receive().unwrap();
-    assert_eq!(message.header.command, Command::DMA_WRITE);
-    (client, message)
-}
-
-fn acknowledge(client: &mut Client, message: &vfio_user_support::Message) {
-    let mut reply = Vec::new();
-    put_reply(&mut reply, &message.header, &[DmaAccess::new(0x10_0000, 64).as_bytes()]);
-    client.send(&reply, &[]);
-}
-
-#[test]
-fn lock_is_not_answered_before_dma_is_drained() {
-    let rig = Rig::with("", 2);
-    let mut host = Host::plug(rig.socket(0));
-    host.session();
-    host.secure_stream();
-    let (mut client, message) = client_with_dma_under_way(&rig);
-    let locked = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&locked);
-    let thread = std::thread::spawn(move || {
-        host.lock(1);
-        told.store(true, Ordering::SeqCst);
-        host
-    });
-    // Whenever the pages turn private, the answer is still to come: its DMA may yet happen.
-    for _ in 0..2000 {
-        if client.read(0, 0, 4).unwrap() == [0xFF; 4] {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    assert_eq!(client.read(0, 0, 4).unwrap(), [0xFF; 4], "CONFIG_LOCKED");
-    std::thread::sleep(Duration::from_millis(20));
-    assert!(!locked.load(Ordering::SeqCst), "answered while DMA was in flight");
-    acknowledge(&mut client, &message);
-    let mut host = thread.join().unwrap();
-    assert_eq!(host.state(1), TdiState::CONFIG_LOCKED);
-    host.stop(1);
-    let status = client.read(0, 0x128, 4).unwrap();
-    assert_eq!(status, [0; 4], "scrubbed");
-}
-
-#[test]
-fn a_client_that_never_answers_does_not_hold_the_device_for_ever() {
-    let rig = Rig::with("", 2);
-    let mut host = Host::plug(rig.socket(0));
-    host.session();
-    host.secure_stream();
-    let (client, _message) = client_with_dma_under_way(&rig);
-    // It leaves: nobody is there to answer, and what it had is gone.
-    let thread = std::thread::spawn(move || {
-        let answer = host.try_lock(1, LockFlags::new(), 0);
-        (host, answer)
-    });
-    std::thread::sleep(Duration::from_millis(50));
-    drop(client);
-    let (mut host, answer) = thread.join().unwrap();
-    assert!(answer.is_ok(), "{answer:?}");
-    assert_eq!(host.state(1), TdiState::CONFIG_UNLOCKED, "its reset came after LOCK");
-}
-
-#[test]
-fn a_client_that_stays_silent_delays_one_answer_and_no_other() {
-    let rig = Rig::with("", 2);
-    let mut host = Host::plug(rig.socket(0));
-    host.session();
-    host.secure_stream();
-    let (mut client, message) = client_with_dma_under_way(&rig);
-    let before = std::time::Instant::now();
-    host.lock(1);
-    let held = before.elapsed();
-    assert!(held >= Duration::from_millis(500), "answered while DMA was in flight");
-    assert_eq!(host.state(1), TdiState::CONFIG_LOCKED);
-    // Its answer comes too late to count for anything.
-    acknowledge(&mut client, &message);
-    host.stop(1);
-    assert_eq!(client.read(0, 0x128, 4).unwrap(), [0; 4], "scrubbed");
-}
 
 #[test]
 fn locked_msix_is_private_and_reported_and_otherwise_neither() {

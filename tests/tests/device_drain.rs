@@ -3,14 +3,22 @@
 
 mod vfio_user_support;
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tdisp::wire::{LockFlags, TdiState};
+use rustix::net::sockopt::set_socket_linger;
+use spdm::doe::{Object, ObjectType, VENDOR_PCI_SIG};
+use spdm::requester::{Driver, Response as SpdmResponse, Transport as SpdmTransport};
+use tdisp::wire::{FunctionId, LockFlags, LockRequest, Request, RequestMessage, TdiState};
+use tdispd_proto::frame::{Command as FrameCommand, Frame, Transport};
 use tdispd_proto::vfio_user::{Command, DmaAccess, DmaMap, put_reply};
-use tests::host::Host;
+use tests::control::Client as Watcher;
+use tests::host::{Host, STREAM};
 use tests::rig::Rig;
+use tests::spdm_socket::ask;
 use vfio_user_support::{Client, Message};
 use zerocopy::IntoBytes;
 
@@ -154,4 +162,62 @@ fn a_client_that_stays_silent_delays_one_answer_and_no_other() {
     host.stop(SILENT as u16);
     assert_eq!(client.read(0, 0x128, 4).unwrap(), [0; 4], "scrubbed");
     assert_eq!(Warnings::about(SILENT), given_up, "nothing else had to wait for it");
+}
+
+/// Carries a message to the SPDM socket, and nothing back.
+struct Deaf(TcpStream);
+
+impl SpdmTransport for Deaf {
+    type Error = &'static str;
+
+    fn exchange(&mut self, secured: bool, message: &[u8]) -> Result<SpdmResponse, Self::Error> {
+        let kind = if secured { ObjectType::SECURED_SPDM } else { ObjectType::SPDM };
+        let (mut object, mut frame) = (Vec::new(), Vec::new());
+        Object { vendor: VENDOR_PCI_SIG, kind, payload: message }.encode(&mut object).unwrap();
+        Frame { command: FrameCommand::NORMAL, transport: Transport::PCI_DOE, payload: &object }
+            .encode(&mut frame)
+            .unwrap();
+        self.0.write_all(&frame).unwrap();
+        Err("nobody listens")
+    }
+
+    fn wait(&mut self, _delay: Duration) {}
+}
+
+/// A TDISP request to function 1, under its protocol id.
+fn tdisp(request: Request<'_>) -> Vec<u8> {
+    let mut message = vec![1];
+    RequestMessage { interface: FunctionId::new(1, None).into(), request }.encode(&mut message);
+    message
+}
+
+#[test]
+fn a_requester_that_breaks_off_while_its_answer_is_held_is_gone_and_holds_nothing_up() {
+    let (rig, address) = Rig::with_spdm_socket("", 2);
+    let mut host = Host::plug(rig.socket(0));
+    host.session();
+    host.secure_stream();
+    let (mut client, message) = client_with_dma_under_way(&rig, 1);
+    let mut watcher = Watcher::watch(rig.control());
+    // The session knows no transport: LOCK comes over TCP, and is answered once DMA is drained.
+    let stream = TcpStream::connect(address).unwrap();
+    set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+    let lock = LockRequest { default_stream_id: STREAM, ..LockRequest::default() };
+    let mut driver = Driver::new(&mut host.requester, Deaf(stream));
+    driver.vendor(3, &VENDOR_PCI_SIG.to_le_bytes(), &tdisp(Request::Lock(lock))).unwrap_err();
+    let told = watcher.story("transition");
+    assert_eq!(told, ["client-connected", "1: CONFIG_UNLOCKED CONFIG_LOCKED locked"]);
+    drop(driver);
+    assert_eq!(watcher.story("client-disconnected"), ["client-disconnected"]);
+    acknowledge(&mut client, &message);
+    // The requester is out of step with the session and cannot read what answers this, but the device tells of refusals:
+    // a request whose answer nobody waits for is not outstanding (PCIe 6.1 §11.2.4).
+    host.vendor(1, &tdisp(Request::GetState)[1..]).unwrap_err();
+    host.session();
+    assert_eq!(watcher.story("session-ended"), ["session-ended restarted"]);
+    assert_eq!(host.state(1), TdiState::ERROR);
+    // And the seat at the socket is free.
+    let mut next = TcpStream::connect(address).unwrap();
+    let hello = ask(&mut next, FrameCommand::TEST, b"Client Hello!\0");
+    assert_eq!(hello, (FrameCommand::TEST, b"Server Hello!\0".to_vec()));
 }

@@ -334,3 +334,46 @@ fn a_firmware_update_is_forbidden_survived_or_the_end() {
         assert_eq!(host.state(0), expected);
     }
 }
+
+/// PCIe 6.1 §11.4.2, and TerminationPolicy of DSP0274 1.2 "KEY_EXCHANGE". The sessions of the other tests have its bit set,
+/// and `a_firmware_update_is_forbidden_survived_or_the_end` sees one live on.
+#[test]
+fn an_update_at_run_time_ends_a_session_that_asked_for_it_and_what_it_locked() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "old").unwrap();
+    let mut rig = Rig::with(
+        &format!(
+            "[tdisp]\nruntime_update = true\n\
+             [[spdm.measurement]]\nindex = 2\nkind = \"mutable-firmware\"\nfile = {:?}\n",
+            file.path().to_str().unwrap()
+        ),
+        3,
+    );
+    let mut host = Host::plug(rig.socket(0));
+    host.session_that(true);
+    host.secure_stream();
+    let nonce = host.lock(0);
+    host.start(0, nonce);
+    host.lock(1);
+    let mut watcher = tests::control::Client::watch(rig.control());
+    std::fs::write(file.path(), "new").unwrap();
+    rig.update_firmware();
+    assert_eq!(
+        watcher.story("firmware-updated"),
+        [
+            "session-ended firmware-updated",
+            "0: RUN ERROR session-ended",
+            "1: CONFIG_LOCKED ERROR session-ended",
+            "stream-insecure session-ended",
+            "firmware-updated [2]",
+        ]
+    );
+    assert_eq!(host.bar_read::<8>(MEMORY_BAR, 0), ONES, "ERROR: private pages are closed");
+    // Whoever comes next finds what was left behind, and may stop it.
+    host.session();
+    let states = [0, 1, 2].map(|function| host.state(function));
+    assert_eq!(states, [TdiState::ERROR, TdiState::ERROR, TdiState::CONFIG_UNLOCKED]);
+    host.stop(0);
+    host.stop(1);
+    assert_eq!(host.bar_read::<8>(MEMORY_BAR, 0), [0; 8], "scrubbed");
+}

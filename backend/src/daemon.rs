@@ -218,12 +218,19 @@ impl Daemon {
 
     /// Lets an answer be read once no DMA is left that its request was to end, or after [`DRAIN_PATIENCE`].
     fn deliver(&mut self) {
-        let socket = self.spdm.as_ref().is_some_and(SpdmSocket::holds_answer);
-        if !socket && !self.device.holds_answer() {
-            self.drained.clear();
-            self.drained_by = None;
+        let held = self.device.holds_answer() || self.spdm.as_ref().is_some_and(SpdmSocket::holds_answer);
+        // Who broke off meanwhile waits for nothing, and has no request outstanding.
+        if held && self.draining() {
             return;
         }
+        self.drained.clear();
+        self.drained_by = None;
+        self.device.deliver();
+        self.with_spdm(|spdm, _| spdm.release());
+    }
+
+    /// Whether DMA is left that an answer waits for.
+    fn draining(&mut self) -> bool {
         let deadline = *self.drained_by.get_or_insert_with(|| Instant::now() + DRAIN_PATIENCE);
         let late = deadline <= Instant::now();
         let mut draining = false;
@@ -239,12 +246,7 @@ impl Daemon {
                 self.device.hold(function);
             }
         }
-        if !draining {
-            self.drained.clear();
-            self.drained_by = None;
-            self.device.deliver();
-            self.with_spdm(|spdm, _| spdm.release());
-        }
+        draining
     }
 
     /// What has to happen between messages. True: there is more to do at once.

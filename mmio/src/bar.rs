@@ -338,7 +338,7 @@ impl Bar {
         self.scrub(Range::may_be_private)
     }
 
-    /// Zeroes all memory, as a conventional reset does.
+    /// Zeroes all memory, as a reset does. Pages keep their attributes.
     ///
     /// # Errors
     /// As [`Bar::scrub_private`].

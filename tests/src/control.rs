@@ -122,6 +122,8 @@ fn word(what: Happening) -> String {
         Happening::Transition { function, from, to, cause, .. } => format!("{function}: {from} {to} {cause}"),
         Happening::StreamInsecure { cause, .. } => format!("{kind} {cause}"),
         Happening::SessionEnded { reason, .. } => format!("{kind} {reason}"),
+        Happening::SlotChanged { slot, erased, lost } => format!("{kind} {slot} {erased} {lost:?}"),
+        Happening::KeyPairChanged { key_pair, lost } => format!("{kind} {key_pair} {lost:?}"),
         Happening::Refused { request, code, .. } => format!("{kind} {request} {code}"),
         Happening::GateRejected { function, reads, writes } => format!("{kind} {function} {reads} {writes}"),
         Happening::ReportOverridden { function, says } => format!("{kind} {function} {says:?}"),

@@ -51,7 +51,7 @@ pub struct Host {
 }
 
 /// Carries SPDM messages through the mailbox.
-struct Carrier<'a> {
+pub struct Carrier<'a> {
     device: &'a mut VfioUser,
     mailbox: Mailbox,
 }
@@ -115,7 +115,11 @@ impl Host {
         self.mailbox().exchange(self.device.config().unwrap(), &SystemClock::new(), object)
     }
 
-    fn spdm<T>(
+    /// Has the SPDM requester do something through the mailbox.
+    ///
+    /// # Errors
+    /// Whatever the requester or the mailbox finds wrong.
+    pub fn spdm<T>(
         &mut self,
         act: impl FnOnce(&mut Driver<'_, Carrier<'_>>) -> Result<T, DriverError<Error>>,
     ) -> Result<T, DriverError<Error>> {
@@ -126,11 +130,16 @@ impl Host {
 
     /// Negotiates, checks the certificate and opens a session; its id.
     pub fn session(&mut self) -> u32 {
+        self.session_that(false)
+    }
+
+    /// The same; the session's TerminationPolicy says whether an update at run time is to end it.
+    pub fn session_that(&mut self, ends_on_update: bool) -> u32 {
         self.spdm(|driver| {
             driver.connect()?;
             driver.digests()?;
             driver.certificate(0)?;
-            driver.start_session(0, SummaryType::None, false)
+            driver.start_session(0, SummaryType::None, ends_on_update)
         })
         .unwrap()
         .id

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "what fails here is the test")]
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -10,6 +11,7 @@ use std::thread::JoinHandle;
 use tdispd::config::Config;
 use tdispd::daemon::Daemon;
 use tdispd::device::Device;
+use tdispd::spdm_socket::{Silence, SpdmSocket};
 use tdispd::vfio_user::Listener;
 use tempfile::TempDir;
 
@@ -31,6 +33,17 @@ impl Rig {
 
     /// The device of a configuration file's text, with this many functions.
     pub fn with(toml: &str, functions: usize) -> Self {
+        Self::start(toml, functions, None)
+    }
+
+    /// The same, with data objects over TCP at this address, too.
+    pub fn with_spdm_socket(toml: &str, functions: usize) -> (Self, SocketAddr) {
+        let socket = SpdmSocket::bind(([127, 0, 0, 1], 0).into(), Silence::Empty).unwrap();
+        let address = socket.address().unwrap();
+        (Self::start(toml, functions, Some(socket)), address)
+    }
+
+    fn start(toml: &str, functions: usize, spdm: Option<SpdmSocket>) -> Self {
         let directory = tempfile::Builder::new().prefix("tdispd-rig-").tempdir().unwrap();
         let config: Config = toml::from_str(toml).unwrap();
         let config = config.for_sockets(functions).unwrap();
@@ -40,7 +53,7 @@ impl Rig {
         let listeners = sockets.iter().map(|path| Listener::bind(path).unwrap()).collect();
         let (stop, stopped) = UnixStream::pair().unwrap();
         let control = directory.path().join("control");
-        let mut daemon = Daemon::new(device, listeners, None, stopped.into()).unwrap();
+        let mut daemon = Daemon::new(device, listeners, spdm, stopped.into()).unwrap();
         let (firmware, updated) = UnixStream::pair().unwrap();
         daemon.follow_firmware(updated.into()).unwrap();
         daemon.control(Listener::bind(&control).unwrap()).unwrap();

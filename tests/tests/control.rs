@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use serde_json::{Value, json};
+use spdm::requester::SlotContent;
+use spdm::wire::{CertificateModel, KeyPairAlgorithms, KeyPairOperation, KeyPairParameters, KeyUsage};
 use tdisp::wire::{ErrorCode, InterfaceReport, LockFlags, TdiState};
 use tdispctl::cli::Cli;
 use tdispctl::output::Output;
@@ -165,6 +167,37 @@ fn state_tells_everything_but_keys() {
     let after = state(&mut client);
     assert_eq!((after.sessions.len(), after.key_manager), (0, None));
     assert_eq!(after.tdis[0].last_transition.as_ref().unwrap().cause, "session-ended");
+}
+
+#[test]
+fn what_requesters_write_into_the_device_is_told() {
+    let rig = Rig::with(
+        "[spdm.capabilities.provisioning]\nset_certificate = true\nkey_pair_info = true\nset_key_pair_info = true\n\
+         [[spdm.slot]]\n[[spdm.slot]]\nnumber = 3\nempty = true\n",
+        1,
+    );
+    let mut watcher = Client::watch(rig.control());
+    let mut host = Host::plug(rig.socket(0));
+    host.session();
+    watcher.story("session-established");
+    let certificates = host.spdm(|driver| driver.certificate(0)).unwrap().chain.certificates;
+    let own = SlotContent::Chain { certificates, model: CertificateModel::Device };
+    host.spdm(|driver| driver.set_certificate(0, 0, own)).unwrap();
+    host.spdm(|driver| driver.set_certificate(3, 0, SlotContent::Nothing)).unwrap();
+    let nobodys =
+        KeyPairParameters { usage: KeyUsage::default(), algorithm: KeyPairAlgorithms::default(), slots: 0 };
+    host.spdm(|driver| driver.set_key_pair(2, KeyPairOperation::Change(nobodys))).unwrap();
+    host.end_session();
+    let lost = r#"Some("there is no --state-dir")"#;
+    assert_eq!(
+        watcher.story("session-ended"),
+        [
+            format!("slot-changed 0 false {lost}"),
+            format!("slot-changed 3 true {lost}"),
+            format!("key-pair-changed 2 {lost}"),
+            "session-ended requested".into(),
+        ]
+    );
 }
 
 #[test]

@@ -1,122 +1,18 @@
-//! What the DSM asks of the device around it: DMA that is drained before an answer leaves, pages that change sides, configuration
-//! writes judged register by register, the optional requests, and more functions than a slot has.
+//! What the DSM asks of the device around it: pages that change sides, configuration writes judged register by register, the
+//! optional requests, firmware updates, and more functions than a slot has.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-
-mod vfio_user_support;
-
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tdisp::wire::{
     ErrorCode, LockFlags, MmioRange, RangeAttributes, RegistryId, Request, Response, TdiState, Vdm,
 };
 use tdispctl::pci::Width;
-use tdispd_proto::vfio_user::{Command, DmaAccess, DmaMap, put_reply};
 use tests::host::Host;
 use tests::rig::Rig;
-use vfio_user_support::Client;
-use zerocopy::IntoBytes;
 
 const COMMAND: u16 = 0x04;
 const MEMORY_BAR: u8 = 2;
 const ONES: [u8; 8] = [0xFF; 8];
 const PATTERN: [u8; 8] = *b"tdispd!?";
-
-/// A client of function 1 whose memory has no file, so that DMA is a message it may sit on; its FILL is under way.
-fn client_with_dma_under_way(rig: &Rig) -> (Client, vfio_user_support::Message) {
-    let mut client = Client::connect(rig.socket(1));
-    client.request(Command::VERSION, &[0; 4]).unwrap();
-    let map = DmaMap { readable: true, writable: true, offset: 0, address: 0x10_0000, size: 0x1000 };
-    client.request(Command::DMA_MAP, &map.encode()).unwrap();
-    client.write(7, 0x10, &0xC000_0000_u32.to_le_bytes()).unwrap();
-    client.write(7, 0x18, &0x80_0000_0000_u64.to_le_bytes()).unwrap();
-    client.write(7, 0x20, &0xC001_0000_u32.to_le_bytes()).unwrap();
-    client.write(7, COMMAND.into(), &6_u16.to_le_bytes()).unwrap();
-    // DMA_DESTINATION, DMA_LENGTH, DMA_COMMAND = FILL, DMA_START.
-    client.write(0, 0x108, &0x10_0000_u64.to_le_bytes()).unwrap();
-    client.write(0, 0x110, &64_u64.to_le_bytes()).unwrap();
-    client.write(0, 0x120, &2_u32.to_le_bytes()).unwrap();
-    client.write(0, 0x124, &1_u32.to_le_bytes()).unwrap();
-    let message = client.receive().unwrap();
-    assert_eq!(message.header.command, Command::DMA_WRITE);
-    (client, message)
-}
-
-fn acknowledge(client: &mut Client, message: &vfio_user_support::Message) {
-    let mut reply = Vec::new();
-    put_reply(&mut reply, &message.header, &[DmaAccess::new(0x10_0000, 64).as_bytes()]);
-    client.send(&reply, &[]);
-}
-
-#[test]
-fn lock_is_not_answered_before_dma_is_drained() {
-    let rig = Rig::with("", 2);
-    let mut host = Host::plug(rig.socket(0));
-    host.session();
-    host.secure_stream();
-    let (mut client, message) = client_with_dma_under_way(&rig);
-    let locked = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&locked);
-    let thread = std::thread::spawn(move || {
-        host.lock(1);
-        told.store(true, Ordering::SeqCst);
-        host
-    });
-    // Whenever the pages turn private, the answer is still to come: its DMA may yet happen.
-    for _ in 0..2000 {
-        if client.read(0, 0, 4).unwrap() == [0xFF; 4] {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    assert_eq!(client.read(0, 0, 4).unwrap(), [0xFF; 4], "CONFIG_LOCKED");
-    std::thread::sleep(Duration::from_millis(20));
-    assert!(!locked.load(Ordering::SeqCst), "answered while DMA was in flight");
-    acknowledge(&mut client, &message);
-    let mut host = thread.join().unwrap();
-    assert_eq!(host.state(1), TdiState::CONFIG_LOCKED);
-    host.stop(1);
-    let status = client.read(0, 0x128, 4).unwrap();
-    assert_eq!(status, [0; 4], "scrubbed");
-}
-
-#[test]
-fn a_client_that_never_answers_does_not_hold_the_device_for_ever() {
-    let rig = Rig::with("", 2);
-    let mut host = Host::plug(rig.socket(0));
-    host.session();
-    host.secure_stream();
-    let (client, _message) = client_with_dma_under_way(&rig);
-    // It leaves: nobody is there to answer, and what it had is gone.
-    let thread = std::thread::spawn(move || {
-        let answer = host.try_lock(1, LockFlags::new(), 0);
-        (host, answer)
-    });
-    std::thread::sleep(Duration::from_millis(50));
-    drop(client);
-    let (mut host, answer) = thread.join().unwrap();
-    assert!(answer.is_ok(), "{answer:?}");
-    assert_eq!(host.state(1), TdiState::CONFIG_UNLOCKED, "its reset came after LOCK");
-}
-
-#[test]
-fn a_client_that_stays_silent_delays_one_answer_and_no_other() {
-    let rig = Rig::with("", 2);
-    let mut host = Host::plug(rig.socket(0));
-    host.session();
-    host.secure_stream();
-    let (mut client, message) = client_with_dma_under_way(&rig);
-    let before = std::time::Instant::now();
-    host.lock(1);
-    let held = before.elapsed();
-    assert!(held >= Duration::from_millis(500), "answered while DMA was in flight");
-    assert_eq!(host.state(1), TdiState::CONFIG_LOCKED);
-    // Its answer comes too late to count for anything.
-    acknowledge(&mut client, &message);
-    host.stop(1);
-    assert_eq!(client.read(0, 0x128, 4).unwrap(), [0; 4], "scrubbed");
-}
 
 #[test]
 fn locked_msix_is_private_and_reported_and_otherwise_neither() {
@@ -185,6 +81,38 @@ fn attributes_move_pages_until_stop() {
     host.config_write(COMMAND, Width::Word, 0x6);
     host.lock(0);
     assert_eq!(host.bar_read::<8>(MEMORY_BAR, PAGE), ONES, "private again, as the layout has it");
+}
+
+/// PCIe 6.1 §11.2: ERROR keeps what LOCK and the TVM made private from the host, whatever was reset meanwhile.
+#[test]
+fn a_function_level_reset_gives_no_page_back_before_stop() {
+    const PAGE: u64 = 124 * 4096;
+    const DEVICE_CONTROL: u16 = 0x58;
+    let rig = Rig::with(
+        "[tdisp]\nrequests = [\"mmio-attribute\"]\nlock_flags = [\"lock-msix\"]\n[[function]]\nupdatable_pages = 8\n",
+        1,
+    );
+    let mut host = Host::plug(rig.socket(0));
+    host.session();
+    host.secure_stream();
+    let nonce = host.try_lock(0, LockFlags::new().with_lock_msix(true), 0).unwrap();
+    host.start(0, nonce);
+    let range = host.report(0, 4096).ranges.into_iter().find(|range| range.attributes.updatable()).unwrap();
+    let attributes = RangeAttributes::new().with_non_tee(true);
+    let shared = MmioRange { first_page: range.first_page + 4, pages: 1, attributes, ..range };
+    assert_eq!(host.ask(0, Request::SetMmioAttribute(shared)), Ok(()));
+    host.bar_write(MEMORY_BAR, PAGE, &PATTERN);
+    let control = host.config_read(DEVICE_CONTROL, Width::Word);
+    host.config_write(DEVICE_CONTROL, Width::Word, control | 1 << 15);
+    host.config_write(COMMAND, Width::Word, 0x6);
+    assert_eq!(host.state(0), TdiState::ERROR);
+    assert_eq!(host.bar_read::<4>(4, 0x0C), [0xFF; 4], "LOCK made MSI-X private");
+    assert_eq!(host.bar_read::<8>(MEMORY_BAR, 0), ONES);
+    assert_eq!(host.bar_read::<8>(MEMORY_BAR, PAGE), [0; 8], "shared by the TVM, and wiped");
+    host.bar_write(4, 0, &PATTERN);
+    host.stop(0);
+    assert_eq!(host.bar_read::<12>(4, 0), [0; 12], "writes in ERROR went nowhere");
+    assert_eq!(host.bar_read::<4>(4, 0x0C), [1, 0, 0, 0], "masked");
 }
 
 #[test]
@@ -405,4 +333,47 @@ fn a_firmware_update_is_forbidden_survived_or_the_end() {
         host.session();
         assert_eq!(host.state(0), expected);
     }
+}
+
+/// PCIe 6.1 §11.4.2, and TerminationPolicy of DSP0274 1.2 "KEY_EXCHANGE". The sessions of the other tests have its bit set,
+/// and `a_firmware_update_is_forbidden_survived_or_the_end` sees one live on.
+#[test]
+fn an_update_at_run_time_ends_a_session_that_asked_for_it_and_what_it_locked() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "old").unwrap();
+    let mut rig = Rig::with(
+        &format!(
+            "[tdisp]\nruntime_update = true\n\
+             [[spdm.measurement]]\nindex = 2\nkind = \"mutable-firmware\"\nfile = {:?}\n",
+            file.path().to_str().unwrap()
+        ),
+        3,
+    );
+    let mut host = Host::plug(rig.socket(0));
+    host.session_that(true);
+    host.secure_stream();
+    let nonce = host.lock(0);
+    host.start(0, nonce);
+    host.lock(1);
+    let mut watcher = tests::control::Client::watch(rig.control());
+    std::fs::write(file.path(), "new").unwrap();
+    rig.update_firmware();
+    assert_eq!(
+        watcher.story("firmware-updated"),
+        [
+            "session-ended firmware-updated",
+            "0: RUN ERROR session-ended",
+            "1: CONFIG_LOCKED ERROR session-ended",
+            "stream-insecure session-ended",
+            "firmware-updated [2]",
+        ]
+    );
+    assert_eq!(host.bar_read::<8>(MEMORY_BAR, 0), ONES, "ERROR: private pages are closed");
+    // Whoever comes next finds what was left behind, and may stop it.
+    host.session();
+    let states = [0, 1, 2].map(|function| host.state(function));
+    assert_eq!(states, [TdiState::ERROR, TdiState::ERROR, TdiState::CONFIG_UNLOCKED]);
+    host.stop(0);
+    host.stop(1);
+    assert_eq!(host.bar_read::<8>(MEMORY_BAR, 0), [0; 8], "scrubbed");
 }

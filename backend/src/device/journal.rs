@@ -25,7 +25,13 @@ impl Journal {
     pub(super) fn tell(&mut self, what: Happening) {
         // A target of its own for each kind: none takes another's share of the log (`log_limit`).
         let target = format!("tdispd::{}", what.kind());
-        let level = if matches!(what, Happening::LockedWithoutKeys { .. }) {
+        let warned = matches!(
+            what,
+            Happening::LockedWithoutKeys { .. }
+                | Happening::SlotChanged { lost: Some(_), .. }
+                | Happening::KeyPairChanged { lost: Some(_), .. }
+        );
+        let level = if warned {
             log::Level::Warn
         } else if matches!(what, Happening::GateRejected { .. }) {
             log::Level::Debug

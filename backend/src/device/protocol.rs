@@ -101,8 +101,7 @@ impl Protocol {
         self.responder.reset();
         // The DSM has its own way to forget sessions; slots may have been written that waited for the reset.
         while let Some(event) = self.responder.poll_event() {
-            self.keeper.follow(&event, self.responder.slots());
-            tell_event(journal, &event);
+            self.tell(&event, journal);
         }
         self.dsm.conventional_reset();
         if let Some(cxl) = &mut self.cxl {
@@ -137,10 +136,17 @@ impl Protocol {
         self.follow_events(journal);
     }
 
+    /// Keeps what an event changed, and tells of it.
+    fn tell(&self, event: &Event, journal: &mut Journal) {
+        let told = self.keeper.follow(event, self.responder.slots()).or_else(|| of_session(event));
+        if let Some(what) = told {
+            journal.tell(what);
+        }
+    }
+
     fn follow_events(&mut self, journal: &mut Journal) {
         while let Some(event) = self.responder.poll_event() {
-            self.keeper.follow(&event, self.responder.slots());
-            tell_event(journal, &event);
+            self.tell(&event, journal);
             if let Event::RequesterDescribed { session } = event
                 && let Some(endpoint) = self.responder.requester_endpoint(session)
             {
@@ -166,16 +172,16 @@ fn log_description(classes: &[DeviceClass], signed: bool) {
     }
 }
 
-/// What is told of a responder's event; slots and key pairs are the keeper's to tell of.
-fn tell_event(journal: &mut Journal, event: &Event) {
-    journal.tell(match event {
-        Event::SessionEstablished { id } => Happening::SessionEstablished { session: Hex(*id) },
+/// What is told of an event that is not the keeper's.
+fn of_session(event: &Event) -> Option<Happening> {
+    match event {
+        Event::SessionEstablished { id } => Some(Happening::SessionEstablished { session: Hex(*id) }),
         Event::RequesterAuthenticated { session, slot } => {
-            Happening::RequesterAuthenticated { session: session.map(Hex), slot: *slot }
+            Some(Happening::RequesterAuthenticated { session: session.map(Hex), slot: *slot })
         }
-        Event::SessionEnded { id, reason } => words::session_ended(*id, *reason),
-        Event::RequesterDescribed { .. } | Event::SlotChanged { .. } | Event::KeyPairChanged { .. } => return,
-    });
+        Event::SessionEnded { id, reason } => Some(words::session_ended(*id, *reason)),
+        Event::RequesterDescribed { .. } | Event::SlotChanged { .. } | Event::KeyPairChanged { .. } => None,
+    }
 }
 
 fn log_note(cxl: &mut cxl::Target) {

@@ -210,19 +210,20 @@ impl Unit {
         }
     }
 
-    /// Everything but configuration space, as after power-on.
+    /// Everything as after power-on, but for configuration space and the pages' attributes: a TDI that a function level reset
+    /// takes to ERROR has its private pages until it is unlocked, and only then [`Self::scrub`] gives them back.
     pub(super) fn reset_function(&mut self) {
-        self.scrub();
+        self.function.scrub();
+        self.order_dma(DmaOrder::Abandon);
         self.function.reset();
         self.intx = false;
         self.space.set_interrupt_status(false);
         if let Some(msix) = &mut self.msix {
             msix.reset();
         }
-        for bar in &mut self.bars {
-            if let Err(error) = bar.scrub_all() {
-                log::error!("function {}: {error}", self.number);
-            }
+        let wiped = self.bars.iter_mut().try_for_each(Bar::scrub_all);
+        if let Err(error) = wiped {
+            self.give_up(&error);
         }
     }
 

@@ -169,3 +169,50 @@ fn an_answer_waits_until_it_is_released() {
     peer.serve();
     assert_eq!(peer.ask(&mut next, &frame(1, 2, &[6])), frame(1, 2, &[6]));
 }
+
+/// Breaks off: the peer finds a reset instead of an end.
+fn reset(stream: TcpStream) {
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+}
+
+#[test]
+fn a_client_that_breaks_off_while_its_answer_is_held_is_dropped_then() {
+    let mut peer = Peer::new(Silence::Empty);
+    let mut first = peer.connect();
+    peer.serve();
+    let mut second = peer.connect();
+    peer.hold = true;
+    assert_eq!(peer.ask(&mut first, &frame(1, 2, &[1, 2])), b"");
+    assert!(peer.socket.holds_answer());
+    reset(first);
+    peer.serve();
+    assert!(!peer.socket.holds_answer());
+    assert_eq!(peer.socket.peer(), Some(second.local_addr().unwrap()), "who waited has the seat");
+    // What was held is nobody's: the next client gets its own answers, and those alone.
+    peer.socket.release();
+    assert_eq!(peer.ask(&mut second, &frame(0xDEAD, 2, HELLO)), frame(0xDEAD, 2, HELLO_ANSWER));
+    assert_eq!(peer.ask(&mut second, &frame(1, 2, &[3, 4])), b"");
+    peer.socket.release();
+    assert_eq!(peer.ask(&mut second, &[]), frame(1, 2, &[4, 3]));
+    assert_eq!(peer.ask(&mut second, &frame(1, 2, &[5])), b"");
+    reset(second);
+    peer.serve();
+    assert_eq!((peer.socket.holds_answer(), peer.socket.peer()), (false, None), "and nobody waits for it");
+}
+
+#[test]
+fn a_client_that_only_stops_sending_gets_the_answer_that_is_held() {
+    let mut peer = Peer::new(Silence::Empty);
+    let mut stream = peer.connect();
+    peer.serve();
+    peer.hold = true;
+    assert_eq!(peer.ask(&mut stream, &frame(1, 2, &[1, 2])), b"");
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    peer.serve();
+    assert!(peer.socket.holds_answer());
+    peer.socket.release();
+    peer.serve();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!((answer, peer.socket.peer()), (frame(1, 2, &[2, 1]), None));
+}

@@ -274,6 +274,21 @@ fn a_moved_register_range_keeps_its_offsets() {
     assert_eq!(block.touched, [(place, 4)]);
 }
 
+#[test]
+fn wiping_all_memory_leaves_pages_on_their_side() {
+    let mut bar = movable();
+    let laid_out: Vec<_> = bar.ranges().collect();
+    bar.set_attribute(0, 2, Attribute::Private).unwrap();
+    bar.set_attribute(2, 1, Attribute::Shared).unwrap();
+    write(&mut bar, UNLOCKED, 0x3000, &[0xee; PAGE]);
+    let moved: Vec<_> = bar.ranges().collect();
+    bar.scrub_all().unwrap();
+    assert_eq!(bar.ranges().collect::<Vec<_>>(), moved);
+    assert_eq!(read(&mut bar, UNLOCKED, 0x3000, PAGE), [0; PAGE]);
+    bar.scrub_private().unwrap();
+    assert_eq!(bar.ranges().collect::<Vec<_>>(), laid_out);
+}
+
 fn any_access() -> impl Strategy<Value = Access> {
     let phase = prop_oneof![
         Just(TdiPhase::Unlocked),

@@ -22,7 +22,9 @@ use tdispd::vfio_user::{
     Device, Errno, IrqKind, Listener, Mmap, MmapArea, Region, RegionType, Server, Source, Token,
     WINDOW_REGION, Watcher,
 };
-use tdispd_proto::vfio_user::{Command, HEADER_SIZE, Header, RegionAccess, put_request};
+use tdispd_proto::vfio_user::{
+    Command, HEADER_SIZE, Header, IrqAction, IrqData, IrqSet, RegionAccess, put_request,
+};
 use tempfile::TempDir;
 use zerocopy::IntoBytes;
 
@@ -429,4 +431,18 @@ pub fn signals(fd: &OwnedFd) -> u64 {
     let mut bytes = [0; 8];
     rustix::io::read(fd, &mut bytes).unwrap();
     u64::from_ne_bytes(bytes)
+}
+
+pub fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+pub fn set_irqs(kind: IrqKind, action: IrqAction, data: IrqData<'_>, start: u32, count: u32) -> Vec<u8> {
+    IrqSet { kind, action, data, start, count }.encode()
+}
+
+pub fn header(id: u16, command: u16, size: u32, flags: u32) -> Vec<u8> {
+    let mut out = [id.to_le_bytes(), command.to_le_bytes()].concat();
+    out.extend(words(&[size, flags, 0]));
+    out
 }

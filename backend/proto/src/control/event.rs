@@ -85,6 +85,24 @@ pub enum Happening {
         /// The same in words.
         text: String,
     },
+    /// SET_CERTIFICATE wrote or erased a certificate slot.
+    SlotChanged {
+        /// The slot.
+        slot: u8,
+        /// Whether it has no certificates now.
+        erased: bool,
+        /// Why the next start will not know of it, in words; `None` if it is kept in the state directory.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        lost: Option<String>,
+    },
+    /// SET_KEY_PAIR_INFO changed, erased or generated a key pair.
+    KeyPairChanged {
+        /// Its id.
+        key_pair: u8,
+        /// Why the next start will not know of it, in words; `None` if it is kept in the state directory.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        lost: Option<String>,
+    },
     /// A TDISP request was refused.
     Refused {
         /// Name of the request, or its code if it has none.
@@ -204,6 +222,8 @@ impl Happening {
             Self::SessionEstablished { .. } => "session-established",
             Self::RequesterAuthenticated { .. } => "requester-authenticated",
             Self::SessionEnded { .. } => "session-ended",
+            Self::SlotChanged { .. } => "slot-changed",
+            Self::KeyPairChanged { .. } => "key-pair-changed",
             Self::Refused { .. } => "refused",
             Self::GateRejected { .. } => "gate-rejected",
             Self::Reset { .. } => "reset",
@@ -225,6 +245,15 @@ impl fmt::Display for Peer {
             Self::VfioUser { function } => write!(f, "function {function}"),
             Self::Spdm { address } => write!(f, "SPDM socket, {address}"),
         }
+    }
+}
+
+/// How long a change lasts, as the end of its line; nothing where it is kept.
+struct Lost<'a>(Option<&'a str>);
+
+impl fmt::Display for Lost<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |why| write!(f, " until the next start: {why}"))
     }
 }
 
@@ -252,6 +281,13 @@ impl fmt::Display for Happening {
                 write!(f, "the SPDM requester has proved to be the one of slot {slot}")
             }
             Self::SessionEnded { session, text, .. } => write!(f, "SPDM session {session} ended: {text}"),
+            Self::SlotChanged { slot, erased, lost } => {
+                let what = if *erased { "erased" } else { "written" };
+                write!(f, "SPDM certificate slot {slot} was {what}{}", Lost(lost.as_deref()))
+            }
+            Self::KeyPairChanged { key_pair, lost } => {
+                write!(f, "SPDM key pair {key_pair} was changed{}", Lost(lost.as_deref()))
+            }
             Self::Refused { request, text, .. } => write!(f, "TDISP {request} refused: {text}"),
             Self::GateRejected { function, reads, writes } => {
                 write!(f, "function {function}: the gate refused {reads} reads and {writes} writes")

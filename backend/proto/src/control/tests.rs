@@ -188,6 +188,10 @@ fn happenings() -> Vec<Happening> {
         Happening::FirmwareUpdateForbidden { function: 7 },
         Happening::ReportOverridden { function: 0, says: Some(OverrideForm::Exact) },
         Happening::ReportOverridden { function: 0, says: None },
+        Happening::SlotChanged { slot: 3, erased: false, lost: None },
+        Happening::SlotChanged { slot: 0, erased: true, lost: Some("a reason".into()) },
+        Happening::KeyPairChanged { key_pair: 2, lost: None },
+        Happening::KeyPairChanged { key_pair: 255, lost: Some("a reason".into()) },
         Happening::Unknown,
     ]
 }
@@ -220,6 +224,14 @@ fn the_lines_are_these() {
         line(all[13].clone()),
         r#"{"sequence":5,"milliseconds":8125,"event":"client-connected","client":"vfio-user","function":2}"#
     );
+    assert_eq!(
+        line(Happening::SlotChanged { slot: 3, erased: false, lost: None }),
+        r#"{"sequence":5,"milliseconds":8125,"event":"slot-changed","slot":3,"erased":false}"#
+    );
+    assert_eq!(
+        line(Happening::KeyPairChanged { key_pair: 2, lost: Some("there is no --state-dir".into()) }),
+        r#"{"sequence":5,"milliseconds":8125,"event":"key-pair-changed","key_pair":2,"lost":"there is no --state-dir"}"#
+    );
     let reply = Reply { id: Some(Id::Number(1)), outcome: Outcome::Result(json!({"sequence": 4})) };
     assert_eq!(serde_json::to_string(&reply).unwrap(), r#"{"id":1,"result":{"sequence":4}}"#);
     let failure = Failure { code: FailureCode::NoSuchFunction, message: "none".into() };
@@ -228,6 +240,28 @@ fn the_lines_are_these() {
         serde_json::to_string(&reply).unwrap(),
         r#"{"id":null,"error":{"code":"no-such-function","message":"none"}}"#
     );
+}
+
+#[test]
+fn the_log_says_what_is_lost_at_the_next_start() {
+    let lost = || Some("there is no --state-dir".to_owned());
+    for (what, line) in [
+        (
+            Happening::SlotChanged { slot: 3, erased: false, lost: None },
+            "SPDM certificate slot 3 was written",
+        ),
+        (
+            Happening::SlotChanged { slot: 3, erased: true, lost: lost() },
+            "SPDM certificate slot 3 was erased until the next start: there is no --state-dir",
+        ),
+        (Happening::KeyPairChanged { key_pair: 2, lost: None }, "SPDM key pair 2 was changed"),
+        (
+            Happening::KeyPairChanged { key_pair: 2, lost: lost() },
+            "SPDM key pair 2 was changed until the next start: there is no --state-dir",
+        ),
+    ] {
+        assert_eq!(what.to_string(), line);
+    }
 }
 
 #[test]

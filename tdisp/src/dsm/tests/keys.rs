@@ -151,6 +151,41 @@ fn query_shows_the_live_registers_and_the_address() {
     assert_eq!(device.ide_km_bytes(Some(SESSION), &[0, 0, 0, 0]), None);
 }
 
+/// Device and function number, bus and segment as QUERY_RESP has them.
+fn queried_address(device: &mut Device, session: SessionId) -> [u8; 3] {
+    let response = device.ide_km(session, &Object::Query(0)).unwrap();
+    [response[3], response[4], response[5]]
+}
+
+#[test]
+fn a_conventional_reset_forgets_the_address_that_lock_told() {
+    let mut device = Device::in_state(RUN);
+    assert_eq!(queried_address(&mut device, SESSION), [0, 0xAB, 0]);
+    device.dsm.function_reset(0);
+    assert_eq!(queried_address(&mut device, SESSION), [0, 0xAB, 0], "function level reset leaves the bus");
+    device.dsm.conventional_reset();
+    device.effects();
+    assert_eq!(queried_address(&mut device, OTHER), [0, 0, 0]);
+    assert_eq!(device.dsm.function_id(0), FunctionId::new(0, None));
+    // On another bus now: that is no change of address that a TDI would have to fall for.
+    device.set_up_stream(OTHER);
+    let moved = FunctionId::new(0xCD18, Some(3));
+    assert!(matches!(device.send_as(OTHER, moved.into(), lock_request()), Got::Locked(_)));
+    assert_eq!(device.dsm.state(0), LOCKED);
+    assert_eq!(queried_address(&mut device, OTHER), [0x18, 0xCD, 3]);
+}
+
+#[test]
+fn a_conventional_reset_brings_the_configured_address_back() {
+    let ports = PortConfig { address: Some((0x0108, 1)), ..PortConfig::default() };
+    let mut device = Device::new(DsmConfig { ports, ..DsmConfig::default() });
+    assert_eq!(queried_address(&mut device, SESSION), [8, 1, 1]);
+    device.dsm.learn_address(0xAB18, 0x7E);
+    assert_eq!(queried_address(&mut device, SESSION), [0x18, 0xAB, 0x7E]);
+    device.dsm.conventional_reset();
+    assert_eq!(queried_address(&mut device, SESSION), [8, 1, 1]);
+}
+
 #[test]
 fn one_session_owns_key_management_until_it_ends() {
     for claim in [Object::Query(0), with_key(head())] {

@@ -31,9 +31,14 @@ impl Rig {
 
     /// The device of a configuration file's text, with this many functions.
     pub fn with(toml: &str, functions: usize) -> Self {
-        let directory = tempfile::Builder::new().prefix("tdispd-rig-").tempdir().unwrap();
         let config: Config = toml::from_str(toml).unwrap();
-        let config = config.for_sockets(functions).unwrap();
+        Self::of(config.for_sockets(functions).unwrap())
+    }
+
+    /// The device of a configuration, with a socket for each function that it has.
+    pub fn of(config: Config) -> Self {
+        let directory = tempfile::Builder::new().prefix("tdispd-rig-").tempdir().unwrap();
+        let functions = config.functions.len();
         config.check().unwrap();
         let device = Device::new(&config, None).unwrap();
         let sockets: Vec<_> = (0..functions).map(|n| directory.path().join(format!("f{n}"))).collect();

@@ -1,7 +1,7 @@
 //! The command line of `tdispd`.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -65,8 +65,12 @@ impl DeviceFiles {
     /// # Errors
     /// What is wrong in the file.
     pub fn config(&self) -> Result<Config, ConfigError> {
-        self.config.as_deref().map_or_else(|| Ok(Config::default()), Config::load)
+        load(self.config.as_deref())
     }
+}
+
+fn load(config: Option<&Path>) -> Result<Config, ConfigError> {
+    config.map_or_else(|| Ok(Config::default()), Config::load)
 }
 
 /// What tdispd does beside running a device.
@@ -75,6 +79,31 @@ pub enum Command {
     /// Show, export or check certificates.
     #[command(subcommand)]
     Certs(CertsCommand),
+    /// Show what the BARs of every function consist of: which range is where, what stands there, and whose it is.
+    Bars(BarsCommand),
+}
+
+/// `tdispd bars`
+#[derive(Debug, Args)]
+#[command(after_help = BARS)]
+pub struct BarsCommand {
+    /// TOML file that describes the device; without it, one function with the default BARs.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// As JSON, sizes and offsets in bytes.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl BarsCommand {
+    /// The configuration: the file, or the defaults.
+    ///
+    /// # Errors
+    /// What is wrong in the file.
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        load(self.config.as_deref())
+    }
 }
 
 /// `tdispd certs`
@@ -107,6 +136,34 @@ pub enum CertsCommand {
     },
 }
 
+const BARS: &str = "\
+The table lists the ranges of each BAR, the picture draws them: a BAR has the same width whatever its size, its ranges are
+to scale, and each has its number and as much of its kind as there is room for.
+
+Sides:
+  private  TEE memory: from LOCK on only the TVM reaches it, and only in RUN
+  shared   reachable all the time
+  \"updatable\" ranges can be given to the other side by SET_MMIO_ATTRIBUTE while the TDI runs.
+
+A configuration with BARs of its own has tables such as these, and none of the default BARs:
+  [[function]]
+  [[function.bar]]
+  index = 0                 # 0-5; a 64-bit BAR takes the next one, too
+  width = 64                # or 32
+  prefetchable = true
+  [[function.bar.range]]
+  kind = \"memory\"           # registers, memory, msix-table, msix-pba, doorbells, reserved
+  size = \"64K\"              # whole pages of 4096 bytes; all ranges of a BAR make a power of two
+  side = \"private\"          # or shared
+  file = \"weights.bin\"      # what is in it after each reset
+
+Examples:
+  tdispd bars
+  tdispd bars --config device.toml
+  tdispd bars --json | jq '.[0].bars[] | {index, size}'
+
+Exit code 2 if the configuration is wrong; the message names the field.";
+
 const EXAMPLES: &str = "\
 Examples:
   A device with one function, and QEMU with it (guest memory has to be shared):
@@ -131,8 +188,9 @@ Examples:
     tdispd certs show --state-dir state
     tdispd certs export --state-dir state certificates
 
-  A configuration file to start from:
+  A configuration file to start from, and what the BARs are that a file describes:
     tdispd --print-config > device.toml
+    tdispd bars --config device.toml
 
 Signals:
   SIGHUP reads measured files again: a firmware update. It does not end the program.
@@ -167,6 +225,8 @@ mod tests {
         assert!(Arguments::try_parse_from(["tdispd", "--print-config"]).is_ok());
         assert!(Arguments::try_parse_from(["tdispd", "certs", "show", "--json"]).is_ok());
         assert!(Arguments::try_parse_from(["tdispd", "--socket", "a", "certs", "show"]).is_err());
+        assert!(Arguments::try_parse_from(["tdispd", "bars", "--config", "a", "--json"]).is_ok());
+        assert!(Arguments::try_parse_from(["tdispd", "bars", "--state-dir", "a"]).is_err());
         let address = |text| {
             Some(Arguments::try_parse_from(["tdispd", "--spdm-socket", text]).ok()?.spdm_socket?.to_string())
         };

@@ -4,6 +4,7 @@
 //! them and is itself free of sockets and clocks; [`vfio_user`], [`spdm_socket`] and [`control`] are the ways in;
 //! [`daemon`] is the loop around all of them.
 
+pub mod bars;
 pub mod certs;
 pub mod cli;
 pub mod config;

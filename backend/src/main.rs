@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use tdispd::bars;
 use tdispd::certs::{self, CertsError};
 use tdispd::cli::{Arguments, Command};
 use tdispd::daemon::Daemon;
@@ -52,14 +53,17 @@ fn start_log(level: &str) {
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     let usage = |error: &dyn std::fmt::Display| Failure(error.to_string(), EXIT_USAGE);
     let host = |error: &dyn std::fmt::Display| Failure(error.to_string(), EXIT_HOST);
-    if let Some(Command::Certs(command)) = &arguments.command {
-        let text = certs::run(command).map_err(|error| match error {
-            CertsError::Build(BuildError::Config(_)) => usage(&error),
-            CertsError::Build(_)
-            | CertsError::Write(_)
-            | CertsError::Read { .. }
-            | CertsError::Unusable { .. } => host(&error),
-        })?;
+    if let Some(command) = &arguments.command {
+        let text = match command {
+            Command::Certs(command) => certs::run(command).map_err(|error| match error {
+                CertsError::Build(BuildError::Config(_)) => usage(&error),
+                CertsError::Build(_)
+                | CertsError::Write(_)
+                | CertsError::Read { .. }
+                | CertsError::Unusable { .. } => host(&error),
+            })?,
+            Command::Bars(command) => bars::run(command, bars::colours()).map_err(|error| usage(&error))?,
+        };
         print!("{text}");
         return Ok(());
     }

@@ -5,6 +5,10 @@ use std::sync::Arc;
 use crate::memory::MemoryFile;
 use crate::{Attribute, BarLayout, Gate, Kind, MemoryError, Range, TdiPhase, Tee, TeeSource, Verdict};
 
+mod load;
+
+pub use load::LoadError;
+
 /// What a requester reads where no one answers or where it may not.
 const REJECTED: u8 = 0xff;
 
@@ -87,6 +91,8 @@ struct KindCounters {
     memory: Counters,
     msix_table: Counters,
     msix_pba: Counters,
+    doorbells: Counters,
+    reserved: Counters,
 }
 
 impl KindCounters {
@@ -96,6 +102,8 @@ impl KindCounters {
             Kind::Memory => &self.memory,
             Kind::MsixTable => &self.msix_table,
             Kind::MsixPba => &self.msix_pba,
+            Kind::Doorbells => &self.doorbells,
+            Kind::Reserved => &self.reserved,
         }
     }
 
@@ -105,6 +113,8 @@ impl KindCounters {
             Kind::Memory => &mut self.memory,
             Kind::MsixTable => &mut self.msix_table,
             Kind::MsixPba => &mut self.msix_pba,
+            Kind::Doorbells => &mut self.doorbells,
+            Kind::Reserved => &mut self.reserved,
         }
     }
 }
@@ -169,7 +179,9 @@ impl Bar {
         let mut slots = Vec::with_capacity(layout.ranges().len());
         for &range in layout.ranges() {
             let memory = match (range.kind, range.may_be_private()) {
-                (Kind::Registers | Kind::MsixTable | Kind::MsixPba, _) => None,
+                (Kind::Registers | Kind::MsixTable | Kind::MsixPba | Kind::Doorbells | Kind::Reserved, _) => {
+                    None
+                }
                 (Kind::Memory, true) => {
                     let name = format!("bar{bar}-private-{:#x}", range.offset());
                     Some(Arc::new(MemoryFile::new(bar, &name, layout.size())?))

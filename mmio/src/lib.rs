@@ -11,15 +11,19 @@ mod layout;
 mod memory;
 mod msix;
 mod registers;
+mod size;
 
 pub use bar::{
-    Access, Bar, Completion, Counters, Place, RegisterBlock, Rejection, SharedArea, SharedMapping,
+    Access, Bar, Completion, Counters, LoadError, Place, RegisterBlock, Rejection, SharedArea, SharedMapping,
 };
 pub use gate::{Attribute, Gate, GateRow, TdiPhase, Tee, TeeSource, Verdict};
-pub use layout::{AddressWidth, BarLayout, BarSet, Kind, LayoutError, MsixLocation, Range, RangeLayout};
+pub use layout::{
+    AddressWidth, BarLayout, BarSet, Kind, LayoutError, LayoutProblem, MsixLocation, Range, RangeLayout,
+};
 pub use memory::MemoryError;
 pub use msix::MsixTable;
 pub use registers::{Register, RegisterHandler, RegisterMap, RegisterWidth};
+pub use size::{ByteSize, NotASize};
 
 /// Bytes in the page that TDISP reports and the gate count in: 4 KiB, whatever the host's own page size
 /// (PCIe 6.1 §11.3.9, MMIO_RANGE).

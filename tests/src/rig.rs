@@ -33,20 +33,24 @@ impl Rig {
 
     /// The device of a configuration file's text, with this many functions.
     pub fn with(toml: &str, functions: usize) -> Self {
-        Self::start(toml, functions, None)
+        Self::of(parsed(toml, functions))
     }
 
     /// The same, with data objects over TCP at this address, too.
     pub fn with_spdm_socket(toml: &str, functions: usize) -> (Self, SocketAddr) {
         let socket = SpdmSocket::bind(([127, 0, 0, 1], 0).into(), Silence::Empty).unwrap();
         let address = socket.address().unwrap();
-        (Self::start(toml, functions, Some(socket)), address)
+        (Self::start(parsed(toml, functions), Some(socket)), address)
     }
 
-    fn start(toml: &str, functions: usize, spdm: Option<SpdmSocket>) -> Self {
+    /// The device of a configuration, with a socket for each function that it has.
+    pub fn of(config: Config) -> Self {
+        Self::start(config, None)
+    }
+
+    fn start(config: Config, spdm: Option<SpdmSocket>) -> Self {
         let directory = tempfile::Builder::new().prefix("tdispd-rig-").tempdir().unwrap();
-        let config: Config = toml::from_str(toml).unwrap();
-        let config = config.for_sockets(functions).unwrap();
+        let functions = config.functions.len();
         config.check().unwrap();
         let device = Device::new(&config, None).unwrap();
         let sockets: Vec<_> = (0..functions).map(|n| directory.path().join(format!("f{n}"))).collect();
@@ -75,6 +79,11 @@ impl Rig {
     pub fn socket(&self, function: usize) -> &Path {
         &self.sockets[function]
     }
+}
+
+fn parsed(toml: &str, functions: usize) -> Config {
+    let config: Config = toml::from_str(toml).unwrap();
+    config.for_sockets(functions).unwrap()
 }
 
 impl Default for Rig {

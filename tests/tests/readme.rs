@@ -55,6 +55,7 @@ fn every_command_works() {
     assert!(commands >= 6, "the README has lost its commands:\n{script}");
     let output = Command::new("bash")
         .args(["-c", &script])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .env("socket", directory.path().join("f0"))
         .stdin(Stdio::null())
         .output()

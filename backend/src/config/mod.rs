@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::doe::Malformed;
 
+mod bars;
 mod spdm;
 mod tdisp;
 
+pub use bars::{Bar, Range, RangeKind, Side, Width};
 pub use spdm::{Delay, Measurement, MeasurementKind, Mutual, ProviderKind, Psk, Slot, Spdm, Value};
 pub use tdisp::{
     DefaultStream, DmaFault, ForeignState, FunctionIds, Ide, KeysAtLock, LockFlag, OptionalRequest,
@@ -142,17 +144,27 @@ pub enum Kind {
 pub struct Function {
     /// What the function does.
     pub kind: Kind,
-    /// MSI-X (true) or INTA# (false). QEMU 11.1 aborts when a vfio-user device with MSI-X is unplugged.
+    /// MSI-X (true) or INTA# (false). QEMU 11.1 aborts when a vfio-user device with MSI-X is unplugged. With BARs of the file's
+    /// own, what counts is whether one has an MSI-X table.
     pub msix: bool,
-    /// The last pages (4 KiB) of the private memory that SET_MMIO_ATTRIBUTE may share, 0–127.
+    /// The last pages (4 KiB) of the default layout's private memory that SET_MMIO_ATTRIBUTE may share, 0–127.
     pub updatable_pages: u32,
     /// DEVICE_SPECIFIC_INFO of the interface report, in hexadecimal.
     pub device_info: String,
+    /// What the BARs consist of. None: the default layout.
+    #[serde(rename = "bar", skip_serializing_if = "Vec::is_empty")]
+    pub bars: Vec<Bar>,
 }
 
 impl Default for Function {
     fn default() -> Self {
-        Self { kind: Kind::default(), msix: true, updatable_pages: 0, device_info: String::new() }
+        Self {
+            kind: Kind::default(),
+            msix: true,
+            updatable_pages: 0,
+            device_info: String::new(),
+            bars: Vec::new(),
+        }
     }
 }
 
@@ -163,7 +175,6 @@ impl Function {
     }
 
     fn check(&self, number: usize) -> Result<(), ConfigError> {
-        within(&format!("function[{number}].updatable_pages"), self.updatable_pages.into(), 0, 127)?;
         let field = format!("function[{number}].device_info");
         match self.device_info() {
             None => Err(ConfigError::value(field, "not an even number of hexadecimal digits")),
@@ -221,7 +232,11 @@ impl Config {
         // Absolute, so that what is printed means the same wherever it is put.
         let here =
             std::path::absolute(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
-        config.spdm.locate(here.parent().unwrap_or(Path::new("/")));
+        let directory = here.parent().unwrap_or(Path::new("/"));
+        config.spdm.locate(directory);
+        for function in &mut config.functions {
+            function.locate_files(directory);
+        }
         config.check()?;
         Ok(config)
     }
@@ -286,12 +301,7 @@ impl Config {
         let updates = self.tdisp.requests.contains(&OptionalRequest::MmioAttribute);
         for (number, function) in self.functions.iter().enumerate() {
             function.check(number)?;
-            if function.updatable_pages > 0 && !updates {
-                return Err(ConfigError::value(
-                    format!("function[{number}].updatable_pages"),
-                    "it wants \"mmio-attribute\" in tdisp.requests",
-                ));
-            }
+            function.check_bars(number, updates)?;
         }
         self.spdm.check()
     }

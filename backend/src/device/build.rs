@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use mmio::{LayoutError, MemoryError};
+use mmio::MemoryError;
 use tdisp::dsm::Dsm;
 use tdisp::ide::{StreamControl, StreamIndex};
 
+use super::contents::Contents;
 use super::dsm_config::{Profile, dsm_config};
 use super::firmware::Firmware;
 use super::identity::identity;
@@ -17,7 +18,7 @@ use super::unit::{Unit, pci_parts};
 use super::{Device, unit_regions};
 use crate::config::{Config, ConfigError, CxlRespond, Kind, TeeSource};
 use crate::doe::Mailbox;
-use crate::function::{Function, TestFunction, TestFunctionConfig};
+use crate::function::{Function, TestFunction};
 use crate::pci::registers::{Command, header};
 use crate::pci::{Identity, Plan};
 use crate::state_dir::StateError;
@@ -37,12 +38,6 @@ pub enum BuildError {
     /// The host gave no memory or descriptor.
     #[error("cannot duplicate a memory file: {0}")]
     Descriptor(#[from] std::io::Error),
-}
-
-impl From<LayoutError> for BuildError {
-    fn from(error: LayoutError) -> Self {
-        ConfigError::value("function", error).into()
-    }
 }
 
 impl Device {
@@ -139,10 +134,7 @@ fn unit(
     ide_bytes: u16,
 ) -> Result<Unit, BuildError> {
     let what: Box<dyn Function> = match function.kind {
-        Kind::Test => Box::new(TestFunction::new(TestFunctionConfig {
-            msix: function.msix,
-            updatable_pages: function.updatable_pages,
-        })?),
+        Kind::Test => Box::new(TestFunction::new(function.layout(number)?)),
     };
     let (bars, msix) = pci_parts(what.as_ref());
     let plan = Plan {
@@ -171,5 +163,7 @@ fn unit(
     let tee = match config.mmio.tee {
         TeeSource::Implicit => mmio::TeeSource::Implicit,
     };
-    Ok(Unit::new(number, &plan, what, tee, function.device_info().unwrap_or_default())?)
+    let mut unit = Unit::new(number, &plan, what, tee, function.device_info().unwrap_or_default())?;
+    unit.fill(Contents::new(function, number))?;
+    Ok(unit)
 }

@@ -28,10 +28,9 @@ impl Device {
 
     /// Accesses to BARs of `function` that the gate refused.
     pub fn gate_counts(&self, function: usize) -> GateCounts {
-        const KINDS: [Kind; 4] = [Kind::Registers, Kind::Memory, Kind::MsixTable, Kind::MsixPba];
         let mut counts = GateCounts::default();
         for bar in self.units.get(function).map(Unit::bars).unwrap_or_default() {
-            for counters in KINDS.map(|kind| bar.counters(kind)) {
+            for counters in Kind::ALL.map(|kind| bar.counters(kind)) {
                 counts.rejected_reads += counters.rejected_reads;
                 counts.rejected_writes += counters.rejected_writes;
             }

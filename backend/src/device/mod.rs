@@ -2,6 +2,7 @@
 //! and time in, bytes and work out.
 
 mod build;
+mod contents;
 mod dsm_config;
 mod firmware;
 mod held;
@@ -231,8 +232,8 @@ impl Device {
 
     /// The next thing `function` wants done; DMA that its TDI's state forbids is refused before it gets here.
     pub fn poll_work(&mut self, function: usize) -> Option<Work> {
-        let allowed = matches!(self.tdi_state(function), TdiState::CONFIG_UNLOCKED | TdiState::RUN);
-        let work = self.units.get_mut(function)?.poll_work(allowed)?;
+        let phase = self.phase(function);
+        let work = self.units.get_mut(function)?.poll_work(phase)?;
         if let Some((access, what)) = dma_access(&work) {
             // vfio-user has no place for either, so the log has to say it.
             match self.protocol.dsm.stream_of(function, access) {

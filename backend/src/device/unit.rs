@@ -6,6 +6,8 @@ use mmio::{
 };
 use tdisp::dsm::{BarView, FunctionView, RangeView};
 
+use super::build::BuildError;
+use super::contents::Contents;
 use crate::function::{DmaError, DmaId, Function, Work};
 use crate::pci::{BarDecoder, ConfigSpace, Msix, Plan};
 
@@ -28,6 +30,7 @@ pub(super) struct Unit {
     tee: TeeSource,
     intx: bool,
     device_info: Vec<u8>,
+    contents: Contents,
     order: Option<DmaOrder>,
 }
 
@@ -76,8 +79,18 @@ impl Unit {
             tee,
             intx: false,
             device_info,
+            contents: Contents::default(),
             order: None,
         })
+    }
+
+    /// What memory holds now, and after every reset.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is too large.
+    pub(super) fn fill(&mut self, contents: Contents) -> Result<(), BuildError> {
+        self.contents = contents;
+        self.contents.load(&mut self.bars)
     }
 
     pub(super) fn bars(&self) -> &[Bar] {
@@ -225,10 +238,16 @@ impl Unit {
         if let Err(error) = wiped {
             self.give_up(&error);
         }
+        // Nobody waits for an answer to a reset: zeroes have to do.
+        if let Err(error) = self.contents.load(&mut self.bars) {
+            log::error!("function {}: memory stays empty: {error}", self.number);
+        }
     }
 
-    /// The next thing the function wants done. DMA only where `dma_allowed` and Bus Master Enable say so.
-    pub(super) fn poll_work(&mut self, dma_allowed: bool) -> Option<Work> {
+    /// The next thing the function wants done: what Bus Master Enable allows, DMA in CONFIG_UNLOCKED and RUN, and messages
+    /// anywhere but in ERROR (PCIe 6.1 §11.2).
+    pub(super) fn poll_work(&mut self, phase: TdiPhase) -> Option<Work> {
+        let dma_allowed = matches!(phase, TdiPhase::Unlocked | TdiPhase::Run);
         let master = self.space.command().bus_master() && self.space.power_state() == 0;
         let ats = self.space.ats_enabled();
         let allowed = |translated: bool| dma_allowed && master && (!translated || ats);
@@ -240,7 +259,7 @@ impl Unit {
                     self.function.dma_done(id, Err(DmaError::NotAllowed));
                 }
                 // A message is a memory write: no Bus Master Enable, no message (PCIe 6.1 §7.5.1.1.3); in D3Hot neither (§5.3.1.4).
-                Work::Interrupt { .. } if !master => {}
+                Work::Interrupt { .. } if !master || phase == TdiPhase::Error => {}
                 Work::IntxLevel(level) => {
                     self.intx = level;
                     self.space.set_interrupt_status(level);
@@ -287,16 +306,19 @@ impl RegisterBlock for Registers<'_> {
         match (place.kind, &self.msix) {
             (Kind::MsixTable, Some(msix)) => msix.read_table(place.offset_in_range, data),
             (Kind::MsixPba, Some(msix)) => msix.read_pba(place.offset_in_range, data),
-            (Kind::Registers, _) => self.function.read(place.bar, place.offset, data),
-            (Kind::MsixTable | Kind::MsixPba | Kind::Memory, _) => data.fill(0),
+            (Kind::Registers | Kind::Doorbells, _) => self.function.read(place, data),
+            (Kind::MsixTable | Kind::MsixPba | Kind::Memory | Kind::Reserved, _) => data.fill(0),
         }
     }
 
     fn write(&mut self, place: Place, data: &[u8]) {
         match (place.kind, &mut self.msix) {
             (Kind::MsixTable, Some(msix)) => msix.write_table(place.offset_in_range, data),
-            (Kind::Registers, _) => self.function.write(place.bar, place.offset, data),
-            (Kind::MsixTable | Kind::MsixPba | Kind::Memory, _) => {}
+            (Kind::Registers | Kind::Doorbells, _) => self.function.write(place, data),
+            (Kind::MsixTable | Kind::MsixPba | Kind::Memory | Kind::Reserved, _) => {}
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

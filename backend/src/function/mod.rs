@@ -4,12 +4,13 @@
 //! neither before it has its reply: it notes what is to be done, and [`Function::poll_work`] hands it out afterwards.
 
 mod dma_engine;
+mod doorbells;
 mod test_function;
 
-use mmio::BarSet;
+use mmio::{BarSet, Place};
 
 pub use dma_engine::{CHUNK, LIMIT};
-pub use test_function::{TestFunction, TestFunctionConfig};
+pub use test_function::TestFunction;
 
 /// Names one DMA request of a function; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,18 +67,18 @@ pub trait Function: Send {
     /// A short name for logs.
     fn name(&self) -> &'static str;
 
-    /// The BARs it wants.
+    /// The BARs it has.
     fn bars(&self) -> &BarSet;
 
     /// MSI-X vectors it uses; 0 if it has no MSI-X and uses INTx.
     fn vectors(&self) -> u16;
 
-    /// Reads registers, past the gate already: `offset` counts from the start of the BAR and lies with all of `data` in
-    /// one range of registers. Fills all of `data`.
-    fn read(&mut self, bar: u8, offset: u64, data: &mut [u8]);
+    /// Reads registers or doorbells, past the gate already. `place` lies with all of `data` in one range, wherever the BARs have
+    /// it. Fills all of `data`.
+    fn read(&mut self, place: Place, data: &mut [u8]);
 
-    /// Writes registers; `offset` as for [`Function::read`].
-    fn write(&mut self, bar: u8, offset: u64, data: &[u8]);
+    /// Writes registers or doorbells; `place` as for [`Function::read`].
+    fn write(&mut self, place: Place, data: &[u8]);
 
     /// The next thing to do, once the reply to the access that caused it has left. Call until `None`, and again after
     /// every [`Function::dma_done`], [`Function::stop`], [`Function::scrub`] and [`Function::reset`].
@@ -90,7 +91,7 @@ pub trait Function: Send {
     /// ERROR). Registers stay.
     fn stop(&mut self);
 
-    /// Forgets everything confidential. Implies [`Function::stop`].
+    /// Forgets everything confidential; what is behind shared pages only may stay. Implies [`Function::stop`].
     fn scrub(&mut self);
 
     /// Back to power-on state, as function-level and conventional reset ask for.

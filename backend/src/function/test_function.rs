@@ -2,24 +2,14 @@
 //!
 //! `REGISTERS.md` is the contract with software in the guest; a test compares it with this file.
 
-use mmio::{
-    AddressWidth, Attribute, BarLayout, BarSet, Kind, LayoutError, RangeLayout, Register, RegisterHandler,
-    RegisterMap, RegisterWidth,
-};
+use mmio::{BarSet, Kind, Place, Range, Register, RegisterHandler, RegisterMap, RegisterWidth};
 
 use super::dma_engine::{Command, DmaEngine, Failure, LIMIT, Operation};
+use super::doorbells::Doorbells;
 use super::{DmaError, DmaId, Function, Work};
 
-/// BAR of the registers.
-const REGISTER_BAR: u8 = 0;
-/// BAR of the memory.
-const MEMORY_BAR: u8 = 2;
-/// BAR of the MSI-X table and pending bits.
-const MSIX_BAR: u8 = 4;
 /// Interrupt vectors: MSI-X messages, or causes of INTx.
-const VECTORS: u16 = 4;
-/// Pages of private memory, and as many of shared memory.
-const MEMORY_PAGES: u32 = 128;
+pub(super) const VECTORS: u16 = 4;
 /// "TDSP" as it lies in memory.
 const MAGIC: u32 = u32::from_le_bytes(*b"TDSP");
 const VERSION: u32 = 0x0001_0001;
@@ -92,73 +82,30 @@ const MAP: RegisterMap<Name> = {
     ])
 };
 
-/// How the test function is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TestFunctionConfig {
-    /// Interrupts by MSI-X, which takes BAR 4; otherwise by INTx, and there is no BAR 4.
-    pub msix: bool,
-    /// The last pages of the private memory whose attribute the TVM may change, less than 128.
-    pub updatable_pages: u32,
-}
-
-impl Default for TestFunctionConfig {
-    fn default() -> Self {
-        Self { msix: true, updatable_pages: 0 }
-    }
-}
-
 /// The default function of the device: something of every kind to try TDISP with.
-///
-/// BAR 0 has the registers below, BAR 2 private and then shared memory, BAR 4 MSI-X if that is asked for.
 ///
 #[doc = include_str!("REGISTERS.md")]
 #[derive(Debug)]
 pub struct TestFunction {
     bars: BarSet,
     registers: Registers,
+    doorbells: Doorbells,
     interrupts: Interrupts,
 }
 
 impl TestFunction {
-    /// The function in its power-on state.
-    ///
-    /// # Errors
-    /// The BARs do not fit together.
-    pub fn new(config: TestFunctionConfig) -> Result<Self, LayoutError> {
-        let msix = config.msix;
-        Ok(Self {
-            bars: bars(config)?,
+    /// The function in its power-on state, with its registers and doorbells wherever `bars` has such ranges, and without
+    /// them where it has none. It uses MSI-X if there is a table for it, and INTx otherwise.
+    #[must_use]
+    pub fn new(bars: BarSet) -> Self {
+        let msix = bars.msix().is_some();
+        Self {
+            bars,
             registers: Registers::new(),
+            doorbells: Doorbells::default(),
             interrupts: Interrupts { msix, ..Interrupts::default() },
-        })
+        }
     }
-}
-
-/// BAR 0, 16 KiB of which the first page is used: private registers. BAR 2, 1 MiB: private memory, then as much shared, each
-/// large enough to be mapped with 64 KiB host pages. BAR 4: MSI-X, shared.
-fn bars(config: TestFunctionConfig) -> Result<BarSet, LayoutError> {
-    use AddressWidth::{Bits32, Bits64};
-    use Attribute::{Private, Shared};
-    let range = |kind, pages, attribute| RangeLayout { kind, pages, attribute, updatable: false };
-    let updatable = RangeLayout { updatable: true, ..range(Kind::Memory, config.updatable_pages, Private) };
-    let mut memory = vec![range(Kind::Memory, MEMORY_PAGES.saturating_sub(config.updatable_pages), Private)];
-    if config.updatable_pages > 0 {
-        memory.push(updatable);
-    }
-    memory.push(range(Kind::Memory, MEMORY_PAGES, Shared));
-    let mut bars = vec![
-        BarLayout::new(REGISTER_BAR, Bits32, false, &[range(Kind::Registers, 4, Private)])?,
-        BarLayout::new(MEMORY_BAR, Bits64, true, &memory)?,
-    ];
-    if config.msix {
-        bars.push(BarLayout::new(
-            MSIX_BAR,
-            Bits32,
-            false,
-            &[range(Kind::MsixTable, 1, Shared), range(Kind::MsixPba, 1, Shared)],
-        )?);
-    }
-    BarSet::new(bars)
 }
 
 impl Function for TestFunction {
@@ -174,17 +121,22 @@ impl Function for TestFunction {
         if self.interrupts.msix { VECTORS } else { 0 }
     }
 
-    fn read(&mut self, bar: u8, offset: u64, data: &mut [u8]) {
-        if bar == REGISTER_BAR {
-            MAP.read(offset, data, &mut self.handler());
-        } else {
-            data.fill(0);
+    fn read(&mut self, place: Place, data: &mut [u8]) {
+        match place.kind {
+            Kind::Registers => MAP.read(place.offset_in_range, data, &mut self.handler()),
+            Kind::Doorbells => self.doorbells.read(place.offset_in_range, data),
+            Kind::Memory | Kind::MsixTable | Kind::MsixPba | Kind::Reserved => data.fill(0),
         }
     }
 
-    fn write(&mut self, bar: u8, offset: u64, data: &[u8]) {
-        if bar == REGISTER_BAR {
-            MAP.write(offset, data, &mut self.handler());
+    fn write(&mut self, place: Place, data: &[u8]) {
+        match place.kind {
+            Kind::Registers => MAP.write(place.offset_in_range, data, &mut self.handler()),
+            Kind::Doorbells => {
+                let Self { doorbells, interrupts, .. } = self;
+                doorbells.write(place.offset_in_range, data, &mut |vector| interrupts.raise(vector));
+            }
+            Kind::Memory | Kind::MsixTable | Kind::MsixPba | Kind::Reserved => {}
         }
     }
 
@@ -209,10 +161,14 @@ impl Function for TestFunction {
     fn scrub(&mut self) {
         self.registers.reset();
         self.interrupts.reset();
+        if self.bars.find(Kind::Doorbells).is_some_and(Range::is_private) {
+            self.doorbells.reset();
+        }
     }
 
     fn reset(&mut self) {
         self.scrub();
+        self.doorbells.reset();
     }
 }
 

@@ -49,8 +49,45 @@ fn config_toml() -> Vec<Vec<u8>> {
         b"[pci]\nclass = 0xffffff\n[ide]\nselective_streams = 16\naddress_blocks = 15\nsecure_on = \"last-go\"\n".to_vec(),
         b"[tdisp]\naddress_width = 64\nlenient_command = true\n[doe]\nmalformed = \"error\"\n".to_vec(),
         b"[[spdm.measurement]]\nindex = 239\nkind = \"hardware-configuration\"\nvalue = \"x\"\n".to_vec(),
+        BARS.as_bytes().to_vec(),
     ]
 }
+
+/// A function with a range of every kind.
+const BARS: &str = r#"[tdisp]
+requests = ["mmio-attribute"]
+[[function]]
+[[function.bar]]
+index = 0
+width = 64
+[[function.bar.range]]
+kind = "memory"
+size = "16K"
+side = "private"
+updatable = true
+[[function.bar.range]]
+kind = "registers"
+size = 4096
+side = "private"
+[[function.bar.range]]
+kind = "doorbells"
+size = "4K"
+side = "shared"
+[[function.bar.range]]
+kind = "reserved"
+size = "8K"
+side = "shared"
+[[function.bar]]
+index = 2
+[[function.bar.range]]
+kind = "msix-table"
+size = "4K"
+side = "shared"
+[[function.bar.range]]
+kind = "msix-pba"
+size = "4K"
+side = "shared"
+"#;
 
 fn key_objects(stream: u8) -> Vec<Vec<u8>> {
     let heads = || KeySlot::of_set(KeySet::Zero).map(|slot| KeyHead::new(0, stream, slot));

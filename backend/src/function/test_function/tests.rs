@@ -1,30 +1,44 @@
 //! The function as software in a guest sees it, by the offsets of the table.
+use mmio::{AddressWidth, Attribute, BarLayout, RangeLayout};
 use proptest::prelude::*;
 
 use super::*;
 
-const INTX: TestFunctionConfig = TestFunctionConfig { msix: false, updatable_pages: 0 };
-
+/// The function with the BARs that it has if nobody says otherwise.
 fn function() -> TestFunction {
-    TestFunction::new(TestFunctionConfig::default()).unwrap()
+    with_default_bars(true)
+}
+
+fn with_default_bars(msix: bool) -> TestFunction {
+    let config = crate::config::Function { msix, ..crate::config::Function::default() };
+    TestFunction::new(config.layout(0).unwrap())
+}
+
+/// A place that no test function has its registers at by default, because only kind and offset in the range count.
+fn place(kind: Kind, offset_in_range: u64) -> Place {
+    Place { bar: 5, kind, offset: offset_in_range.wrapping_add(0x7000), offset_in_range }
+}
+
+fn register(offset: u64) -> Place {
+    place(Kind::Registers, offset)
 }
 
 impl TestFunction {
     fn get32(&mut self, offset: u64) -> u32 {
         let mut data = [0xa5; 4];
-        Function::read(self, 0, offset, &mut data);
+        Function::read(self, register(offset), &mut data);
         u32::from_le_bytes(data)
     }
     fn get64(&mut self, offset: u64) -> u64 {
         let mut data = [0xa5; 8];
-        Function::read(self, 0, offset, &mut data);
+        Function::read(self, register(offset), &mut data);
         u64::from_le_bytes(data)
     }
     fn set32(&mut self, offset: u64, value: u32) {
-        Function::write(self, 0, offset, &value.to_le_bytes());
+        Function::write(self, register(offset), &value.to_le_bytes());
     }
     fn set64(&mut self, offset: u64, value: u64) {
-        Function::write(self, 0, offset, &value.to_le_bytes());
+        Function::write(self, register(offset), &value.to_le_bytes());
     }
     /// A FILL of 16 bytes at 0x1000, with an interrupt on vector 2.
     fn start_fill(&mut self) {
@@ -36,7 +50,7 @@ impl TestFunction {
     }
     fn image(&mut self) -> Vec<u8> {
         let mut image = vec![0xa5; 0x4000];
-        Function::read(self, 0, 0, &mut image);
+        Function::read(self, register(0), &mut image);
         image
     }
     fn works(&mut self) -> Vec<Work> {
@@ -64,17 +78,17 @@ fn documented() -> Vec<(u64, usize, &'static str, u64)> {
 fn the_table_in_the_documentation_is_the_map() {
     let documented = documented();
     assert_eq!(documented.len(), MAP.registers().len());
-    for (register, (offset, bytes, access, reset)) in MAP.registers().iter().zip(documented) {
-        let name = register.id;
-        assert_eq!(register.offset, offset, "{name:?}");
-        assert_eq!(if register.width == RegisterWidth::Bits64 { 8 } else { 4 }, bytes, "{name:?}");
+    for (known, (offset, bytes, access, reset)) in MAP.registers().iter().zip(documented) {
+        let name = known.id;
+        assert_eq!(known.offset, offset, "{name:?}");
+        assert_eq!(if known.width == RegisterWidth::Bits64 { 8 } else { 4 }, bytes, "{name:?}");
         let mut function = function();
         let mut data = vec![0xa5; bytes];
-        Function::read(&mut function, 0, offset, &mut data);
+        Function::read(&mut function, register(offset), &mut data);
         assert_eq!(data, reset.to_le_bytes()[..bytes], "reset value of {name:?}");
 
-        Function::write(&mut function, 0, offset, &vec![0x5a; bytes]);
-        Function::read(&mut function, 0, offset, &mut data);
+        Function::write(&mut function, register(offset), &vec![0x5a; bytes]);
+        Function::read(&mut function, register(offset), &mut data);
         let kept = data != reset.to_le_bytes()[..bytes];
         assert_eq!(kept, access == "RW", "{name:?} keeps what is written");
     }
@@ -86,7 +100,7 @@ fn bars_hold_something_of_every_kind() {
     let sizes: Vec<_> = with_msix.bars().bars().iter().map(|bar| (bar.index(), bar.size())).collect();
     assert_eq!(sizes, [(0, 16 << 10), (2, 1 << 20), (4, 8 << 10)]);
     assert!(with_msix.bars().msix().unwrap().capacity >= with_msix.vectors());
-    let without = TestFunction::new(INTX).unwrap();
+    let without = with_default_bars(false);
     assert_eq!((without.bars().bars().len(), without.vectors()), (2, 0));
     assert_eq!(without.bars().msix(), None);
 }
@@ -95,24 +109,80 @@ fn bars_hold_something_of_every_kind() {
 fn partial_writes_keep_the_rest() {
     let mut function = function();
     function.set64(0x10, 0x1122_3344_5566_7788);
-    Function::write(&mut function, 0, 0x13, &[0xaa, 0xbb]);
+    Function::write(&mut function, register(0x13), &[0xaa, 0xbb]);
     assert_eq!(function.get64(0x10), 0x1122_33bb_aa66_7788);
     assert_eq!(function.get32(0x14), 0x1122_33bb);
     // Three registers at once, the last one in part.
-    Function::write(&mut function, 0, 0x14, &[0xcc; 13]);
+    Function::write(&mut function, register(0x14), &[0xcc; 13]);
     assert_eq!(function.get64(0x10), 0xcccc_cccc_aa66_7788);
     assert_eq!(function.get64(0x18), 0xcccc_cccc_cccc_cccc);
     assert_eq!(function.get64(0x20), 0xcc);
 }
 
 #[test]
-fn other_bars_and_pages_read_zero() {
+fn what_is_neither_register_nor_doorbell_reads_zero() {
     let mut function = function();
-    let mut data = [0xa5; 8];
-    Function::write(&mut function, 2, 0x10, &[0xff; 8]);
-    Function::read(&mut function, 2, 0x10, &mut data);
-    assert_eq!((data, function.get64(0x10)), ([0; 8], 0));
+    for kind in [Kind::Memory, Kind::MsixTable, Kind::MsixPba, Kind::Reserved] {
+        let mut data = [0xa5; 8];
+        Function::write(&mut function, place(kind, 0x10), &[0xff; 8]);
+        Function::read(&mut function, place(kind, 0x10), &mut data);
+        assert_eq!((data, function.get64(0x10)), ([0; 8], 0));
+    }
     assert_eq!(function.get64(0x1000), 0);
+}
+
+/// A function with doorbells on this side, and how often each was rung.
+fn with_doorbells(attribute: Attribute, msix: bool) -> TestFunction {
+    let range = |kind, attribute| RangeLayout { kind, pages: 1, attribute, updatable: false };
+    let shared = |kind| range(kind, Attribute::Shared);
+    let bar =
+        |index, ranges: &[RangeLayout]| BarLayout::new(index, AddressWidth::Bits32, false, ranges).unwrap();
+    let mut bars = vec![bar(1, &[shared(Kind::Registers), range(Kind::Doorbells, attribute)])];
+    if msix {
+        bars.push(bar(3, &[shared(Kind::MsixTable), shared(Kind::MsixPba)]));
+    }
+    TestFunction::new(BarSet::new(bars).unwrap())
+}
+
+fn rung(function: &mut TestFunction) -> [u32; 4] {
+    let mut data = [0xa5; 16];
+    Function::read(function, place(Kind::Doorbells, 0), &mut data);
+    [0, 4, 8, 12].map(|at| u32::from_le_bytes(data[at..at + 4].try_into().unwrap()))
+}
+
+#[test]
+fn a_doorbell_raises_its_vector() {
+    let mut function = with_doorbells(Attribute::Private, true);
+    for vector in [2, 0, 2] {
+        Function::write(&mut function, place(Kind::Doorbells, 4 * vector), &[0; 4]);
+    }
+    assert_eq!(rung(&mut function), [1, 0, 2, 0]);
+    assert_eq!(function.get32(0x204), 0b101, "IRQ_STATUS has them, too");
+    assert_eq!(function.works(), [Work::Interrupt { vector: 0 }, Work::Interrupt { vector: 2 }]);
+    function.set64(0x10, 1);
+    assert_eq!(rung(&mut function), [1, 0, 2, 0], "registers are elsewhere");
+
+    let mut function = with_doorbells(Attribute::Private, false);
+    Function::write(&mut function, place(Kind::Doorbells, 4), &[0; 4]);
+    assert_eq!(function.works(), [Work::IntxLevel(true)]);
+}
+
+#[test]
+fn doorbells_are_scrubbed_where_they_are_private() {
+    for (attribute, after_scrub) in [(Attribute::Private, [0; 4]), (Attribute::Shared, [0, 1, 0, 0])] {
+        let mut function = with_doorbells(attribute, true);
+        let ring = |function: &mut TestFunction| {
+            Function::write(function, place(Kind::Doorbells, 4), &[0; 4]);
+        };
+        ring(&mut function);
+        function.stop();
+        assert_eq!(rung(&mut function), [0, 1, 0, 0]);
+        function.scrub();
+        assert_eq!((rung(&mut function), function.works()), (after_scrub, vec![]), "{attribute:?}");
+        ring(&mut function);
+        function.reset();
+        assert_eq!((rung(&mut function), function.works()), ([0; 4], vec![]), "{attribute:?}");
+    }
 }
 
 #[test]
@@ -255,7 +325,7 @@ fn messages_of_one_vector_merge_and_unknown_vectors_are_ignored() {
 
 #[test]
 fn intx_follows_the_status_register() {
-    let mut function = TestFunction::new(INTX).unwrap();
+    let mut function = with_default_bars(false);
     function.set32(0x200, 1);
     function.set32(0x200, 3);
     assert_eq!(function.works(), [Work::IntxLevel(true)]);
@@ -265,7 +335,7 @@ fn intx_follows_the_status_register() {
     function.set32(0x204, 1 << 3);
     function.set32(0x200, 0);
     assert_eq!(function.works(), []);
-    Function::write(&mut function, 0, 0x204, &[0xff]);
+    Function::write(&mut function, register(0x204), &[0xff]);
     assert_eq!((function.get32(0x204), function.works()), (0, vec![Work::IntxLevel(false)]));
     function.set32(0x200, 2);
     assert_eq!(function.works(), [Work::IntxLevel(true)]);
@@ -307,19 +377,19 @@ proptest! {
     #[test]
     fn no_traffic_is_too_strange(
         msix in any::<bool>(),
-        bar in prop_oneof![4 => Just(0_u8), 1 => any::<u8>()],
+        kind in prop_oneof![4 => Just(Kind::Registers), 1 => proptest::sample::select(Kind::ALL.to_vec())],
         steps in proptest::collection::vec(any_step(), 0..64),
     ) {
-        let mut function = TestFunction::new(TestFunctionConfig { msix, updatable_pages: 0 }).unwrap();
+        let mut function = with_default_bars(msix);
         for step in steps {
             match step {
                 Step::Read(offset, length) => {
                     let (mut first, mut second) = (vec![0; length], vec![0xff; length]);
-                    Function::read(&mut function, bar, offset, &mut first);
-                    Function::read(&mut function, bar, offset, &mut second);
+                    Function::read(&mut function, place(kind, offset), &mut first);
+                    Function::read(&mut function, place(kind, offset), &mut second);
                     prop_assert_eq!(first, second);
                 }
-                Step::Write(offset, data) => Function::write(&mut function, bar, offset, &data),
+                Step::Write(offset, data) => Function::write(&mut function, place(kind, offset), &data),
                 Step::Poll => {
                     let works = function.works();
                     prop_assert!(works.len() <= usize::from(VECTORS) + 1);
@@ -347,6 +417,6 @@ proptest! {
             }
         }
         function.scrub();
-        prop_assert_eq!(function.image(), TestFunction::new(TestFunctionConfig { msix, updatable_pages: 0 }).unwrap().image());
+        prop_assert_eq!(function.image(), with_default_bars(msix).image());
     }
 }

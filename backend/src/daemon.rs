@@ -12,7 +12,9 @@ use crate::control::Control;
 use crate::device::{CONFIG_REGION, Device, DmaOrder, FirmwareUpdate};
 use crate::function::{DmaError, DmaId, Work};
 use crate::spdm_socket::{Behind, SpdmSocket, Wish};
-use crate::vfio_user::{self, Errno, IrqKind, Listener, Region, Server, Source, Token, Watcher};
+use crate::vfio_user::{
+    self, Errno, FileAccess, IrqKind, Listener, Mmap, Region, Server, Source, Token, Watcher,
+};
 
 /// Pieces of work that one function gets done before the others and the sockets have their turn again.
 const WORK_PER_TURN: usize = 16;
@@ -405,10 +407,9 @@ impl vfio_user::Device for Port<'_> {
     }
 
     fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno> {
-        match (region as usize, u16::try_from(offset), u8::try_from(region)) {
-            (CONFIG_REGION, Ok(offset), _) => self.device.config_read(self.function, offset, data),
-            (_, _, Ok(bar @ 0..=5)) => self.device.bar_read(self.function, bar, offset, data),
-            _ => return Err(Errno::INVAL),
+        match (region as usize, u16::try_from(offset)) {
+            (CONFIG_REGION, Ok(offset)) => self.device.config_read(self.function, offset, data),
+            _ => self.device.bar_read(self.function, region, offset, data),
         }
         log::trace!("function {}: read region {region} + {offset:#x}, {} bytes", self.function, data.len());
         Ok(())
@@ -416,12 +417,23 @@ impl vfio_user::Device for Port<'_> {
 
     fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno> {
         log::trace!("function {}: write region {region} + {offset:#x}, {} bytes", self.function, data.len());
-        match (region as usize, u16::try_from(offset), u8::try_from(region)) {
-            (CONFIG_REGION, Ok(offset), _) => self.device.config_write(self.function, offset, data),
-            (_, _, Ok(bar @ 0..=5)) => self.device.bar_write(self.function, bar, offset, data),
-            _ => return Err(Errno::INVAL),
+        match (region as usize, u16::try_from(offset)) {
+            (CONFIG_REGION, Ok(offset)) => self.device.config_write(self.function, offset, data),
+            _ => self.device.bar_write(self.function, region, offset, data),
         }
         Ok(())
+    }
+
+    fn mapping(&mut self, region: u32) -> Option<Mmap> {
+        self.device.mapping(self.function, region)
+    }
+
+    fn exports(&self) -> bool {
+        true
+    }
+
+    fn export(&mut self, region: u32, ranges: &[(u64, u64)], access: FileAccess) -> Result<OwnedFd, Errno> {
+        self.device.export(self.function, region, ranges, access)
     }
 
     fn reset(&mut self) {
@@ -437,5 +449,6 @@ impl vfio_user::Device for Port<'_> {
         let peer = Peer::VfioUser { function: self.function };
         self.device.tell(Happening::ClientDisconnected { peer });
         self.device.reset(self.function);
+        self.device.change_host(self.function);
     }
 }

@@ -48,8 +48,8 @@ fn apply(device: &mut Device, function: usize, event: Event, now: &mut Duration)
     match event {
         Event::ConfigWrite(at, data) => device.config_write(function, at, &data),
         Event::ConfigRead(at, length) => device.config_read(function, at, &mut vec![0xA5; length]),
-        Event::BarWrite(bar, at, data) => device.bar_write(function, bar, at, &data),
-        Event::BarRead(bar, at, length) => device.bar_read(function, bar, at, &mut vec![0xA5; length]),
+        Event::BarWrite(bar, at, data) => device.bar_write(function, bar.into(), at, &data),
+        Event::BarRead(bar, at, length) => device.bar_read(function, bar.into(), at, &mut vec![0xA5; length]),
         Event::Object(kind, mut payload) => {
             payload.resize(payload.len().next_multiple_of(4), 0);
             // Many objects begin like the ones the device knows.

@@ -1,12 +1,15 @@
 //! A BAR at work: cuts an access into pieces, asks the gate about each, and serves it from registers or memory.
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
 
-use crate::memory::MemoryFile;
+use crate::memory::each;
+use crate::pages::PageRange;
+use crate::sides::Sides;
 use crate::{Attribute, BarLayout, Gate, Kind, MemoryError, Range, TdiPhase, Tee, TeeSource, Verdict};
 
+mod export;
 mod load;
 
+pub use export::{ExportError, Exporting};
 pub use load::LoadError;
 
 /// What a requester reads where no one answers or where it may not.
@@ -122,18 +125,17 @@ impl KindCounters {
 /// Pages of a BAR that a client may map once and for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharedArea {
-    /// Byte offset in the BAR, and in the file of [`SharedMapping::fd`]. Page-aligned.
+    /// Byte offset in the BAR. Page-aligned.
     pub offset: u64,
     /// Bytes, whole pages.
     pub size: u64,
 }
 
 /// What a region's sparse mmap consists of.
-#[derive(Debug)]
-pub struct SharedMapping<'a> {
-    /// One file for all areas, as a region has room for one descriptor; as large as the BAR, and private pages are not
-    /// in it. Its offset 0 is the start of the BAR.
-    pub fd: BorrowedFd<'a>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedMapping {
+    /// Where the BAR begins in the file that [`Bar::hand_out_shared`] gives, in bytes.
+    pub offset: u64,
     /// The areas by ascending offset; neighbours are joined.
     pub areas: Vec<SharedArea>,
 }
@@ -145,8 +147,6 @@ struct Slot {
     range: Range,
     /// The whole range as the layout has it.
     origin: Range,
-    /// Present for memory ranges. Ranges that are always shared have one file in common, every other has its own.
-    memory: Option<Arc<MemoryFile>>,
 }
 
 impl Slot {
@@ -157,6 +157,14 @@ impl Slot {
         let pages = end.checked_sub(first).filter(|pages| *pages > 0)?;
         Some(Self { range: Range { first_page: first, pages, ..self.range }, ..self.clone() })
     }
+
+    fn pages(&self) -> PageRange {
+        self.range.page_range()
+    }
+
+    fn is_memory(&self) -> bool {
+        self.range.kind == Kind::Memory
+    }
 }
 
 /// One BAR with its gate, memory and counters.
@@ -164,7 +172,9 @@ impl Slot {
 pub struct Bar {
     layout: BarLayout,
     gate: Gate,
+    exporting: Exporting,
     slots: Vec<Slot>,
+    sides: Sides,
     counters: KindCounters,
 }
 
@@ -173,31 +183,11 @@ impl Bar {
     ///
     /// # Errors
     /// The host has no memory file to give.
-    pub fn new(layout: BarLayout, gate: Gate) -> Result<Self, MemoryError> {
-        let bar = layout.index();
-        let mut shared: Option<Arc<MemoryFile>> = None;
-        let mut slots = Vec::with_capacity(layout.ranges().len());
-        for &range in layout.ranges() {
-            let memory = match (range.kind, range.may_be_private()) {
-                (Kind::Registers | Kind::MsixTable | Kind::MsixPba | Kind::Doorbells | Kind::Reserved, _) => {
-                    None
-                }
-                (Kind::Memory, true) => {
-                    let name = format!("bar{bar}-private-{:#x}", range.offset());
-                    Some(Arc::new(MemoryFile::new(bar, &name, layout.size())?))
-                }
-                (Kind::Memory, false) => {
-                    let file = match shared.take() {
-                        Some(file) => file,
-                        None => Arc::new(MemoryFile::new(bar, &format!("bar{bar}-shared"), layout.size())?),
-                    };
-                    shared = Some(Arc::clone(&file));
-                    Some(file)
-                }
-            };
-            slots.push(Slot { range, origin: range, memory });
-        }
-        Ok(Self { layout, gate, slots, counters: KindCounters::default() })
+    pub fn new(layout: BarLayout, gate: Gate, exporting: Exporting) -> Result<Self, MemoryError> {
+        let slots = layout.ranges().iter().map(|&range| Slot { range, origin: range }).collect();
+        let shift = if exporting.behind_itself { layout.pages() } else { 0 };
+        let sides = Sides::new(layout.index(), layout.pages(), shift)?;
+        Ok(Self { layout, gate, exporting, slots, sides, counters: KindCounters::default() })
     }
 
     /// What the BAR consists of.
@@ -242,8 +232,9 @@ impl Bar {
                 data.fill(REJECTED);
             } else {
                 counters.reads += 1;
-                if let Some(memory) = &slot.memory {
-                    if let Err(error) = memory.read(at, data) {
+                if slot.is_memory() {
+                    let side = side(access.phase, slot.range.attribute);
+                    if let Err(error) = self.sides.pages(side).read(at, data) {
                         data.fill(REJECTED);
                         failure = failure.and(Err(error));
                     }
@@ -284,8 +275,9 @@ impl Bar {
                 completion.rejected.get_or_insert(rejection);
             } else {
                 counters.writes += 1;
-                if let Some(memory) = &slot.memory {
-                    if let Err(error) = memory.write(at, data) {
+                if slot.is_memory() {
+                    let side = side(access.phase, slot.range.attribute);
+                    if let Err(error) = self.sides.pages(side).write(at, data) {
                         failure = failure.and(Err(error));
                     }
                 } else {
@@ -304,8 +296,8 @@ impl Bar {
     }
 
     /// Gives `pages` pages from `first_page` on to the other side, until [`Bar::scrub_private`]. Memory among them is
-    /// zeroed, because it changes hands; pages that had the attribute already stay as they are. Pages beyond the BAR are
-    /// not looked at.
+    /// zeroed, because it changes hands, and exports of it are revoked; pages that had the attribute already stay as they
+    /// are. Pages beyond the BAR are not looked at.
     ///
     /// # Errors
     /// The first failure; all pages have their new attribute nevertheless. Data of the former side may then be left: the
@@ -319,14 +311,15 @@ impl Bar {
         let end = first_page.saturating_add(pages);
         let mut result = Ok(());
         let mut slots = Vec::with_capacity(self.slots.len() + 2);
-        for slot in &self.slots {
+        for slot in core::mem::take(&mut self.slots) {
             slots.extend(slot.cut(0, first_page));
             if let Some(mut moved) = slot.cut(first_page, end) {
                 if moved.range.attribute != attribute {
-                    moved.range.attribute = attribute;
-                    if let Some(memory) = &moved.memory {
-                        result = result.and(memory.zero(moved.range.offset(), moved.range.size()));
+                    if moved.is_memory() {
+                        let from = owner(moved.range.attribute);
+                        result = result.and(self.change_hands(moved.pages(), &[from]));
                     }
+                    moved.range.attribute = attribute;
                 }
                 slots.push(moved);
             }
@@ -336,18 +329,73 @@ impl Bar {
         result
     }
 
-    /// Zeroes all memory that is private or may become so, and gives every page the attribute of its layout again.
+    /// LOCK: private memory goes from the host to nobody, zeroed, and the host's exports of it are revoked.
+    ///
+    /// # Errors
+    /// As [`Bar::scrub_private`].
+    pub fn lock(&mut self) -> Result<(), MemoryError> {
+        let swept = self.sides.sweep();
+        let private = self.memory(Range::is_private);
+        let empty = each(private.into_iter().map(|pages| self.change_hands(pages, &[Tee::NonTee])));
+        // What was exported early shows ones again.
+        swept.and(empty).and(self.sides.darken())
+    }
+
+    /// START: private memory goes to the TVM, zeroed; exports of it made before are good now.
+    ///
+    /// # Errors
+    /// As [`Bar::scrub_private`].
+    pub fn start(&mut self) -> Result<(), MemoryError> {
+        let swept = self.sides.sweep();
+        self.sides.start();
+        let private = self.memory(Range::is_private);
+        swept.and(each(private.into_iter().map(|pages| self.sides.pages(Tee::Tee).zero(pages))))
+    }
+
+    /// ERROR: private memory is nobody's, zeroed, and exports of it are revoked. Pages keep their attributes.
+    ///
+    /// # Errors
+    /// As [`Bar::scrub_private`].
+    pub fn fail(&mut self) -> Result<(), MemoryError> {
+        let swept = self.sides.sweep();
+        let private = self.memory(Range::is_private);
+        swept.and(each(private.into_iter().map(|pages| self.change_hands(pages, &[Tee::Tee]))))
+    }
+
+    /// Back in CONFIG_UNLOCKED, all memory is the host's; mappings that were only refused are good again. Comes after
+    /// [`Bar::scrub_private`].
+    ///
+    /// # Errors
+    /// As [`Bar::scrub_private`].
+    pub fn unlock(&mut self) -> Result<(), MemoryError> {
+        let swept = self.sides.sweep();
+        swept.and(self.sides.revive())
+    }
+
+    /// Zeroes all memory that is private or may become so, revokes exports of what was private, and gives every page the
+    /// attribute of its layout again.
     ///
     /// # Errors
     /// The first failure; the other ranges were still zeroed. Confidential data may then be left: the TDI must not be
     /// given to anyone else.
     pub fn scrub_private(&mut self) -> Result<(), MemoryError> {
+        let mut result = self.sides.sweep();
+        for slot in self.slots.clone() {
+            if slot.is_memory() && slot.origin.may_be_private() {
+                let lost: &[Tee] = if slot.range.attribute == Attribute::Shared && slot.origin.is_private() {
+                    &[Tee::NonTee, Tee::Tee]
+                } else {
+                    &[Tee::Tee]
+                };
+                result = result.and(self.change_hands(slot.pages(), lost));
+            }
+        }
         self.slots.retain_mut(|slot| {
             let first = slot.range.first_page == slot.origin.first_page;
             slot.range = slot.origin;
             first
         });
-        self.scrub(Range::may_be_private)
+        result
     }
 
     /// Zeroes all memory, as a reset does. Pages keep their attributes.
@@ -355,33 +403,81 @@ impl Bar {
     /// # Errors
     /// As [`Bar::scrub_private`].
     pub fn scrub_all(&mut self) -> Result<(), MemoryError> {
-        self.scrub(|_| true)
+        let memory = self.memory(|_| true);
+        each(memory.into_iter().map(|pages| self.zero(pages)))
     }
 
-    /// The memory pages that never become TEE memory, for a mapping that cannot be taken back. `None` if there are none.
+    /// The host that had the BAR is gone: another one gets memory that the former cannot reach, zeroed. Comes after
+    /// [`Bar::scrub_private`].
+    ///
+    /// # Errors
+    /// As [`Bar::scrub_private`].
+    pub fn change_host(&mut self) -> Result<(), MemoryError> {
+        let parted = self.sides.part();
+        parted.and(self.scrub_all())
+    }
+
+    /// The memory pages that never become TEE memory, for a mapping that cannot be taken back. `None` if there are none, or
+    /// if some of them are in an export at the moment.
     #[must_use]
-    pub fn shared_mapping(&self) -> Option<SharedMapping<'_>> {
-        let mut mapping: Option<SharedMapping<'_>> = None;
-        for Slot { range, memory, .. } in &self.slots {
-            let Some(memory) = memory.as_ref().filter(|_| !range.may_be_private()) else { continue };
-            let mapping =
-                mapping.get_or_insert_with(|| SharedMapping { fd: memory.as_fd(), areas: Vec::new() });
-            match mapping.areas.last_mut().filter(|last| last.offset + last.size == range.offset()) {
+    pub fn shared_mapping(&self) -> Option<SharedMapping> {
+        let mut areas: Vec<SharedArea> = Vec::new();
+        for Slot { range, .. } in self.slots.iter().filter(|slot| slot.is_memory()) {
+            if range.may_be_private() {
+                continue;
+            }
+            if self.sides.is_exported(Tee::NonTee, range.page_range()) {
+                return None;
+            }
+            match areas.last_mut().filter(|last| last.offset + last.size == range.offset()) {
                 Some(last) => last.size += range.size(),
-                None => mapping.areas.push(SharedArea { offset: range.offset(), size: range.size() }),
+                None => areas.push(SharedArea { offset: range.offset(), size: range.size() }),
             }
         }
-        mapping
+        let offset = if self.exporting.behind_itself { self.layout.size() } else { 0 };
+        (!areas.is_empty()).then_some(SharedMapping { offset, areas })
     }
 
-    fn scrub(&self, which: impl Fn(&Range) -> bool) -> Result<(), MemoryError> {
-        let mut result = Ok(());
-        for Slot { range, memory, .. } in &self.slots {
-            if let Some(memory) = memory.as_ref().filter(|_| which(range)) {
-                result = result.and(memory.zero(range.offset(), range.size()));
-            }
-        }
-        result
+    /// The one file of all areas of [`Bar::shared_mapping`], as a region has room for one descriptor. All of it is T = 0: nothing
+    /// that was ever private is in it. As long as somebody holds it, the pages of the areas are not exported.
+    ///
+    /// # Errors
+    /// The host has no descriptor to give.
+    pub fn hand_out_shared(&self) -> Result<OwnedFd, MemoryError> {
+        self.sides.hand_out(Tee::NonTee)
+    }
+
+    /// The pages of memory ranges that are like this now.
+    fn memory(&self, which: impl Fn(&Range) -> bool) -> Vec<PageRange> {
+        let chosen = self.slots.iter().filter(|slot| slot.is_memory() && which(&slot.range));
+        chosen.map(Slot::pages).collect()
+    }
+
+    /// Exports of the sides that lose the pages are revoked; then the pages are zero on both.
+    fn change_hands(&mut self, pages: PageRange, lost: &[Tee]) -> Result<(), MemoryError> {
+        let how = self.exporting.revocation;
+        let revoked = each(lost.iter().map(|side| self.sides.revoke(*side, pages, how)));
+        revoked.and(self.zero(pages))
+    }
+
+    fn zero(&self, pages: PageRange) -> Result<(), MemoryError> {
+        self.sides.pages(Tee::NonTee).zero(pages).and(self.sides.pages(Tee::Tee).zero(pages))
+    }
+}
+
+/// The side that a page's memory belongs to while the TDI is locked.
+const fn owner(attribute: Attribute) -> Tee {
+    match attribute {
+        Attribute::Private => Tee::Tee,
+        Attribute::Shared => Tee::NonTee,
+    }
+}
+
+/// The side that a page's memory belongs to now: in CONFIG_UNLOCKED all of it is the host's.
+const fn side(phase: TdiPhase, attribute: Attribute) -> Tee {
+    match phase {
+        TdiPhase::Unlocked => Tee::NonTee,
+        TdiPhase::Locked | TdiPhase::Run | TdiPhase::Error => owner(attribute),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a BAR consists of: ranges in order, checked once, so that everything after can rely on it.
 use core::fmt;
 
+use crate::pages::PageRange;
 use crate::{Attribute, PAGE_SIZE};
 
 mod error;
@@ -101,6 +102,12 @@ impl Range {
         self.offset() + self.size()
     }
 
+    /// Its pages.
+    #[must_use]
+    pub const fn page_range(&self) -> PageRange {
+        PageRange { first: self.first_page, pages: self.pages }
+    }
+
     /// Whether its pages are TEE memory once the TDI is locked.
     #[must_use]
     pub const fn is_private(&self) -> bool {
@@ -194,6 +201,12 @@ impl BarLayout {
     #[must_use]
     pub const fn prefetchable(&self) -> bool {
         self.prefetchable
+    }
+
+    /// Size in 4 KiB pages, a power of two.
+    #[must_use]
+    pub const fn pages(&self) -> u32 {
+        self.pages
     }
 
     /// Size in bytes, a power of two of at least 4 KiB.

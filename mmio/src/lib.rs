@@ -10,19 +10,24 @@ mod gate;
 mod layout;
 mod memory;
 mod msix;
+mod pages;
 mod registers;
+mod sides;
 mod size;
 
 pub use bar::{
-    Access, Bar, Completion, Counters, LoadError, Place, RegisterBlock, Rejection, SharedArea, SharedMapping,
+    Access, Bar, Completion, Counters, ExportError, Exporting, LoadError, Place, RegisterBlock, Rejection,
+    SharedArea, SharedMapping,
 };
 pub use gate::{Attribute, Gate, GateRow, TdiPhase, Tee, TeeSource, Verdict};
 pub use layout::{
     AddressWidth, BarLayout, BarSet, Kind, LayoutError, LayoutProblem, MsixLocation, Range, RangeLayout,
 };
-pub use memory::MemoryError;
+pub use memory::{FileAccess, MemoryError};
 pub use msix::MsixTable;
+pub use pages::PageRange;
 pub use registers::{Register, RegisterHandler, RegisterMap, RegisterWidth};
+pub use sides::{ExportView, Revocation, Revoked};
 pub use size::{ByteSize, NotASize};
 
 /// Bytes in the page that TDISP reports and the gate count in: 4 KiB, whatever the host's own page size

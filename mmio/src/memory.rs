@@ -1,9 +1,12 @@
 //! The memory behind a BAR: memfds, written and read by system call, so that it can be mapped elsewhere and zeroed at once.
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::fs::{FallocateFlags, FlockOperation, MemfdFlags, Mode, OFlags, SealFlags, SeekFrom};
 use rustix::io::Errno;
+
+/// Bytes moved between files by one system call.
+const CHUNK: usize = 64 * 1024;
 
 /// The host refused something it should not: creating, reading, writing or zeroing the memory behind a BAR.
 #[derive(Debug, thiserror::Error)]
@@ -18,31 +21,64 @@ pub struct MemoryError {
     pub source: io::Error,
 }
 
-/// One memfd as large as its BAR, in which a byte has the offset it has in the BAR.
-///
-/// Client and server name a place in a region by one file and one offset, so file offsets that equal BAR offsets need no
-/// translation on either side. The file is sparse: pages nobody touched cost nothing.
+/// Does everything, whatever fails, and says what failed first.
+pub(crate) fn each(results: impl Iterator<Item = Result<(), MemoryError>>) -> Result<(), MemoryError> {
+    let mut first = Ok(());
+    for result in results {
+        first = first.and(result);
+    }
+    first
+}
+
+/// What a descriptor is open for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileAccess {
+    /// Reading and writing.
+    ReadWrite,
+    /// Reading only.
+    ReadOnly,
+}
+
+/// Whether a file can be cut under the mappings of those who hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Size {
+    /// Never: whoever maps it is safe from SIGBUS.
+    Final,
+    /// By [`MemoryFile::cut`], and by whoever holds it.
+    Cuttable,
+}
+
+/// One memfd. It is sparse: pages nobody touched cost nothing.
 #[derive(Debug)]
 pub(crate) struct MemoryFile {
     fd: OwnedFd,
     bar: u8,
+    size: Size,
 }
 
 impl MemoryFile {
-    /// Creates `size` bytes of zeroes whose size nobody can change any more: a client that holds the descriptor can
-    /// neither cut pages away under another's mapping nor forbid us writing.
-    pub(crate) fn new(bar: u8, name: &str, size: u64) -> Result<Self, MemoryError> {
+    /// Creates `bytes` bytes of zeroes. A holder can neither make it grow nor forbid us writing, and only a [`Size::Cuttable`]
+    /// one can be made to shrink.
+    pub(crate) fn new(bar: u8, name: &str, bytes: u64, size: Size) -> Result<Self, MemoryError> {
         let fail = |action| move |errno: Errno| MemoryError { bar, action, source: errno.into() };
         let fd = create(name).map_err(fail("memfd_create"))?;
-        rustix::fs::ftruncate(&fd, size).map_err(fail("sizing"))?;
-        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
-            .map_err(fail("sealing"))?;
-        Ok(Self { fd, bar })
+        rustix::fs::ftruncate(&fd, bytes).map_err(fail("sizing"))?;
+        let seals = match size {
+            Size::Final => SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
+            Size::Cuttable => SealFlags::GROW | SealFlags::SEAL,
+        };
+        rustix::fs::fcntl_add_seals(&fd, seals).map_err(fail("sealing"))?;
+        Ok(Self { fd, bar, size })
     }
 
+    /// Reads; where the file was cut there are ones.
     pub(crate) fn read(&self, mut offset: u64, mut data: &mut [u8]) -> Result<(), MemoryError> {
         while !data.is_empty() {
             match rustix::io::pread(&self.fd, &mut *data, offset) {
+                Ok(0) if self.size == Size::Cuttable => {
+                    data.fill(0xff);
+                    return Ok(());
+                }
                 Ok(0) => return Err(self.fail("reading", io::ErrorKind::UnexpectedEof.into())),
                 Ok(count) => {
                     data = data.get_mut(count..).unwrap_or_default();
@@ -55,6 +91,7 @@ impl MemoryFile {
         Ok(())
     }
 
+    /// Writes; what would lie where the file was cut is lost.
     pub(crate) fn write(&self, mut offset: u64, mut data: &[u8]) -> Result<(), MemoryError> {
         while !data.is_empty() {
             match rustix::io::pwrite(&self.fd, data, offset) {
@@ -64,10 +101,87 @@ impl MemoryFile {
                     offset += count as u64;
                 }
                 Err(Errno::INTR) => {}
+                // The seal against growing.
+                Err(Errno::PERM) if self.size == Size::Cuttable => return Ok(()),
                 Err(errno) => return Err(self.fail("writing", errno.into())),
             }
         }
         Ok(())
+    }
+
+    /// Writes ones, as somebody reads who may not.
+    pub(crate) fn fill_with_ones(&self, mut offset: u64, mut length: u64) -> Result<(), MemoryError> {
+        let ones = [0xff; CHUNK];
+        while length > 0 {
+            let count = length.min(CHUNK as u64);
+            self.write(offset, ones.get(..count as usize).unwrap_or_default())?;
+            offset += count;
+            length -= count;
+        }
+        Ok(())
+    }
+
+    /// Copies `length` bytes to `target`, which is zero there: pages nobody touched are left out.
+    pub(crate) fn copy(
+        &self,
+        offset: u64,
+        target: &Self,
+        target_offset: u64,
+        length: u64,
+    ) -> Result<(), MemoryError> {
+        let mut buffer = vec![0; CHUNK];
+        let end = offset + length;
+        let mut at = offset;
+        loop {
+            at = match rustix::fs::seek(&self.fd, SeekFrom::Data(at)) {
+                Ok(data) if data < end => data,
+                // No more data, or the file was cut.
+                Ok(_) | Err(Errno::NXIO) => return Ok(()),
+                Err(errno) => return Err(self.fail("seeking", errno.into())),
+            };
+            let hole = match rustix::fs::seek(&self.fd, SeekFrom::Hole(at)) {
+                Ok(hole) => hole.min(end),
+                Err(Errno::NXIO) => return Ok(()),
+                Err(errno) => return Err(self.fail("seeking", errno.into())),
+            };
+            while at < hole {
+                let count = (hole - at).min(CHUNK as u64);
+                let chunk = buffer.get_mut(..count as usize).unwrap_or_default();
+                self.read(at, chunk)?;
+                target.write(target_offset + (at - offset), chunk)?;
+                at += count;
+            }
+        }
+    }
+
+    /// Takes all its pages away: who has it mapped gets SIGBUS from now on.
+    pub(crate) fn cut(&self) -> Result<(), MemoryError> {
+        rustix::fs::ftruncate(&self.fd, 0).map_err(|errno| self.fail("cutting", errno.into()))
+    }
+
+    /// A descriptor for somebody else, of whom [`Self::is_held`] knows until the last copy and the last mapping of it are gone.
+    pub(crate) fn hand_out(&self, access: FileAccess) -> Result<OwnedFd, MemoryError> {
+        let fail = |action| move |errno: Errno| self.fail(action, errno.into());
+        let fd = self.reopen(access).map_err(fail("opening"))?;
+        rustix::fs::flock(&fd, FlockOperation::NonBlockingLockShared).map_err(fail("locking"))?;
+        Ok(fd)
+    }
+
+    /// Whether somebody holds what [`Self::hand_out`] gave. The lock of a descriptor lives as long as whatever keeps the open
+    /// file alive, mappings among them. Where that cannot be found out, somebody does.
+    pub(crate) fn is_held(&self) -> bool {
+        let Ok(probe) = self.reopen(FileAccess::ReadWrite) else { return true };
+        rustix::fs::flock(&probe, FlockOperation::NonBlockingLockExclusive).is_err()
+    }
+
+    /// An open file of its own, unlike a duplicate.
+    fn reopen(&self, access: FileAccess) -> Result<OwnedFd, Errno> {
+        let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        let mode = match access {
+            FileAccess::ReadWrite => OFlags::RDWR,
+            FileAccess::ReadOnly => OFlags::RDONLY,
+        };
+        rustix::fs::open(path, mode | OFlags::CLOEXEC, Mode::empty())
     }
 
     /// Zeroes a range by giving its pages back: the cost is that of the pages in use, and existing mappings see zeroes.
@@ -110,7 +224,7 @@ mod tests {
 
     #[test]
     fn new_memory_is_zero_and_keeps_what_is_written() {
-        let memory = MemoryFile::new(2, "test", SIZE).unwrap();
+        let memory = MemoryFile::new(2, "test", SIZE, Size::Final).unwrap();
         let mut data = [0xa5; SIZE as usize];
         memory.read(0, &mut data).unwrap();
         assert_eq!(data, [0; SIZE as usize]);
@@ -122,7 +236,7 @@ mod tests {
 
     #[test]
     fn its_size_and_seals_are_final() {
-        let memory = MemoryFile::new(2, "test", SIZE).unwrap();
+        let memory = MemoryFile::new(2, "test", SIZE, Size::Final).unwrap();
         for size in [0, SIZE - 0x1000, SIZE + 0x1000] {
             assert_eq!(rustix::fs::ftruncate(&memory, size), Err(Errno::PERM));
         }
@@ -131,7 +245,7 @@ mod tests {
 
     #[test]
     fn beyond_the_end_is_an_error_and_not_a_loop() {
-        let memory = MemoryFile::new(3, "test", SIZE).unwrap();
+        let memory = MemoryFile::new(3, "test", SIZE, Size::Final).unwrap();
         let error = memory.read(SIZE - 1, &mut [0; 2]).unwrap_err();
         assert_eq!(error.to_string(), "memory behind BAR 3: reading failed");
         assert!(memory.write(SIZE - 1, &[0; 2]).is_err());
@@ -140,7 +254,7 @@ mod tests {
 
     #[test]
     fn zeroing_gives_the_pages_back() {
-        let memory = MemoryFile::new(2, "test", SIZE).unwrap();
+        let memory = MemoryFile::new(2, "test", SIZE, Size::Final).unwrap();
         memory.write(0, &[0xff; SIZE as usize]).unwrap();
         memory.zero(0x1000, 0x2000).unwrap();
         let mut data = [0; SIZE as usize];
@@ -149,5 +263,58 @@ mod tests {
             assert_eq!(data[page * 0x1000..][..0x1000], [byte; 0x1000], "page {page}");
         }
         assert_eq!(rustix::fs::fstat(&memory).unwrap().st_blocks, 2 * 8);
+    }
+
+    #[test]
+    fn copying_takes_what_is_there() {
+        let (from, to) = (
+            MemoryFile::new(2, "from", SIZE, Size::Final).unwrap(),
+            MemoryFile::new(2, "to", 0x3000, Size::Cuttable).unwrap(),
+        );
+        from.write(0x2ffe, &[1, 2, 3, 4]).unwrap();
+        from.copy(0x1000, &to, 0, 0x3000).unwrap();
+        let mut data = [0xa5; 0x3000];
+        to.read(0, &mut data).unwrap();
+        let mut expected = [0; 0x3000];
+        expected[0x1ffe..0x2002].copy_from_slice(&[1, 2, 3, 4]);
+        assert_eq!(data, expected);
+        assert_eq!(rustix::fs::fstat(&to).unwrap().st_blocks, 2 * 8);
+        from.copy(0x2000, &to, 0, 0).unwrap();
+    }
+
+    #[test]
+    fn what_was_cut_reads_ones_and_loses_writes() {
+        let memory = MemoryFile::new(2, "test", SIZE, Size::Cuttable).unwrap();
+        let other = MemoryFile::new(2, "other", SIZE, Size::Final).unwrap();
+        memory.write(0, &[1; 0x1800]).unwrap();
+        memory.cut().unwrap();
+        let mut data = [0xa5; 0x2000];
+        memory.read(0x800, &mut data).unwrap();
+        assert_eq!(data, [0xff; 0x2000]);
+        memory.write(0, &[1]).unwrap();
+        memory.fill_with_ones(0, SIZE).unwrap();
+        memory.zero(0, SIZE).unwrap();
+        memory.copy(0, &other, 0, SIZE).unwrap();
+        assert_eq!(rustix::fs::fstat(&memory).unwrap().st_size, 0);
+        assert!(MemoryFile::new(2, "final", SIZE, Size::Final).unwrap().cut().is_err());
+    }
+
+    #[test]
+    fn a_holder_is_known_until_its_last_mapping_is_gone() {
+        use std::fs::File;
+        use vm_memory::FileOffset;
+        use vm_memory::mmap::MmapRegion;
+
+        let memory = MemoryFile::new(2, "test", SIZE, Size::Final).unwrap();
+        assert!(!memory.is_held());
+        let handed = memory.hand_out(FileAccess::ReadWrite).unwrap();
+        let copy = handed.try_clone().unwrap();
+        drop(handed);
+        assert!(memory.is_held());
+        let mapping: MmapRegion =
+            MmapRegion::from_file(FileOffset::new(File::from(copy), 0), SIZE as usize).unwrap();
+        assert!(memory.is_held());
+        drop(mapping);
+        assert!(!memory.is_held());
     }
 }

@@ -23,6 +23,7 @@ impl Functions for Alike {
             index,
             address: Some(0x10_0000_0000 * (number as u64 + 1) + 0x100_0000 * u64::from(index)),
             size: u64::from(pages) * 4096,
+            aliased: false,
             size_supported: true,
             ranges: vec![
                 RangeView { pages: pages / 2, ..RangeView::default() },

@@ -98,6 +98,17 @@ impl Client {
         }
     }
 
+    /// Everything that happens up to what is looked for, itself as the last.
+    pub fn until(&mut self, last: impl Fn(&Happening) -> bool) -> Vec<Happening> {
+        let mut told = Vec::new();
+        loop {
+            told.push(self.event().what);
+            if told.last().is_some_and(&last) {
+                return told;
+            }
+        }
+    }
+
     /// Events up to one of this kind, in words that tests can compare. Their sequence has no gap.
     pub fn story(&mut self, last: &str) -> Vec<String> {
         let mut told = Vec::new();
@@ -134,6 +145,11 @@ fn word(what: Happening) -> String {
         Happening::P2pStream { function, bound, .. } => format!("{kind} {function} {bound}"),
         Happening::FirmwareUpdated { measurements } => format!("{kind} {measurements:?}"),
         Happening::FirmwareUpdateForbidden { function } => format!("{kind} {function}"),
+        Happening::OutOfOrder { function, rule, .. } => format!("{kind} {function} {rule:?}"),
+        Happening::ExportMade { function, bar, tee, .. }
+        | Happening::ExportRefused { function, bar, tee, .. }
+        | Happening::ExportRevoked { function, bar, tee, .. } => format!("{kind} {function} {bar} {tee}"),
+        Happening::MachineCheck { function, bar, write, .. } => format!("{kind} {function} {bar} {write}"),
         Happening::ClientConnected { .. }
         | Happening::ClientDisconnected { .. }
         | Happening::LockedWithoutKeys { .. }

@@ -32,8 +32,10 @@ fn the_example_works_from_end_to_end() {
     let begins: [u8; 8] = contents[..8].try_into().unwrap();
     assert_eq!(&host.bar_read::<4>(0, 0), b"TDSP");
     assert_eq!(host.bar_read::<8>(2, SHARED), begins);
-    host.bar_write(2, 0, b"private!");
+    host.bar_write(2, 0, b"the host");
     host.run();
+    assert_eq!(host.bar_read::<8>(2, 0), [0; 8], "what the host wrote is not for a TVM");
+    host.bar_write(2, 0, b"private!");
     assert_eq!(&host.bar_read::<8>(2, 0), b"private!");
     host.bar_write(0, DOORBELL_1, &[0; 4]);
     assert_eq!(host.bar_read::<4>(0, DOORBELL_1), [1, 0, 0, 0]);

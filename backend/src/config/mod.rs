@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use crate::doe::Malformed;
 
 mod bars;
+mod mmio;
 mod spdm;
 mod tdisp;
 
 pub use bars::{Bar, Range, RangeKind, Side, Width};
+pub use mmio::{AliasHalf, Arch, Mmio, PrivateEarly, Revoke, TeeSource};
 pub use spdm::{Delay, Measurement, MeasurementKind, Mutual, ProviderKind, Psk, Slot, Spdm, Value};
 pub use tdisp::{
     DefaultStream, DmaFault, ForeignState, FunctionIds, Ide, KeysAtLock, LockFlag, OptionalRequest,
@@ -36,7 +38,7 @@ pub struct Config {
     pub tdisp: Tdisp,
     /// CXL's own protocols.
     pub cxl: Cxl,
-    /// The MMIO gate.
+    /// BARs: the gate, and what is given away of their memory.
     pub mmio: Mmio,
     /// One table per function; the n-th belongs to the n-th `--socket`.
     #[serde(rename = "function")]
@@ -110,23 +112,6 @@ pub enum CxlRespond {
     Always,
     /// By none.
     Never,
-}
-
-/// Where an access's T attribute comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TeeSource {
-    /// In RUN, accesses to private pages count as T = 1; everything else is T = 0.
-    #[default]
-    Implicit,
-}
-
-/// `[mmio]`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Mmio {
-    /// Source of the T attribute.
-    pub tee: TeeSource,
 }
 
 /// What a function does.

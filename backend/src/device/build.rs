@@ -6,6 +6,7 @@ use mmio::MemoryError;
 use tdisp::dsm::Dsm;
 use tdisp::ide::{StreamControl, StreamIndex};
 
+use super::bars::check_alias;
 use super::contents::Contents;
 use super::dsm_config::{Profile, dsm_config};
 use super::firmware::Firmware;
@@ -16,7 +17,7 @@ use super::protocol::Protocol;
 use super::responder::responder;
 use super::unit::{Unit, pci_parts};
 use super::{Device, unit_regions};
-use crate::config::{Config, ConfigError, CxlRespond, Kind, TeeSource};
+use crate::config::{Arch, Config, ConfigError, CxlRespond, Kind};
 use crate::doe::Mailbox;
 use crate::function::{Function, TestFunction};
 use crate::pci::registers::{Command, header};
@@ -35,9 +36,6 @@ pub enum BuildError {
     /// The host gave no memory or descriptor.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// The host gave no memory or descriptor.
-    #[error("cannot duplicate a memory file: {0}")]
-    Descriptor(#[from] std::io::Error),
 }
 
 impl Device {
@@ -80,7 +78,7 @@ impl Device {
             CxlRespond::Always => true,
             CxlRespond::Never => false,
         };
-        let regions = units.iter().map(unit_regions).collect::<Result<_, _>>()?;
+        let regions = units.iter().map(|unit| unit_regions(unit, config.pci.vendor)).collect();
         Ok(Self {
             units,
             regions,
@@ -95,6 +93,8 @@ impl Device {
             held: None,
             draining: Vec::new(),
             dma_fault: config.tdisp.dma_fault,
+            strict: config.mmio.strict,
+            machine_checks: config.mmio.arch == Arch::Tdx,
             firmware: Firmware::new(config)?,
             journal: Journal::default(),
         })
@@ -136,7 +136,8 @@ fn unit(
     let what: Box<dyn Function> = match function.kind {
         Kind::Test => Box::new(TestFunction::new(function.layout(number)?)),
     };
-    let (bars, msix) = pci_parts(what.as_ref());
+    check_alias(number, what.bars().bars(), config.mmio.tee)?;
+    let (bars, msix) = pci_parts(what.as_ref(), config.mmio.tee);
     let plan = Plan {
         identity: Identity {
             vendor: config.pci.vendor,
@@ -160,10 +161,8 @@ fn unit(
         ats: config.pci.ats,
         ide_bytes: (number == 0).then_some(ide_bytes),
     };
-    let tee = match config.mmio.tee {
-        TeeSource::Implicit => mmio::TeeSource::Implicit,
-    };
-    let mut unit = Unit::new(number, &plan, what, tee, function.device_info().unwrap_or_default())?;
+    let device_info = function.device_info().unwrap_or_default();
+    let mut unit = Unit::new(number, &plan, what, &config.mmio, device_info)?;
     unit.fill(Contents::new(function, number))?;
     Ok(unit)
 }

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use mmio::{Bar, ByteSize, LoadError};
+use mmio::{ByteSize, LoadError, Tee};
 
+use super::bars::Bars;
 use super::build::BuildError;
 use crate::config::{ConfigError, Function};
 
@@ -32,23 +33,24 @@ impl Contents {
         Self(function.files(number).map(of).collect())
     }
 
-    /// Reads every file into its range; one that cannot be read leaves zeroes.
+    /// Reads every file into its range, as one side sees it; one that cannot be read leaves zeroes.
     ///
     /// # Errors
     /// The first failure; the other files were read nevertheless.
-    pub(super) fn load(&self, bars: &mut [Bar]) -> Result<(), BuildError> {
-        self.0.iter().fold(Ok(()), |result, content| result.and(content.load(bars)))
+    pub(super) fn load(&self, bars: &mut Bars, side: Tee) -> Result<(), BuildError> {
+        let results: Vec<_> = self.0.iter().map(|content| content.load(bars, side)).collect();
+        results.into_iter().collect()
     }
 }
 
 impl Content {
-    fn load(&self, bars: &mut [Bar]) -> Result<(), BuildError> {
+    fn load(&self, bars: &mut Bars, side: Tee) -> Result<(), BuildError> {
         let wrong = |problem: &dyn core::fmt::Display| {
             BuildError::from(ConfigError::value(&self.field, format!("{}: {problem}", self.file.display())))
         };
-        let Some(bar) = bars.iter_mut().find(|bar| bar.layout().index() == self.bar) else { return Ok(()) };
+        let Some(bar) = bars.get_mut(self.bar) else { return Ok(()) };
         let mut file = open(&self.file).map_err(|error| wrong(&error))?;
-        bar.load(self.range, &mut file).map_err(|error| match error {
+        bar.load(self.range, &mut file, side).map_err(|error| match error {
             LoadError::Memory(error) => error.into(),
             LoadError::TooLarge(size) => {
                 // If it cannot be told, the sentence is the same without it.
@@ -72,10 +74,11 @@ fn open(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use mmio::{Gate, RegisterBlock};
+    use mmio::RegisterBlock;
 
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, Mmio};
+    use crate::device::bars::BarRegion;
 
     /// BAR 3 of a function: a page of registers, and one of memory with this file.
     fn function(file: &Path) -> Function {
@@ -89,9 +92,8 @@ mod tests {
         config.functions.into_iter().next().unwrap()
     }
 
-    fn bars(function: &Function) -> Vec<Bar> {
-        let set = function.layout(0).unwrap();
-        set.bars().iter().map(|layout| Bar::new(layout.clone(), Gate::default()).unwrap()).collect()
+    fn bars(function: &Function) -> Bars {
+        Bars::new(function.layout(0).unwrap().bars(), &Mmio::default()).unwrap()
     }
 
     struct Nothing;
@@ -101,10 +103,10 @@ mod tests {
         fn write(&mut self, _: mmio::Place, _: &[u8]) {}
     }
 
-    fn memory(bars: &mut [Bar]) -> Vec<u8> {
-        let access = mmio::Access { phase: mmio::TdiPhase::Unlocked, tee: mmio::TeeSource::Implicit };
+    fn memory(bars: &mut Bars) -> Vec<u8> {
+        let region = BarRegion { bar: 3, window: false };
         let mut data = vec![0xA5; 4096];
-        let _ = bars[0].read(access, 4096, &mut data, &mut Nothing).unwrap();
+        bars.read(region, mmio::TdiPhase::Unlocked, 4096, &mut data, &mut Nothing).unwrap();
         data
     }
 
@@ -117,7 +119,7 @@ mod tests {
         let mut bars = bars(&function);
         for text in [&b"first, and longer"[..], b"second", b"", &[7; 4096]] {
             std::fs::write(&file, text).unwrap();
-            contents.load(&mut bars).unwrap();
+            contents.load(&mut bars, Tee::NonTee).unwrap();
             let mut expected = text.to_vec();
             expected.resize(4096, 0);
             assert_eq!(memory(&mut bars), expected);
@@ -139,8 +141,8 @@ mod tests {
         for (file, expected) in cases {
             let function = function(file);
             let mut bars = bars(&function);
-            bars[0].load(1, &mut &[5; 4096][..]).unwrap();
-            let error = Contents::new(&function, 2).load(&mut bars).unwrap_err();
+            bars.get_mut(3).unwrap().load(1, &mut &[5; 4096][..], Tee::NonTee).unwrap();
+            let error = Contents::new(&function, 2).load(&mut bars, Tee::NonTee).unwrap_err();
             assert!(matches!(error, BuildError::Config(_)), "{error:?}");
             let text = error.to_string();
             let start = format!("function[2].bar[0].range[1].file: {}: ", file.display());

@@ -29,7 +29,7 @@ impl Device {
     /// Accesses to BARs of `function` that the gate refused.
     pub fn gate_counts(&self, function: usize) -> GateCounts {
         let mut counts = GateCounts::default();
-        for bar in self.units.get(function).map(Unit::bars).unwrap_or_default() {
+        for bar in self.units.get(function).into_iter().flat_map(|unit| unit.bars().iter()) {
             for counters in Kind::ALL.map(|kind| bar.counters(kind)) {
                 counts.rejected_reads += counters.rejected_reads;
                 counts.rejected_writes += counters.rejected_writes;

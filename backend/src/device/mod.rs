@@ -1,9 +1,11 @@
 //! The device: functions, mailbox, responder and DSM put together. Sans-IO but for the memory behind its BARs: accesses
 //! and time in, bytes and work out.
 
+mod bars;
 mod build;
 mod contents;
 mod dsm_config;
+mod exports;
 mod firmware;
 mod held;
 mod identity;
@@ -17,11 +19,13 @@ pub(crate) mod words;
 
 use core::time::Duration;
 
+use bars::BarRegion;
 use mmio::{Attribute, TdiPhase};
 use spdm::responder::Responder;
 use tdisp::dsm::{ConfigWrite, Effect, Fault, FunctionView, Functions, LockedRegister, P2pAccess};
 use tdisp::wire::TdiState;
 use tdispd_proto::control::{Happening, ResetKind};
+use tdispd_proto::vfio_user::WINDOW_REGION;
 
 pub use build::BuildError;
 pub use firmware::FirmwareUpdate;
@@ -36,12 +40,12 @@ use crate::doe::Mailbox;
 use crate::function::{DmaError, DmaId, Work};
 use crate::pci::registers::{Command, DeviceControl};
 use crate::pci::{Window, WriteEffect};
-use crate::vfio_user::{Mmap, MmapArea, Region};
+use crate::vfio_user::{Region, RegionType};
 
 /// Bytes of the extended capability header that precedes a [`Window`].
 const EXTENDED_HEADER: u16 = 4;
-/// `VFIO_PCI_NUM_REGIONS`: six BARs, ROM, configuration space, VGA.
-const REGIONS: usize = 9;
+/// `VFIO_PCI_NUM_REGIONS`, six BARs, ROM, configuration space, VGA, and then the six windows.
+const REGIONS: u32 = WINDOW_REGION + 6;
 /// `VFIO_PCI_CONFIG_REGION_INDEX`.
 pub(crate) const CONFIG_REGION: usize = 7;
 
@@ -57,6 +61,10 @@ pub struct Device {
     /// Functions whose DMA an answer waits for.
     draining: Vec<usize>,
     dma_fault: DmaFault,
+    /// What a VMM does out of order takes the TDI to ERROR.
+    strict: bool,
+    /// A T = 0 access to a private page of a bound TDI is a machine check.
+    machine_checks: bool,
     firmware: firmware::Firmware,
     journal: Journal,
 }
@@ -134,21 +142,24 @@ impl Device {
         self.apply_effects();
     }
 
-    /// Reads a BAR, through the gate.
-    pub fn bar_read(&mut self, function: usize, bar: u8, offset: u64, data: &mut [u8]) {
+    /// Reads a BAR or its window, through the gate.
+    pub fn bar_read(&mut self, function: usize, region: u32, offset: u64, data: &mut [u8]) {
         let phase = self.phase(function);
-        match self.units.get_mut(function) {
-            Some(unit) => unit.bar_read(bar, phase, offset, data),
-            None => data.fill(0xFF),
-        }
+        let (Some(unit), Some(region)) = (self.units.get_mut(function), BarRegion::from_index(region)) else {
+            return data.fill(0xFF);
+        };
+        let rejected = unit.bar_read(region, phase, offset, data);
+        self.note_rejected(function, &rejected, false);
     }
 
-    /// Writes a BAR, through the gate.
-    pub fn bar_write(&mut self, function: usize, bar: u8, offset: u64, data: &[u8]) {
+    /// Writes a BAR or its window, through the gate.
+    pub fn bar_write(&mut self, function: usize, region: u32, offset: u64, data: &[u8]) {
         let phase = self.phase(function);
-        if let Some(unit) = self.units.get_mut(function) {
-            unit.bar_write(bar, phase, offset, data);
-        }
+        let (Some(unit), Some(region)) = (self.units.get_mut(function), BarRegion::from_index(region)) else {
+            return;
+        };
+        let rejected = unit.bar_write(region, phase, offset, data);
+        self.note_rejected(function, &rejected, true);
     }
 
     /// DEVICE_RESET, or the client has gone: of function 0 a conventional reset of the whole device, of any other the
@@ -277,13 +288,7 @@ impl Device {
     }
 
     fn phase(&self, function: usize) -> TdiPhase {
-        match self.tdi_state(function) {
-            TdiState::CONFIG_UNLOCKED => TdiPhase::Unlocked,
-            TdiState::CONFIG_LOCKED => TdiPhase::Locked,
-            TdiState::RUN => TdiPhase::Run,
-            // ERROR, where nothing private is shown.
-            _ => TdiPhase::Error,
-        }
+        phase(self.tdi_state(function))
     }
 
     /// Tells the DSM what a configuration write did. Power states are not told: the function keeps its state over all
@@ -360,15 +365,32 @@ impl Device {
                     if let Some(unit) = self.units.get_mut(function) {
                         unit.set_attribute(bar, first_page, pages, attribute);
                     }
+                    self.note_revoked(function, self.tdi_state(function));
+                }
+                Effect::StateChanged { function, from, to, .. } => {
+                    if let Some(unit) = self.units.get_mut(function) {
+                        unit.enter(phase(from), phase(to));
+                    }
+                    self.note_revoked(function, to);
                 }
                 // Told already, and nothing to do.
-                Effect::StateChanged { .. }
-                | Effect::P2pStream { .. }
+                Effect::P2pStream { .. }
                 | Effect::StreamSecure { .. }
                 | Effect::LockedWithoutKeys { .. }
                 | Effect::Refused { .. } => {}
             }
         }
+    }
+}
+
+/// A TDI's state, as far as MMIO cares.
+fn phase(state: TdiState) -> TdiPhase {
+    match state {
+        TdiState::CONFIG_UNLOCKED => TdiPhase::Unlocked,
+        TdiState::CONFIG_LOCKED => TdiPhase::Locked,
+        TdiState::RUN => TdiPhase::Run,
+        // ERROR, where nothing private is shown.
+        _ => TdiPhase::Error,
     }
 }
 
@@ -404,29 +426,17 @@ fn dwords(offset: u16, length: usize) -> impl Iterator<Item = (u16, usize, core:
     })
 }
 
-fn unit_regions(unit: &Unit) -> std::io::Result<Vec<Region>> {
-    let mut regions = vec![Region::default(); REGIONS];
-    for bar in unit.bars() {
-        let mmap = match bar.shared_mapping() {
-            Some(shared) => Some(Mmap {
-                file: std::sync::Arc::new(shared.fd.try_clone_to_owned()?),
-                offset: 0,
-                areas: shared
-                    .areas
-                    .iter()
-                    .map(|area| MmapArea { offset: area.offset.into(), size: area.size.into() })
-                    .collect(),
-            }),
-            None => None,
-        };
-        if let Some(region) = regions.get_mut(usize::from(bar.layout().index())) {
-            *region = Region { mmap, ..Region::trapped(bar.layout().size()) };
+fn unit_regions(unit: &Unit, vendor: u16) -> Vec<Region> {
+    let region = |index| match BarRegion::from_index(index) {
+        Some(bar) => {
+            let size = unit.bars().region_size(bar);
+            let kind = (bar.window && size > 0).then(|| RegionType::window(vendor, bar.bar));
+            if size > 0 { Region { kind, ..Region::trapped(size) } } else { Region::default() }
         }
-    }
-    if let Some(region) = regions.get_mut(CONFIG_REGION) {
-        *region = Region::trapped(crate::pci::SPACE_BYTES as u64);
-    }
-    Ok(regions)
+        None if index as usize == CONFIG_REGION => Region::trapped(crate::pci::SPACE_BYTES as u64),
+        None => Region::default(),
+    };
+    (0..REGIONS).map(region).collect()
 }
 
 #[cfg(test)]

@@ -1,13 +1,18 @@
 //! One function of the device: its configuration space, its BARs behind the gate, and what it does.
 
+use std::os::fd::OwnedFd;
+
 use mmio::{
-    Access, AddressWidth, Attribute, Bar, Gate, Kind, MemoryError, MsixTable, Place, Range, RegisterBlock,
-    TdiPhase, TeeSource,
+    AddressWidth, Attribute, Bar, ExportError, FileAccess, Kind, MemoryError, MsixTable, Place, Range,
+    RegisterBlock, Rejection, Revoked, TdiPhase, Tee,
 };
 use tdisp::dsm::{BarView, FunctionView, RangeView};
 
+use super::bars::{BarRegion, Bars, decoded};
 use super::build::BuildError;
 use super::contents::Contents;
+use super::exports::Told;
+use crate::config::{Mmio, TeeSource};
 use crate::function::{DmaError, DmaId, Function, Work};
 use crate::pci::{BarDecoder, ConfigSpace, Msix, Plan};
 
@@ -24,25 +29,26 @@ pub enum DmaOrder {
 pub(super) struct Unit {
     number: usize,
     pub(super) space: ConfigSpace,
-    bars: Vec<Bar>,
+    bars: Bars,
     function: Box<dyn Function>,
     msix: Option<MsixTable>,
-    tee: TeeSource,
     intx: bool,
     device_info: Vec<u8>,
     contents: Contents,
     order: Option<DmaOrder>,
+    /// What a VMM did out of order since the TDI is in its state.
+    pub(super) told: Told,
 }
 
 /// The parts of a [`Plan`] that follow from what the function is.
-pub(super) fn pci_parts(function: &dyn Function) -> (Vec<BarDecoder>, Option<Msix>) {
+pub(super) fn pci_parts(function: &dyn Function, source: TeeSource) -> (Vec<BarDecoder>, Option<Msix>) {
     let bars = function
         .bars()
         .bars()
         .iter()
         .map(|bar| BarDecoder {
             index: bar.index(),
-            size: bar.size(),
+            size: decoded(bar.size(), source),
             wide: bar.width() == AddressWidth::Bits64,
             prefetchable: bar.prefetchable(),
         })
@@ -60,15 +66,10 @@ impl Unit {
         number: usize,
         plan: &Plan,
         function: Box<dyn Function>,
-        tee: TeeSource,
+        config: &Mmio,
         device_info: Vec<u8>,
     ) -> Result<Self, MemoryError> {
-        let bars = function
-            .bars()
-            .bars()
-            .iter()
-            .map(|layout| Bar::new(layout.clone(), Gate::default()))
-            .collect::<Result<_, _>>()?;
+        let bars = Bars::new(function.bars().bars(), config)?;
         let msix = plan.msix.map(|msix| MsixTable::new(msix.vectors));
         Ok(Self {
             number,
@@ -76,11 +77,11 @@ impl Unit {
             bars,
             function,
             msix,
-            tee,
             intx: false,
             device_info,
             contents: Contents::default(),
             order: None,
+            told: Told::default(),
         })
     }
 
@@ -90,10 +91,10 @@ impl Unit {
     /// A file that cannot be read, or is too large.
     pub(super) fn fill(&mut self, contents: Contents) -> Result<(), BuildError> {
         self.contents = contents;
-        self.contents.load(&mut self.bars)
+        self.contents.load(&mut self.bars, Tee::NonTee)
     }
 
-    pub(super) fn bars(&self) -> &[Bar] {
+    pub(super) fn bars(&self) -> &Bars {
         &self.bars
     }
 
@@ -121,12 +122,13 @@ impl Unit {
         let bars = self
             .space
             .bar_addresses()
-            .zip(&self.bars)
+            .zip(self.bars.iter())
             .map(|((decoder, address), bar)| BarView {
                 index: decoder.index,
                 // No system puts a device's memory at address 0: that is the reset value.
                 address: (address != 0).then_some(address),
-                size: decoder.size,
+                size: bar.layout().size(),
+                aliased: decoder.size > bar.layout().size(),
                 size_supported: true,
                 ranges: ranges(bar),
             })
@@ -149,31 +151,105 @@ impl Unit {
         self.space.command().memory_space() && self.space.power_state() == 0
     }
 
-    pub(super) fn bar_read(&mut self, index: u8, phase: TdiPhase, offset: u64, data: &mut [u8]) {
+    /// Returns what the gate refused.
+    pub(super) fn bar_read(
+        &mut self,
+        region: BarRegion,
+        phase: TdiPhase,
+        offset: u64,
+        data: &mut [u8],
+    ) -> Vec<Rejection> {
         data.fill(0xFF);
         if !self.decodes_memory() {
-            return;
+            return Vec::new();
         }
-        let access = Access { phase, tee: self.tee };
         let mut registers = Registers { function: self.function.as_mut(), msix: self.msix.as_mut() };
-        let Some(bar) = self.bars.iter_mut().find(|bar| bar.layout().index() == index) else { return };
-        match bar.read(access, offset, data, &mut registers) {
-            Ok(done) => log_rejection(self.number, "read", &done),
-            Err(error) => log::error!("function {}: {error}", self.number),
+        let done = self.bars.read(region, phase, offset, data, &mut registers);
+        self.rejected("read", done)
+    }
+
+    /// Returns what the gate refused.
+    pub(super) fn bar_write(
+        &mut self,
+        region: BarRegion,
+        phase: TdiPhase,
+        offset: u64,
+        data: &[u8],
+    ) -> Vec<Rejection> {
+        if !self.decodes_memory() {
+            return Vec::new();
+        }
+        let mut registers = Registers { function: self.function.as_mut(), msix: self.msix.as_mut() };
+        let done = self.bars.write(region, phase, offset, data, &mut registers);
+        self.rejected("write", done)
+    }
+
+    fn rejected(&self, what: &str, done: Result<Vec<Rejection>, MemoryError>) -> Vec<Rejection> {
+        let rejections = done.unwrap_or_else(|error| {
+            log::error!("function {}: {error}", self.number);
+            Vec::new()
+        });
+        for rejection in &rejections {
+            log::debug!(
+                "function {}: {what} of {} bytes at BAR {} + {:#x} rejected: {:?} page, {:?} access, {:?}",
+                self.number,
+                rejection.length,
+                rejection.bar,
+                rejection.offset,
+                rejection.attribute,
+                rejection.tee,
+                rejection.phase
+            );
+        }
+        rejections
+    }
+
+    /// A descriptor of a BAR's memory; `None` while the function does not answer memory requests.
+    pub(super) fn export(
+        &mut self,
+        region: BarRegion,
+        phase: TdiPhase,
+        ranges: &[(u64, u64)],
+        access: FileAccess,
+    ) -> Option<Result<OwnedFd, ExportError>> {
+        self.decodes_memory().then(|| self.bars.export(region, phase, ranges, access))
+    }
+
+    /// Exports that lost pages since the last call, each with its BAR.
+    pub(super) fn take_revoked(&mut self) -> Vec<(u8, Revoked)> {
+        self.bars.take_revoked()
+    }
+
+    /// The TDI is in another state: private pages change hands.
+    pub(super) fn enter(&mut self, from: TdiPhase, to: TdiPhase) {
+        self.told = Told::default();
+        let own_registers = |range: Range| range.kind == Kind::Registers && range.is_private();
+        let entered = match (from, to) {
+            (TdiPhase::Unlocked, TdiPhase::Locked) => {
+                if self.bars.iter().flat_map(Bar::ranges).any(own_registers) {
+                    self.function.scrub();
+                }
+                self.bars.each(Bar::lock)
+            }
+            (_, TdiPhase::Run) => self.bars.each(Bar::start),
+            (_, TdiPhase::Error) => self.bars.each(Bar::fail),
+            (_, TdiPhase::Unlocked) => self.bars.each(Bar::unlock),
+            (_, TdiPhase::Locked) => Ok(()),
+        };
+        if let Err(error) = entered {
+            self.give_up(&error);
+        }
+        if to == TdiPhase::Run {
+            self.refill(Tee::Tee);
         }
     }
 
-    pub(super) fn bar_write(&mut self, index: u8, phase: TdiPhase, offset: u64, data: &[u8]) {
-        if !self.decodes_memory() {
-            return;
+    /// The client is gone: the next one gets memory that it cannot reach. Comes after a reset.
+    pub(super) fn change_host(&mut self) {
+        if let Err(error) = self.bars.each(Bar::change_host) {
+            self.give_up(&error);
         }
-        let access = Access { phase, tee: self.tee };
-        let mut registers = Registers { function: self.function.as_mut(), msix: self.msix.as_mut() };
-        let Some(bar) = self.bars.iter_mut().find(|bar| bar.layout().index() == index) else { return };
-        match bar.write(access, offset, data, &mut registers) {
-            Ok(done) => log_rejection(self.number, "write", &done),
-            Err(error) => log::error!("function {}: {error}", self.number),
-        }
+        self.refill(Tee::NonTee);
     }
 
     pub(super) fn stop(&mut self) {
@@ -196,7 +272,7 @@ impl Unit {
 
     /// Pages change sides, until the next scrub.
     pub(super) fn set_attribute(&mut self, index: u8, first_page: u32, pages: u32, attribute: Attribute) {
-        let Some(bar) = self.bars.iter_mut().find(|bar| bar.layout().index() == index) else { return };
+        let Some(bar) = self.bars.get_mut(index) else { return };
         if let Err(error) = bar.set_attribute(first_page, pages, attribute) {
             self.give_up(&error);
         }
@@ -217,8 +293,7 @@ impl Unit {
         if let Some(msix) = self.msix.as_mut().filter(|_| vectors_are_private) {
             msix.reset();
         }
-        let scrubbed = self.bars.iter_mut().try_for_each(Bar::scrub_private);
-        if let Err(error) = scrubbed {
+        if let Err(error) = self.bars.each(Bar::scrub_private) {
             self.give_up(&error);
         }
     }
@@ -234,12 +309,15 @@ impl Unit {
         if let Some(msix) = &mut self.msix {
             msix.reset();
         }
-        let wiped = self.bars.iter_mut().try_for_each(Bar::scrub_all);
-        if let Err(error) = wiped {
+        if let Err(error) = self.bars.each(Bar::scrub_all) {
             self.give_up(&error);
         }
-        // Nobody waits for an answer to a reset: zeroes have to do.
-        if let Err(error) = self.contents.load(&mut self.bars) {
+        self.refill(Tee::NonTee);
+    }
+
+    /// Memory is as before anyone has written to it. Nobody waits to hear that it cannot be: zeroes have to do.
+    fn refill(&mut self, side: Tee) {
+        if let Err(error) = self.contents.load(&mut self.bars, side) {
             log::error!("function {}: memory stays empty: {error}", self.number);
         }
     }
@@ -278,20 +356,6 @@ impl Unit {
     /// Whether INTA# is asserted: requested, not disabled, and in D0.
     pub(super) fn intx_asserted(&self) -> bool {
         self.intx && !self.space.command().interrupt_disable() && self.space.power_state() == 0
-    }
-}
-
-fn log_rejection(number: usize, what: &str, done: &mmio::Completion) {
-    if let Some(rejection) = &done.rejected {
-        log::debug!(
-            "function {number}: {what} of {} bytes at BAR {} + {:#x} rejected: {:?} page, {:?} access, {:?}",
-            rejection.length,
-            rejection.bar,
-            rejection.offset,
-            rejection.attribute,
-            rejection.tee,
-            rejection.phase
-        );
     }
 }
 

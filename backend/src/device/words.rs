@@ -1,5 +1,6 @@
 //! What the cores say, in the words of the log and of the control socket.
 
+use mmio::Revocation;
 use spdm::responder::EndReason;
 use tdisp::dsm::{Cause, Effect, KeysAtLock, ReportOverride};
 use tdisp::ide::{InsecureCause, StreamIndex};
@@ -89,6 +90,14 @@ pub(crate) const fn override_form(says: &ReportOverride) -> OverrideForm {
     match says {
         ReportOverride::Exact(_) => OverrideForm::Exact,
         ReportOverride::Edited(_) => OverrideForm::Edited,
+    }
+}
+
+pub(crate) const fn revocation(how: Revocation) -> &'static str {
+    match how {
+        Revocation::Orphan => "orphan",
+        Revocation::Sigbus => "sigbus",
+        Revocation::Keep => "keep",
     }
 }
 

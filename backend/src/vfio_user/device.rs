@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+pub use mmio::FileAccess;
 pub use rustix::io::Errno;
 use tdispd_proto::vfio_user::{IrqKind, MmapArea, RegionType};
 
@@ -15,8 +16,6 @@ pub struct Region {
     pub readable: bool,
     /// Whether writes are allowed.
     pub writable: bool,
-    /// What a client may map instead of sending messages.
-    pub mmap: Option<Mmap>,
     /// What it is, if it is behind those of every PCI device.
     pub kind: Option<RegionType>,
 }
@@ -25,14 +24,14 @@ impl Region {
     /// A readable and writable region whose every access is a message.
     #[must_use]
     pub fn trapped(size: u64) -> Self {
-        Self { size, readable: true, writable: true, mmap: None, kind: None }
+        Self { size, readable: true, writable: true, kind: None }
     }
 }
 
 /// The mappable part of a region.
 #[derive(Clone, Debug)]
 pub struct Mmap {
-    /// The file to map; sent to the client with each answer about the region.
+    /// The file to map; sent to the client with the answer about the region.
     pub file: Arc<OwnedFd>,
     /// Where the region begins in the file, in bytes.
     pub offset: u64,
@@ -47,6 +46,12 @@ pub struct Mmap {
 pub trait Device {
     /// All regions, by index (`VFIO_PCI_*_REGION_INDEX`): at least 9 for QEMU.
     fn regions(&self) -> &[Region];
+
+    /// What a client may map of a region instead of sending messages, as things are when it asks.
+    fn mapping(&mut self, region: u32) -> Option<Mmap> {
+        let _ = region;
+        None
+    }
 
     /// How many interrupts of this type there are.
     fn irq_count(&self, kind: IrqKind) -> u32;
@@ -74,12 +79,12 @@ pub trait Device {
     /// Makes a descriptor for ranges of a BAR or of a BAR's window ([`WINDOW_REGION`](tdispd_proto::vfio_user::WINDOW_REGION)).
     ///
     /// Each range is (offset, length) in bytes: whole pages inside the region. There is at least one; they may overlap, and come in
-    /// any order. The client gets this descriptor, or one of the same file opened for less than reading and writing.
+    /// any order. The client has asked for a descriptor that is open for `access`.
     ///
     /// # Errors
     /// The errno the client is to see.
-    fn export(&mut self, region: u32, ranges: &[(u64, u64)]) -> Result<OwnedFd, Errno> {
-        let _ = (region, ranges);
+    fn export(&mut self, region: u32, ranges: &[(u64, u64)], access: FileAccess) -> Result<OwnedFd, Errno> {
+        let _ = (region, ranges, access);
         Err(Errno::NOTTY)
     }
 

@@ -4,13 +4,12 @@
 //! command's reply: it is for VMMs that do. What is quoted is Linux's `drivers/vfio/pci/vfio_pci_dmabuf.c` unless another
 //! file is named.
 
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use tdispd_proto::vfio_user::{DmaBuf, Feature, FeatureFlags, Header, WINDOW_REGION, abi};
 
-use super::device::{Errno, Region};
+use super::device::{Errno, FileAccess, Region};
 use super::handler::Handler;
 
 /// Ranges are whole pages of this size: `PAGE_ALIGNED` on x86, and the `pgsizes` of our VERSION reply.
@@ -60,9 +59,9 @@ impl Handler<'_> {
         if header.no_reply() {
             return Err(Errno::INVAL);
         }
-        let fd = self.device.export(wanted.region, &ranges)?;
+        let fd = self.device.export(wanted.region, &ranges, access(wanted.open_flags))?;
         let reply = Feature::new(request.flags, &data).encode();
-        self.out.reply_with_fd(header, &reply, Arc::new(with_access(fd, wanted.open_flags)));
+        self.out.reply_with_fd(header, &reply, Arc::new(fd));
         Ok(())
     }
 }
@@ -134,19 +133,12 @@ fn exportable(regions: &[Region], index: u32) -> Option<&Region> {
     regions.get(usize::try_from(index).ok()?)
 }
 
-/// A descriptor with the access mode of `open_flags`, the only part of them that means something here: O_CLOEXEC is for the receiver to
-/// ask of recvmsg(2), and what is exported has nothing to block on.
-///
-/// The kernel opens a dma-buf as it was asked to (`dma_buf_getfile` in drivers/dma-buf/dma-buf.c). A memfd is opened anew in that mode; a
-/// udmabuf cannot be, nor anything without /proc, and goes out as it is. That loses nothing: whoever holds a memfd
-/// can open it anew himself, so the mode guards against mistakes only.
-fn with_access(fd: OwnedFd, open_flags: u32) -> OwnedFd {
+/// The access mode in `open_flags`, the only part of them that means something here: O_CLOEXEC is for the receiver to ask of
+/// recvmsg(2), and what is exported has nothing to block on. The kernel opens a dma-buf as it was asked to (`dma_buf_getfile` in
+/// drivers/dma-buf/dma-buf.c). Whoever holds a memfd can open it anew himself, so the mode guards against mistakes only.
+fn access(open_flags: u32) -> FileAccess {
     let mode = OFlags::from_bits_retain(open_flags) & OFlags::ACCMODE;
-    if mode == OFlags::RDWR {
-        return fd;
-    }
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    rustix::fs::open(path, mode | OFlags::CLOEXEC, Mode::empty()).unwrap_or(fd)
+    if mode == OFlags::RDONLY { FileAccess::ReadOnly } else { FileAccess::ReadWrite }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! One command: parse it, do it, answer it.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use tdispd_proto::vfio_user::{
     Capabilities, Command, DecodeError, DeviceInfo, DmaMap, Header, IrqInfo, IrqKind, IrqSet, MAJOR,
@@ -11,7 +10,7 @@ use tdispd_proto::vfio_user::{
 use zerocopy::IntoBytes;
 
 use super::connection::Progress;
-use super::device::{Device, Errno, Region};
+use super::device::{Device, Errno, Mmap, Region};
 use super::dma::DmaTable;
 use super::input::Fds;
 use super::irqs::Irqs;
@@ -137,9 +136,9 @@ impl Handler<'_> {
     }
 
     fn region_info(&mut self, header: &Header, room: u32, index: u32) -> Result<(), Errno> {
-        let region = self.region(index)?;
+        let region = self.region(index)?.clone();
         // What cannot be handed over cannot be mapped.
-        let mmap = region.mmap.as_ref().filter(|_| self.takes_descriptors());
+        let mmap = if self.takes_descriptors() { self.device.mapping(index) } else { None };
         let mut flags = 0;
         for (set, flag) in [
             (region.readable, abi::VFIO_REGION_INFO_FLAG_READ),
@@ -154,15 +153,18 @@ impl Handler<'_> {
             flags: flags.into(),
             index: index.into(),
             size: region.size.into(),
-            offset: mmap.map_or(0, |mmap| mmap.offset).into(),
+            offset: mmap.as_ref().map_or(0, |mmap| mmap.offset).into(),
             ..RegionInfo::default()
         };
-        let areas = mmap.map(|mmap| mmap.areas.clone()).unwrap_or_default();
-        let file = mmap.map(|mmap| Arc::clone(&mmap.file));
-        let payload = RegionInfoReply { info, kind: region.kind, areas }.encode(room);
-        match file {
-            Some(file) => self.out.reply_with_fd(header, &payload, file),
-            None => self.out.reply(header, &[&payload]),
+        match mmap {
+            Some(Mmap { file, areas, .. }) => {
+                let payload = RegionInfoReply { info, kind: region.kind, areas }.encode(room);
+                self.out.reply_with_fd(header, &payload, file);
+            }
+            None => {
+                let payload = RegionInfoReply { info, kind: region.kind, areas: Vec::new() }.encode(room);
+                self.out.reply(header, &[&payload]);
+            }
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ mod socket;
 mod watch;
 
 pub use connection::{Connection, Progress};
-pub use device::{Device, Errno, Mmap, Region};
+pub use device::{Device, Errno, FileAccess, Mmap, Region};
 pub use dma::{DmaError, DmaTable};
 pub use engine::{DmaCompletion, DmaId};
 pub use input::Fds;

@@ -2,7 +2,7 @@
 use std::io::{self, Read};
 
 use super::Bar;
-use crate::{ByteSize, MemoryError};
+use crate::{ByteSize, Kind, MemoryError, Tee};
 
 /// Bytes read at a time.
 const PIECE: usize = 1 << 20;
@@ -25,19 +25,21 @@ pub enum LoadError {
 }
 
 impl Bar {
-    /// Fills a memory range from its first byte on, whichever side its pages are on; behind the end of `contents` it is
-    /// zero. `range` counts the ranges of the layout.
+    /// Fills a memory range from its first byte on, as one side sees it; behind the end of `contents` it is zero. `range`
+    /// counts the ranges of the layout.
     ///
     /// # Errors
     /// [`LoadError`]; the range is zero then, unless the memory itself fails.
-    pub fn load(&mut self, range: usize, contents: &mut dyn Read) -> Result<(), LoadError> {
+    pub fn load(&mut self, range: usize, contents: &mut dyn Read, side: Tee) -> Result<(), LoadError> {
         let at = *self.layout.ranges().get(range).ok_or(LoadError::NotMemory(range))?;
-        let slot = self.slots.iter().find(|slot| slot.origin == at);
-        let memory = slot.and_then(|slot| slot.memory.as_ref()).ok_or(LoadError::NotMemory(range))?;
-        memory.zero(at.offset(), at.size())?;
+        if at.kind != Kind::Memory {
+            return Err(LoadError::NotMemory(range));
+        }
+        let memory = self.sides.pages(side);
+        memory.zero(at.page_range())?;
         let filled = fill(at.size(), contents, |offset, piece| memory.write(at.offset() + offset, piece));
         if filled.is_err() {
-            memory.zero(at.offset(), at.size())?;
+            memory.zero(at.page_range())?;
         }
         filled
     }
@@ -73,7 +75,7 @@ fn fill(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AddressWidth, Attribute, BarLayout, Gate, Kind, RangeLayout, TdiPhase, Tee};
+    use crate::{AddressWidth, Attribute, BarLayout, Exporting, Gate, RangeLayout};
 
     const PAGE: usize = 4096;
 
@@ -90,13 +92,17 @@ mod tests {
             range(Kind::Memory, 2, Attribute::Private),
             range(Kind::Memory, 1, Attribute::Shared),
         ];
-        Bar::new(BarLayout::new(0, AddressWidth::Bits32, false, &ranges).unwrap(), Gate::default()).unwrap()
+        Bar::new(
+            BarLayout::new(0, AddressWidth::Bits32, false, &ranges).unwrap(),
+            Gate::default(),
+            Exporting::default(),
+        )
+        .unwrap()
     }
 
     fn memory(bar: &Bar, page: usize, pages: usize) -> Vec<u8> {
-        let slot = bar.slots.iter().find(|slot| slot.range.end() > (page * PAGE) as u64).unwrap();
         let mut data = vec![0xa5; pages * PAGE];
-        slot.memory.as_ref().unwrap().read((page * PAGE) as u64, &mut data).unwrap();
+        bar.sides.pages(Tee::NonTee).read((page * PAGE) as u64, &mut data).unwrap();
         data
     }
 
@@ -116,14 +122,15 @@ mod tests {
     #[test]
     fn contents_begin_the_range_and_zeroes_end_it() {
         let mut bar = bar();
-        bar.load(1, &mut &[0xff; 2 * PAGE][..]).unwrap();
-        bar.load(2, &mut &[7; PAGE][..]).unwrap();
-        bar.load(1, &mut &[1, 2, 3][..]).unwrap();
+        bar.load(1, &mut &[0xff; 2 * PAGE][..], Tee::NonTee).unwrap();
+        bar.load(2, &mut &[7; PAGE][..], Tee::NonTee).unwrap();
+        bar.load(1, &mut &[1, 2, 3][..], Tee::NonTee).unwrap();
         let mut expected = vec![0; 2 * PAGE];
         expected[..3].copy_from_slice(&[1, 2, 3]);
         assert_eq!(memory(&bar, 1, 2), expected);
         assert_eq!(memory(&bar, 3, 1), [7; PAGE], "its neighbour");
-        bar.load(1, &mut Slow(vec![Ok(9), Err(io::ErrorKind::Interrupted), Ok(0), Ok(8)])).unwrap();
+        bar.load(1, &mut Slow(vec![Ok(9), Err(io::ErrorKind::Interrupted), Ok(0), Ok(8)]), Tee::NonTee)
+            .unwrap();
         assert_eq!(memory(&bar, 1, 1)[..4], [9, 0, 8, 0]);
     }
 
@@ -138,33 +145,24 @@ mod tests {
             ),
             (Box::new(Slow(failing.to_vec())), "permission denied"),
         ] {
-            bar.load(1, &mut &[5; PAGE][..]).unwrap();
-            let error = bar.load(1, &mut contents).unwrap_err().to_string();
+            bar.load(1, &mut &[5; PAGE][..], Tee::NonTee).unwrap();
+            let error = bar.load(1, &mut contents, Tee::NonTee).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
             assert_eq!(memory(&bar, 1, 2), [0; 2 * PAGE]);
         }
         for range in [0, 3, usize::MAX] {
-            let error = bar.load(range, &mut io::empty()).unwrap_err();
+            let error = bar.load(range, &mut io::empty(), Tee::NonTee).unwrap_err();
             assert!(matches!(error, LoadError::NotMemory(at) if at == range), "{error}");
         }
     }
 
     #[test]
-    fn pages_that_changed_sides_are_filled_where_they_are() {
+    fn each_side_is_filled_on_its_own() {
         let mut bar = bar();
-        bar.set_attribute(2, 1, Attribute::Shared).unwrap();
-        bar.load(1, &mut &[6; 2 * PAGE][..]).unwrap();
-        let mut data = [0; 2];
-        let access = crate::Access { phase: TdiPhase::Run, tee: crate::TeeSource::Known(Tee::NonTee) };
-        let mut nothing = Nothing;
-        let done = bar.read(access, 2 * PAGE as u64 - 1, &mut data, &mut nothing).unwrap();
-        assert_eq!((data, done.rejected.is_some()), ([0xff, 6], true));
-    }
-
-    struct Nothing;
-
-    impl crate::RegisterBlock for Nothing {
-        fn read(&mut self, _: crate::Place, _: &mut [u8]) {}
-        fn write(&mut self, _: crate::Place, _: &[u8]) {}
+        bar.load(1, &mut &[6; 2 * PAGE][..], Tee::Tee).unwrap();
+        assert_eq!(memory(&bar, 1, 2), [0; 2 * PAGE]);
+        let mut data = [0; 1];
+        bar.sides.pages(Tee::Tee).read(3 * PAGE as u64 - 1, &mut data).unwrap();
+        assert_eq!(data, [6]);
     }
 }

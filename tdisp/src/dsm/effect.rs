@@ -123,6 +123,8 @@ pub enum Fault {
     TranslationT,
     /// Firmware was updated, or debug unlocked.
     DeviceCompromised,
+    /// The host did something that it should not do with a locked TDI, and the device is told to be strict.
+    HostSequence,
 }
 
 impl fmt::Display for Cause {
@@ -149,6 +151,7 @@ impl fmt::Display for Fault {
             Self::UnrecoverableCompletion => "a completion failed beyond recovery",
             Self::TranslationT => "an ATS completion had an unexpected T bit",
             Self::DeviceCompromised => "firmware was updated or debug unlocked",
+            Self::HostSequence => "the host did something out of order",
         })
     }
 }

@@ -106,7 +106,7 @@ fn check_configuration(view: &FunctionView, config: &DsmConfig) -> Result<(), Re
         if !bar.size_supported {
             return Err(Refusal::BarSize(bar.index));
         }
-        if bar.address.is_some_and(|address| last_byte(address, bar.size).is_none()) {
+        if bar.address.is_some() && span(bar).is_none() {
             return Err(Refusal::BarRange(bar.index));
         }
         check_ranges(bar)?;
@@ -164,7 +164,8 @@ fn last_byte(address: u64, size: u64) -> Option<u64> {
 
 fn span(bar: &BarView) -> Option<(u64, u64)> {
     let address = bar.address?;
-    Some((address, last_byte(address, bar.size)?))
+    let decoded = if bar.aliased { bar.size.checked_mul(2)? } else { bar.size };
+    Some((address, last_byte(address, decoded)?))
 }
 
 fn overlap(one: Option<(u64, u64)>, other: Option<(u64, u64)>) -> bool {

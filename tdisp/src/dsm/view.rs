@@ -64,6 +64,8 @@ pub struct BarView {
     pub address: Option<u64>,
     /// Size in bytes, a power of two.
     pub size: u64,
+    /// It decodes as much again behind itself: the same pages, for requesters that tell T by address. Not in the report.
+    pub aliased: bool,
     /// For a resizable BAR: whether the selected size is one of those offered. True for any other BAR.
     pub size_supported: bool,
     /// Every page of it, range by range, ascending.

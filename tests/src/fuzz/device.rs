@@ -26,7 +26,7 @@ use super::script::Script;
 pub(super) const STREAM: u8 = 7;
 const IDE_KM: u8 = 0;
 const TDISP: u8 = 1;
-const MEMORY_BAR: u8 = 2;
+const MEMORY_BAR: u32 = 2;
 /// Where the TVM keeps its secret, in the private half of the memory BAR.
 const SECRET_AT: u64 = 0x3000;
 const SECRET: [u8; 16] = *b"a TVM's secret!!";
@@ -247,12 +247,12 @@ impl World {
                 let (bar, at, data) = (script.byte() % 8, script.u32(), script.sized(32));
                 // Whoever knows the secret can write it where everybody reads.
                 if !data.windows(4).any(|piece| SECRET.windows(4).any(|part| part == piece)) {
-                    self.device.bar_write(0, bar, at.into(), data);
+                    self.device.bar_write(0, bar.into(), at.into(), data);
                 }
             }
             5 => {
                 let (bar, at, length) = (script.byte() % 8, script.u32(), script.byte());
-                self.device.bar_read(0, bar, at.into(), &mut vec![0xA5; length.into()]);
+                self.device.bar_read(0, bar.into(), at.into(), &mut vec![0xA5; length.into()]);
             }
             6 => self.object(script.byte() % 4, script.sized(600), script.byte() & 1 == 0),
             7 => self.device.reset(0),

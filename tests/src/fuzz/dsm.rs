@@ -47,6 +47,7 @@ fn view(number: usize) -> FunctionView {
         index,
         address: Some(base + offset),
         size: pages * 4096,
+        aliased: false,
         size_supported: true,
         ranges,
     };

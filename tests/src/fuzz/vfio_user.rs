@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use tdispd::vfio_user::{
-    Connection, Device, Errno, Fds, IrqKind, Mmap, MmapArea, Progress, Region, RegionType, WINDOW_REGION,
+    Connection, Device, Errno, Fds, FileAccess, IrqKind, Mmap, MmapArea, Progress, Region, RegionType,
+    WINDOW_REGION,
 };
 use tdispd_proto::vfio_user::{HEADER_SIZE, Header, MAX_MESSAGE_SIZE, MessageType};
 
@@ -16,6 +17,7 @@ const BROKEN: u64 = 0xFC;
 /// A function whose regions must only be touched where they are.
 struct Watchful {
     regions: Vec<Region>,
+    mapping: Mmap,
     connected: bool,
 }
 
@@ -25,13 +27,14 @@ impl Watchful {
         let areas = vec![MmapArea { offset: 0x1000.into(), size: 0x1000.into() }];
         let mut regions = vec![Region::default(); 15];
         regions[0] = Region::trapped(0x1000);
-        regions[2] = Region { mmap: Some(Mmap { file, offset: 0, areas }), ..Region::trapped(0x4000) };
+        regions[2] = Region::trapped(0x4000);
+        let mapping = Mmap { file, offset: 0, areas };
         regions[4] = Region { writable: false, ..Region::trapped(0x2000) };
         regions[6] = Region { readable: false, ..Region::trapped(0x800) };
         regions[7] = Region::trapped(0x1000);
         regions[9] = Region { kind: Some(RegionType::window(0x1234, 0)), ..Region::trapped(0x1000) };
-        regions[11] = Region { kind: Some(RegionType::window(0x1234, 2)), ..regions[2].clone() };
-        Self { regions, connected: false }
+        regions[11] = Region { kind: Some(RegionType::window(0x1234, 2)), ..Region::trapped(0x4000) };
+        Self { regions, mapping, connected: false }
     }
 
     fn check(&self, region: u32, offset: u64, length: usize, allowed: impl Fn(&Region) -> bool) {
@@ -45,6 +48,10 @@ impl Watchful {
 impl Device for Watchful {
     fn regions(&self) -> &[Region] {
         &self.regions
+    }
+
+    fn mapping(&mut self, region: u32) -> Option<Mmap> {
+        [2, 11].contains(&region).then(|| self.mapping.clone())
     }
 
     fn irq_count(&self, kind: IrqKind) -> u32 {
@@ -71,7 +78,7 @@ impl Device for Watchful {
         true
     }
 
-    fn export(&mut self, region: u32, ranges: &[(u64, u64)]) -> Result<OwnedFd, Errno> {
+    fn export(&mut self, region: u32, ranges: &[(u64, u64)], _: FileAccess) -> Result<OwnedFd, Errno> {
         assert!(self.connected, "an export before VERSION");
         let bar = region.checked_sub(WINDOW_REGION).unwrap_or(region);
         assert!(bar < 6, "neither a BAR nor a window");

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -13,13 +13,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
 use tdispd::vfio_user::{
-    Device, Errno, IrqKind, Listener, Mmap, MmapArea, Region, RegionType, Server, Source, Token,
+    Device, Errno, FileAccess, IrqKind, Listener, Mmap, MmapArea, Region, RegionType, Server, Source, Token,
     WINDOW_REGION, Watcher,
 };
 use tdispd_proto::vfio_user::{
@@ -78,6 +78,7 @@ enum Work {
 
 pub struct TestDevice {
     regions: Vec<Region>,
+    file: Arc<OwnedFd>,
     memory: Vec<u8>,
     work: VecDeque<Work>,
     events: Arc<Mutex<Events>>,
@@ -88,19 +89,12 @@ impl TestDevice {
         let file = Arc::new(memfd(BAR1_SIZE * 2, SealFlags::SHRINK));
         let mut regions = vec![Region::default(); REGIONS];
         regions[0] = Region::trapped(BAR0_SIZE);
-        regions[1] = Region {
-            mmap: Some(Mmap {
-                file,
-                offset: BAR1_SIZE,
-                areas: vec![MmapArea::new(0x2000, 0x1000), MmapArea::new(0x4000, 0x2000)],
-            }),
-            ..Region::trapped(BAR1_SIZE)
-        };
+        regions[1] = Region::trapped(BAR1_SIZE);
         regions[2] = Region { writable: false, ..Region::trapped(BAR2_SIZE) };
         regions[7] = Region::trapped(0x1000);
         regions[WINDOW_OF_BAR1 as usize] =
-            Region { kind: Some(RegionType::window(VENDOR, 1)), ..regions[1].clone() };
-        Self { regions, memory: vec![0; BAR0_SIZE as usize], work: VecDeque::new(), events }
+            Region { kind: Some(RegionType::window(VENDOR, 1)), ..Region::trapped(BAR1_SIZE) };
+        Self { regions, file, memory: vec![0; BAR0_SIZE as usize], work: VecDeque::new(), events }
     }
 
     fn ended(&mut self, result: Result<Vec<u8>, tdispd::vfio_user::DmaError>) {
@@ -138,6 +132,12 @@ impl TestDevice {
 impl Device for TestDevice {
     fn regions(&self) -> &[Region] {
         &self.regions
+    }
+
+    fn mapping(&mut self, region: u32) -> Option<Mmap> {
+        let areas = vec![MmapArea::new(0x2000, 0x1000), MmapArea::new(0x4000, 0x2000)];
+        let mapped = [1, WINDOW_OF_BAR1].contains(&region);
+        mapped.then(|| Mmap { file: Arc::clone(&self.file), offset: BAR1_SIZE, areas })
     }
 
     fn irq_count(&self, kind: IrqKind) -> u32 {
@@ -195,10 +195,16 @@ impl Device for TestDevice {
     }
 
     /// Memory of the size asked for, with the region's number in front.
-    fn export(&mut self, region: u32, ranges: &[(u64, u64)]) -> Result<OwnedFd, Errno> {
+    fn export(&mut self, region: u32, ranges: &[(u64, u64)], access: FileAccess) -> Result<OwnedFd, Errno> {
         let memory = memfd(ranges.iter().map(|(_, length)| length).sum(), SealFlags::SHRINK);
         rustix::io::pwrite(&memory, &region.to_le_bytes(), 0)?;
-        Ok(memory)
+        match access {
+            FileAccess::ReadWrite => Ok(memory),
+            FileAccess::ReadOnly => {
+                let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
+                rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            }
+        }
     }
 
     fn client_connected(&mut self) {

@@ -173,6 +173,68 @@ pub enum Happening {
         /// Function number.
         function: usize,
     },
+    /// Memory of a BAR was exported.
+    ExportMade {
+        /// Function number.
+        function: usize,
+        /// BAR index.
+        bar: u8,
+        /// T = 1: private.
+        tee: bool,
+        /// The pages, as they follow each other in the export.
+        ranges: Vec<ByteRange>,
+        /// State of the TDI at that moment.
+        state: TdiState,
+    },
+    /// Memory of a BAR was asked for, and not exported.
+    ExportRefused {
+        /// Function number.
+        function: usize,
+        /// BAR index.
+        bar: u8,
+        /// T = 1: private.
+        tee: bool,
+        /// Why, in words.
+        text: String,
+    },
+    /// Pages of an export went to the other side.
+    ExportRevoked {
+        /// Function number.
+        function: usize,
+        /// BAR index.
+        bar: u8,
+        /// T = 1: private.
+        tee: bool,
+        /// All pages of the export.
+        ranges: Vec<ByteRange>,
+        /// What became of those that went: `orphan`, `sigbus`, `keep`.
+        how: String,
+        /// Whether somebody still had it.
+        held: bool,
+    },
+    /// A VMM did something that it should not have done, or not then. Told once in each state of the TDI.
+    OutOfOrder {
+        /// Function number.
+        function: usize,
+        /// What.
+        rule: Sequence,
+        /// Where.
+        place: String,
+    },
+    /// With `arch = "tdx"`: an access with T = 0 met a private page of a bound TDI, which would have been a machine check. Told
+    /// once in each state of the TDI.
+    MachineCheck {
+        /// Function number, by whose client it was made.
+        function: usize,
+        /// BAR index.
+        bar: u8,
+        /// In the BAR, in bytes.
+        offset: Hex<u64>,
+        /// Bytes.
+        length: usize,
+        /// Whether it was a write.
+        write: bool,
+    },
     /// What a report says from the next LOCK on was changed over the control socket.
     ReportOverridden {
         /// Function number.
@@ -211,6 +273,45 @@ pub enum Peer {
     },
 }
 
+/// Bytes of a BAR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByteRange {
+    /// From the start of the BAR.
+    pub offset: Hex<u64>,
+    /// How many.
+    pub length: Hex<u64>,
+}
+
+impl fmt::Display for ByteRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}+{:#x}", self.offset.0, self.length.0)
+    }
+}
+
+/// What a VMM should not do, or not then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sequence {
+    /// Everything shared is unmapped before LOCK.
+    SharedExportAtLock,
+    /// Private pages are touched in RUN only.
+    PrivateBeforeRun,
+    /// What a TVM is to use is mapped before START, when it can validate it.
+    ExportWhileRunning,
+}
+
+impl fmt::Display for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SharedExportAtLock => {
+                "a T = 0 export of pages that become TEE memory was still held at LOCK"
+            }
+            Self::PrivateBeforeRun => "a private page was touched before RUN",
+            Self::ExportWhileRunning => "an export was made while the TDI was in RUN",
+        })
+    }
+}
+
 impl Happening {
     /// A short name of its kind: its `event` in JSON.
     pub const fn kind(&self) -> &'static str {
@@ -233,6 +334,11 @@ impl Happening {
             Self::P2pStream { .. } => "p2p-stream",
             Self::FirmwareUpdated { .. } => "firmware-updated",
             Self::FirmwareUpdateForbidden { .. } => "firmware-update-forbidden",
+            Self::ExportMade { .. } => "export-made",
+            Self::ExportRefused { .. } => "export-refused",
+            Self::ExportRevoked { .. } => "export-revoked",
+            Self::OutOfOrder { .. } => "out-of-order",
+            Self::MachineCheck { .. } => "machine-check",
             Self::ReportOverridden { .. } => "report-overridden",
             Self::Unknown => "unknown",
         }
@@ -255,6 +361,10 @@ impl fmt::Display for Lost<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.map_or(Ok(()), |why| write!(f, " until the next start: {why}"))
     }
+}
+
+const fn side(tee: bool) -> &'static str {
+    if tee { "T = 1" } else { "T = 0" }
 }
 
 /// The line of the log.
@@ -320,6 +430,28 @@ impl fmt::Display for Happening {
             Self::FirmwareUpdateForbidden { function } => {
                 write!(f, "firmware update forbidden: function {function} is locked with NO_FW_UPDATE")
             }
+            Self::ExportMade { function, bar, tee, ranges, state } => {
+                write!(f, "function {function}: {} of BAR {bar} exported in {state}:", side(*tee))?;
+                ranges.iter().try_for_each(|range| write!(f, " {range}"))
+            }
+            Self::ExportRefused { function, bar, tee, text } => {
+                write!(f, "function {function}: {} of BAR {bar} not exported: {text}", side(*tee))
+            }
+            Self::ExportRevoked { function, bar, tee, ranges, how, held } => {
+                write!(f, "function {function}: {} export of BAR {bar} revoked ({how}", side(*tee))?;
+                f.write_str(if *held { "):" } else { ", held by nobody):" })?;
+                ranges.iter().try_for_each(|range| write!(f, " {range}"))
+            }
+            Self::OutOfOrder { function, rule, place } => {
+                write!(f, "function {function}: out of order: {rule}: {place}")
+            }
+            Self::MachineCheck { function, bar, offset, length, write } => write!(
+                f,
+                "function {function}: machine check: its client {} {length} bytes of the private BAR {bar} + {:#x} \
+                 with T = 0",
+                if *write { "wrote" } else { "read" },
+                offset.0
+            ),
             Self::ReportOverridden { function, says: Some(form) } => {
                 write!(f, "function {function}: from the next LOCK on its report lies: {form}")
             }

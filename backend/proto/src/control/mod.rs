@@ -22,7 +22,7 @@ mod state;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use event::{Event, Happening, Peer, ResetKind};
+pub use event::{ByteRange, Event, Happening, Peer, ResetKind, Sequence};
 pub use number::{Hex, HexBytes};
 pub use report::{
     Bits, FieldError, InfoFlags, OverrideForm, RangeFields, Report, ReportFields, ReportSource, ReportText,

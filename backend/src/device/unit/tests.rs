@@ -42,9 +42,13 @@ fn with_file(text: &[u8]) -> (tempfile::NamedTempFile, Device) {
     (file, device)
 }
 
+const fn plain(bar: u8) -> BarRegion {
+    BarRegion { bar, window: false }
+}
+
 fn read<const N: usize>(unit: &mut Unit, bar: u8, offset: u64) -> [u8; N] {
     let mut data = [0xA5; N];
-    unit.bar_read(bar, TdiPhase::Unlocked, offset, &mut data);
+    unit.bar_read(plain(bar), TdiPhase::Unlocked, offset, &mut data);
     data
 }
 
@@ -53,7 +57,7 @@ fn everything_answers_where_the_configuration_puts_it() {
     let (_file, mut device) = with_file(b"contents");
     let unit = &mut device.units[0];
     assert_eq!(&read(unit, 1, 0), b"TDSP");
-    unit.bar_write(1, TdiPhase::Unlocked, 0x2000, &[0xFF; 8]);
+    unit.bar_write(plain(1), TdiPhase::Unlocked, 0x2000, &[0xFF; 8]);
     assert_eq!((read(unit, 1, 0x1FFC), read(unit, 1, 0x2000)), ([0; 4], [0; 8]), "reserved");
     assert_eq!(read(unit, 3, 12), [1, 0, 0, 0], "the first vector is masked");
     assert_eq!((&read(unit, 4, 0), &read(unit, 4, 0x1000)), (b"contents", b"contents"));
@@ -68,7 +72,7 @@ fn a_shared_doorbell_rings_until_error() {
     let (_file, mut device) = with_file(b"");
     let unit = &mut device.units[0];
     for phase in PHASES {
-        unit.bar_write(1, phase, 0x1000 + 8, &[1]);
+        unit.bar_write(plain(1), phase, 0x1000 + 8, &[1]);
         let expected = (phase != TdiPhase::Error).then_some(Work::Interrupt { vector: 2 });
         assert_eq!((unit.poll_work(phase), unit.poll_work(phase)), (expected, None), "{phase:?}");
     }
@@ -83,8 +87,8 @@ fn a_shared_doorbell_rings_until_error() {
 fn a_reset_brings_the_file_back_and_a_scrub_does_not() {
     let (file, mut device) = with_file(b"contents");
     let unit = &mut device.units[0];
-    unit.bar_write(4, TdiPhase::Unlocked, 0, b"written!");
-    unit.bar_write(4, TdiPhase::Unlocked, 0x1000, b"written!");
+    unit.bar_write(plain(4), TdiPhase::Unlocked, 0, b"written!");
+    unit.bar_write(plain(4), TdiPhase::Unlocked, 0x1000, b"written!");
     unit.scrub();
     assert_eq!((read(unit, 4, 0), &read(unit, 4, 0x1000)), ([0; 8], b"written!"));
     unit.reset_function();

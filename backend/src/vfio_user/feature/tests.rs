@@ -3,14 +3,15 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::fs::{MemfdFlags, OFlags, fcntl_getfl, ftruncate, memfd_create};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, OFlags, ftruncate, memfd_create};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tdispd_proto::vfio_user::{
     Command, DmaBuf, DmaRange, Feature, FeatureFlags, HEADER_SIZE, Header, IrqKind, RegionInfoReply,
     RegionType, WINDOW_REGION, put_request,
 };
 
+use super::super::device::FileAccess;
 use super::super::{Connection, Device, Errno, Fds, Mmap, MmapArea, Progress, Region};
 
 const GET: u32 = 1 << 16;
@@ -27,9 +28,6 @@ const WINDOW: RegionType = RegionType { id: 0x8000_1234, subtype: 0x7D15_0000 };
 enum Kind {
     /// The writing end of a pipe, whose other end tells when all copies are closed.
     Pipe,
-    Memory,
-    /// Cannot be opened anew, like a udmabuf.
-    Event,
     Nothing,
 }
 
@@ -37,6 +35,8 @@ struct Exporter {
     regions: Vec<Region>,
     kind: Kind,
     exported: Vec<(u32, Vec<(u64, u64)>)>,
+    access: Option<FileAccess>,
+    mapping: Option<Mmap>,
     witnesses: Vec<OwnedFd>,
 }
 
@@ -70,11 +70,15 @@ impl Device for Exporter {
     fn region_write(&mut self, _: u32, _: u64, _: &[u8]) -> Result<(), Errno> {
         Ok(())
     }
+    fn mapping(&mut self, region: u32) -> Option<Mmap> {
+        self.mapping.clone().filter(|_| region == 2)
+    }
     fn reset(&mut self) {}
     fn exports(&self) -> bool {
         true
     }
-    fn export(&mut self, region: u32, ranges: &[(u64, u64)]) -> Result<OwnedFd, Errno> {
+    fn export(&mut self, region: u32, ranges: &[(u64, u64)], access: FileAccess) -> Result<OwnedFd, Errno> {
+        self.access = Some(access);
         self.exported.push((region, ranges.to_vec()));
         match self.kind {
             Kind::Pipe => {
@@ -82,8 +86,6 @@ impl Device for Exporter {
                 self.witnesses.push(witness);
                 Ok(fd)
             }
-            Kind::Memory => Ok(memory()),
-            Kind::Event => Ok(eventfd(0, EventfdFlags::CLOEXEC).unwrap()),
             Kind::Nothing => Err(Errno::BUSY),
         }
     }
@@ -103,11 +105,19 @@ impl Rig {
         regions[0] = Region::trapped(BAR);
         let file = Arc::new(memory());
         let areas = vec![MmapArea::new(0, 0x1000)];
-        regions[2] = Region { mmap: Some(Mmap { file, offset: 0, areas }), ..Region::trapped(0x1000) };
+        regions[2] = Region::trapped(0x1000);
+        let mapping = Some(Mmap { file, offset: 0, areas });
         regions[6] = Region::trapped(BAR);
         regions[7] = Region::trapped(0x1000);
         regions[9] = Region { kind: Some(WINDOW), ..Region::trapped(BAR) };
-        let device = Exporter { regions, kind: Kind::Pipe, exported: Vec::new(), witnesses: Vec::new() };
+        let device = Exporter {
+            regions,
+            kind: Kind::Pipe,
+            exported: Vec::new(),
+            access: None,
+            mapping,
+            witnesses: Vec::new(),
+        };
         let mut rig = Self { connection: Connection::default(), device };
         rig.send(Command::VERSION, version, false, Vec::new());
         rig.take().unwrap();
@@ -356,21 +366,20 @@ fn a_client_that_takes_no_descriptors_gets_none() {
 }
 
 #[test]
-fn a_descriptor_has_the_access_mode_asked_for_if_it_can() {
+fn a_descriptor_is_asked_for_in_the_mode_the_client_wants() {
     let mut rig = Rig::new();
-    let flags_of = |rig: &mut Rig, kind, open_flags: OFlags| {
-        rig.device.kind = kind;
-        let (_, fd) = rig.ask(&get(0, open_flags.bits(), PAGE_0)).unwrap();
-        fcntl_getfl(fd.unwrap()).unwrap() & OFlags::ACCMODE
-    };
-    for mode in [OFlags::RDONLY, OFlags::WRONLY, OFlags::RDWR] {
+    for (mode, expected) in [
+        (OFlags::RDONLY, FileAccess::ReadOnly),
+        (OFlags::WRONLY, FileAccess::ReadWrite),
+        (OFlags::RDWR, FileAccess::ReadWrite),
+        (OFlags::ACCMODE, FileAccess::ReadWrite),
+    ] {
         for others in [OFlags::empty(), OFlags::CLOEXEC, OFlags::NONBLOCK, OFlags::TRUNC | OFlags::CREATE] {
-            assert_eq!(flags_of(&mut rig, Kind::Memory, mode | others), mode, "{others:?}");
+            rig.ask(&get(0, (mode | others).bits(), PAGE_0)).unwrap();
+            assert_eq!(rig.device.access.take(), Some(expected), "{mode:?} {others:?}");
         }
-        assert_eq!(flags_of(&mut rig, Kind::Event, mode), OFlags::RDWR, "it cannot be opened anew");
     }
-    let all = OFlags::from_bits_retain(u32::MAX);
-    assert_eq!(flags_of(&mut rig, Kind::Memory, all), OFlags::ACCMODE, "no flag is refused");
+    rig.ask(&get(0, u32::MAX, PAGE_0)).expect("no flag is refused");
 }
 
 #[test]
@@ -412,7 +421,7 @@ fn a_device_that_exports_nothing_has_no_such_feature() {
         fn reset(&mut self) {}
     }
     let mut device = Plain(vec![Region::trapped(BAR)]);
-    assert_eq!(device.export(0, PAGE_0).err(), Some(Errno::NOTTY));
+    assert_eq!(device.export(0, PAGE_0, FileAccess::ReadWrite).err(), Some(Errno::NOTTY));
     let mut connection = Connection::default();
     let mut out = Vec::new();
     put_request(&mut out, 0, Command::VERSION, false, &[&[0; 4]]);

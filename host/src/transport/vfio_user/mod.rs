@@ -168,7 +168,7 @@ impl VfioUser {
     }
 
     /// Reads from a region; a refused read is all ones, as on a bus.
-    fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) -> Result<()> {
+    pub fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) -> Result<()> {
         let count = u32::try_from(data.len()).unwrap_or(u32::MAX);
         let request = RegionAccess::new(region, offset, count);
         match self.connection.request(Command::REGION_READ, &[request.as_bytes()], false)? {
@@ -190,7 +190,7 @@ impl VfioUser {
     }
 
     /// Writes to a region; a refused write is lost, as on a bus.
-    fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> Result<()> {
+    pub fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> Result<()> {
         let count = u32::try_from(data.len()).unwrap_or(u32::MAX);
         let request = RegionAccess::new(region, offset, count);
         if let Err(Errno(errno)) =

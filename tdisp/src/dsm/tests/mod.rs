@@ -85,6 +85,7 @@ fn function(number: usize) -> FunctionView {
         index,
         address: Some(base + offset),
         size,
+        aliased: false,
         size_supported: true,
         ranges,
     };

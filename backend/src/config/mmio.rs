@@ -1,0 +1,94 @@
+//! `[mmio]`: where T comes from, and what becomes of memory that was given away.
+
+use serde::{Deserialize, Serialize};
+
+/// `[mmio]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mmio {
+    /// Source of the T attribute of accesses to BARs.
+    pub tee: TeeSource,
+    /// With `tee = "alias"`: which half of a BAR is T = 1.
+    pub alias_private: AliasHalf,
+    /// What a hypervisor's mapping of a page that becomes TEE memory comes to on this architecture: it says what `revoke` is
+    /// by default, and what an access with T = 0 to a private page counts as.
+    pub arch: Arch,
+    /// What becomes of exports whose pages go to the other side. By default as `arch` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoke: Option<Revoke>,
+    /// Whether private exports may be made in CONFIG_UNLOCKED already.
+    pub private_early: PrivateEarly,
+    /// Whether what a VMM does in a wrong order takes the TDI to ERROR, instead of being told only.
+    pub strict: bool,
+}
+
+impl Mmio {
+    /// What becomes of exports whose pages go to the other side.
+    pub fn revocation(&self) -> Revoke {
+        self.revoke.unwrap_or(match self.arch {
+            Arch::Cca => Revoke::Orphan,
+            Arch::Tdx => Revoke::Sigbus,
+            Arch::Sev => Revoke::Keep,
+        })
+    }
+}
+
+/// Where an access's T attribute comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TeeSource {
+    /// In RUN, accesses to private pages count as T = 1; everything else is T = 0.
+    #[default]
+    Implicit,
+    /// From the address: each BAR is twice as large as its layout, one half is T = 1 and the other T = 0.
+    Alias,
+    /// From the vfio-user region: those of the BARs are T = 0, and T = 1 is regions 9 to 14, one for each BAR.
+    Region,
+}
+
+/// A half of a BAR.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AliasHalf {
+    /// The upper one, as with SEV's C-bit: what the report says has T = 0.
+    #[default]
+    High,
+    /// The lower one, as with TDX's shared bit: what the report says has T = 1.
+    Low,
+}
+
+/// A confidential computing architecture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arch {
+    /// Arm CCA: the old mapping is unusable.
+    #[default]
+    Cca,
+    /// Intel TDX: touching it is a machine check.
+    Tdx,
+    /// AMD SEV: it is still there, but refused.
+    Sev,
+}
+
+/// What becomes of an export whose pages go to the other side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Revoke {
+    /// The holder keeps dead pages.
+    Orphan,
+    /// The pages are taken away: touching a mapping of them raises SIGBUS.
+    Sigbus,
+    /// The mapping stays and reads as ones; a shared one is good again when the pages come back.
+    Keep,
+}
+
+/// Whether private exports may be made in CONFIG_UNLOCKED.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrivateEarly {
+    /// They wait for LOCK.
+    #[default]
+    Deny,
+    /// They may; they show ones until RUN.
+    Allow,
+}

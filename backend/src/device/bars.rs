@@ -1,0 +1,239 @@
+//! The BARs of a function as vfio-user regions: where T comes from, and what is exported of them.
+
+use std::os::fd::OwnedFd;
+
+use mmio::{
+    Access, AddressWidth, Bar, ExportError, Exporting, FileAccess, Gate, MemoryError, RegisterBlock,
+    Rejection, Revocation, Revoked, TdiPhase, Tee,
+};
+use tdispd_proto::vfio_user::{MmapArea, WINDOW_REGION};
+
+use crate::config::{AliasHalf, ConfigError, Mmio, PrivateEarly, Revoke, TeeSource};
+use crate::vfio_user::Mmap;
+
+/// Base address registers of a function.
+const BAR_SLOTS: u32 = 6;
+/// Bytes a 32-bit BAR can decode (PCIe 6.1 §7.5.1.2.1: at least one address bit is left).
+const MAX_32: u64 = 1 << 31;
+
+/// A BAR as a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BarRegion {
+    /// BAR number.
+    pub(crate) bar: u8,
+    /// Its T = 1 window.
+    pub(crate) window: bool,
+}
+
+impl BarRegion {
+    /// From the index of a vfio region; `None` for those that are no BAR.
+    pub(crate) fn from_index(index: u32) -> Option<Self> {
+        let window = index >= WINDOW_REGION;
+        let bar = if window { index - WINDOW_REGION } else { index };
+        (bar < BAR_SLOTS).then_some(Self { bar: bar as u8, window })
+    }
+}
+
+/// All BARs of a function.
+pub(super) struct Bars {
+    bars: Vec<Bar>,
+    source: TeeSource,
+    /// With an alias: the upper half is T = 1.
+    private_high: bool,
+}
+
+impl Bars {
+    /// BARs of zeroes.
+    ///
+    /// # Errors
+    /// The host has no memory to give.
+    pub(super) fn new(layouts: &[mmio::BarLayout], config: &Mmio) -> Result<Self, MemoryError> {
+        let private_high = config.alias_private == AliasHalf::High;
+        let exporting = Exporting {
+            revocation: match config.revocation() {
+                Revoke::Orphan => Revocation::Orphan,
+                Revoke::Sigbus => Revocation::Sigbus,
+                Revoke::Keep => Revocation::Keep,
+            },
+            early: config.private_early == PrivateEarly::Allow,
+            behind_itself: config.tee == TeeSource::Alias && !private_high,
+        };
+        let bars = layouts.iter().map(|layout| Bar::new(layout.clone(), Gate::default(), exporting));
+        Ok(Self { bars: bars.collect::<Result<_, _>>()?, source: config.tee, private_high })
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Bar> {
+        self.bars.iter()
+    }
+
+    /// Does something to every BAR, whatever fails.
+    pub(super) fn each(
+        &mut self,
+        act: impl FnMut(&mut Bar) -> Result<(), MemoryError>,
+    ) -> Result<(), MemoryError> {
+        let results: Vec<_> = self.bars.iter_mut().map(act).collect();
+        results.into_iter().collect()
+    }
+
+    pub(super) fn get_mut(&mut self, index: u8) -> Option<&mut Bar> {
+        self.bars.iter_mut().find(|bar| bar.layout().index() == index)
+    }
+
+    fn get(&self, index: u8) -> Option<&Bar> {
+        self.bars.iter().find(|bar| bar.layout().index() == index)
+    }
+
+    /// Bytes of a region: a BAR's with its alias, or a window's.
+    pub(super) fn region_size(&self, region: BarRegion) -> u64 {
+        let Some(bar) = self.get(region.bar) else { return 0 };
+        let size = bar.layout().size();
+        if region.window { size } else { decoded(size, self.source) }
+    }
+
+    /// What a region offers for mapping: pages of the T = 0 side that never become TEE memory.
+    pub(super) fn mapping(&self, region: BarRegion) -> Result<Option<Mmap>, MemoryError> {
+        let Some(bar) = self.get(region.bar).filter(|_| !region.window) else { return Ok(None) };
+        let Some(shared) = bar.shared_mapping() else { return Ok(None) };
+        // Where T = 0 begins in the region, and the BAR in the file.
+        let areas = shared
+            .areas
+            .iter()
+            .map(|area| MmapArea { offset: (shared.offset + area.offset).into(), size: area.size.into() });
+        Ok(Some(Mmap { file: bar.hand_out_shared()?.into(), offset: 0, areas: areas.collect() }))
+    }
+
+    /// Reads; returns what the gate refused.
+    pub(super) fn read(
+        &mut self,
+        region: BarRegion,
+        phase: TdiPhase,
+        offset: u64,
+        data: &mut [u8],
+        registers: &mut dyn RegisterBlock,
+    ) -> Result<Vec<Rejection>, MemoryError> {
+        let mut rejected = Vec::new();
+        let pieces = self.pieces(region, offset, data.len());
+        let Some(bar) = self.get_mut(region.bar) else { return Ok(rejected) };
+        let mut result = Ok(());
+        for piece in pieces {
+            let Some(data) = data.get_mut(piece.bytes) else { continue };
+            match bar.read(Access { phase, tee: piece.tee }, piece.offset, data, registers) {
+                Ok(done) => rejected.extend(done.rejected),
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        result.map(|()| rejected)
+    }
+
+    /// Writes; returns what the gate refused.
+    pub(super) fn write(
+        &mut self,
+        region: BarRegion,
+        phase: TdiPhase,
+        offset: u64,
+        data: &[u8],
+        registers: &mut dyn RegisterBlock,
+    ) -> Result<Vec<Rejection>, MemoryError> {
+        let mut rejected = Vec::new();
+        let pieces = self.pieces(region, offset, data.len());
+        let Some(bar) = self.get_mut(region.bar) else { return Ok(rejected) };
+        let mut result = Ok(());
+        for piece in pieces {
+            let Some(data) = data.get(piece.bytes) else { continue };
+            match bar.write(Access { phase, tee: piece.tee }, piece.offset, data, registers) {
+                Ok(done) => rejected.extend(done.rejected),
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        result.map(|()| rejected)
+    }
+
+    /// A descriptor of memory: see [`Bar::export`].
+    pub(super) fn export(
+        &mut self,
+        region: BarRegion,
+        phase: TdiPhase,
+        ranges: &[(u64, u64)],
+        access: FileAccess,
+    ) -> Result<OwnedFd, ExportError> {
+        let side = if region.window { Tee::Tee } else { Tee::NonTee };
+        match self.get_mut(region.bar) {
+            Some(bar) => bar.export(phase, side, ranges, access),
+            None => Err(ExportError::Empty),
+        }
+    }
+
+    /// Exports that lost pages since the last call, each with its BAR.
+    pub(super) fn take_revoked(&mut self) -> Vec<(u8, Revoked)> {
+        let of = |bar: &mut Bar| {
+            let index = bar.layout().index();
+            bar.take_revoked().into_iter().map(move |revoked| (index, revoked))
+        };
+        self.bars.iter_mut().flat_map(of).collect()
+    }
+
+    /// An access to a region, cut where T changes.
+    fn pieces(&self, region: BarRegion, offset: u64, length: usize) -> Vec<Piece> {
+        let whole = |tee| vec![Piece { tee, offset, bytes: 0..length }];
+        let known = mmio::TeeSource::Known;
+        if region.window {
+            return whole(known(Tee::Tee));
+        }
+        match self.source {
+            TeeSource::Implicit => whole(mmio::TeeSource::Implicit),
+            TeeSource::Region => whole(known(Tee::NonTee)),
+            TeeSource::Alias => {
+                let size = self.get(region.bar).map_or(0, |bar| bar.layout().size());
+                let (low, high) =
+                    if self.private_high { (Tee::NonTee, Tee::Tee) } else { (Tee::Tee, Tee::NonTee) };
+                let in_low = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(length);
+                let mut pieces = Vec::with_capacity(2);
+                if in_low > 0 {
+                    pieces.push(Piece { tee: known(low), offset, bytes: 0..in_low });
+                }
+                if in_low < length {
+                    // The region ends where the alias does.
+                    let offset = (offset + in_low as u64).saturating_sub(size);
+                    pieces.push(Piece { tee: known(high), offset, bytes: in_low..length });
+                }
+                pieces
+            }
+        }
+    }
+}
+
+/// A part of an access that has one T.
+struct Piece {
+    tee: mmio::TeeSource,
+    /// In the BAR's layout.
+    offset: u64,
+    /// Of the access.
+    bytes: core::ops::Range<usize>,
+}
+
+/// Bytes that a BAR of `size` takes in the address space.
+pub(super) fn decoded(size: u64, source: TeeSource) -> u64 {
+    match source {
+        TeeSource::Alias => size * 2,
+        TeeSource::Implicit | TeeSource::Region => size,
+    }
+}
+
+/// Whether every BAR has room for its alias.
+pub(super) fn check_alias(
+    number: usize,
+    layouts: &[mmio::BarLayout],
+    source: TeeSource,
+) -> Result<(), ConfigError> {
+    for bar in layouts {
+        if bar.width() == AddressWidth::Bits32 && decoded(bar.size(), source) > MAX_32 {
+            let problem = format!(
+                "BAR {} is 32 bits wide and has {} bytes, which leaves no room for an alias; make it 64 bits wide",
+                bar.index(),
+                bar.size()
+            );
+            return Err(ConfigError::value(format!("function[{number}].bar"), problem));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! Memory of BARs that is given away: to whom, when, and what a VMM did out of order.
+
+use std::os::fd::OwnedFd;
+
+use mmio::{Attribute, ExportError, FileAccess, Rejection, TdiPhase, Tee};
+use tdisp::dsm::Fault;
+use tdisp::wire::TdiState;
+use tdispd_proto::control::{ByteRange, Happening, Hex, Sequence};
+
+use super::bars::BarRegion;
+use super::{Device, words};
+use crate::vfio_user::{Errno, Mmap};
+
+/// What was told of a TDI in its present state.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    rules: Vec<Sequence>,
+    machine_check: bool,
+}
+
+impl Told {
+    /// Whether this has not been told yet; it has now.
+    fn rule(&mut self, rule: Sequence) -> bool {
+        let new = !self.rules.contains(&rule);
+        if new {
+            self.rules.push(rule);
+        }
+        new
+    }
+
+    fn machine_check(&mut self) -> bool {
+        !core::mem::replace(&mut self.machine_check, true)
+    }
+}
+
+impl Device {
+    /// What a region offers for mapping, with a descriptor of its own.
+    pub fn mapping(&mut self, function: usize, region: u32) -> Option<Mmap> {
+        let bars = self.units.get(function)?.bars();
+        bars.mapping(BarRegion::from_index(region)?).unwrap_or_else(|error| {
+            log::error!("function {function}: {error}; nothing is offered for mapping");
+            None
+        })
+    }
+
+    /// A descriptor of the memory of a BAR, T = 0, or of its window, T = 1: `ranges`, as offsets and lengths in bytes, one behind
+    /// the other.
+    ///
+    /// # Errors
+    /// ENODEV where nothing answers memory requests, EBUSY for pages that somebody has in another file, EINVAL for what cannot
+    /// be exported at all or not now; why is told as an event.
+    pub fn export(
+        &mut self,
+        function: usize,
+        region: u32,
+        ranges: &[(u64, u64)],
+        access: FileAccess,
+    ) -> Result<OwnedFd, Errno> {
+        let state = self.tdi_state(function);
+        let phase = self.phase(function);
+        let region = BarRegion::from_index(region).ok_or(Errno::INVAL)?;
+        let unit = self.units.get_mut(function).ok_or(Errno::NODEV)?;
+        let exported = unit.export(region, phase, ranges, access);
+        let BarRegion { bar, window: tee } = region;
+        match exported {
+            Some(Ok(fd)) => {
+                let ranges = ranges.iter().map(|(offset, length)| byte_range(*offset, *length)).collect();
+                self.tell(Happening::ExportMade { function, bar, tee, ranges, state: words::state(state) });
+                if phase == TdiPhase::Run {
+                    self.out_of_order(function, Sequence::ExportWhileRunning, format!("BAR {bar}"));
+                }
+                Ok(fd)
+            }
+            Some(Err(error)) => {
+                self.tell(Happening::ExportRefused { function, bar, tee, text: error.to_string() });
+                Err(errno(&error))
+            }
+            None => {
+                let text = "the function does not answer memory requests".into();
+                self.tell(Happening::ExportRefused { function, bar, tee, text });
+                Err(Errno::NODEV)
+            }
+        }
+    }
+
+    /// The client of `function` is gone, and has been followed by a reset: what it still holds is not the device's any more.
+    pub fn change_host(&mut self, function: usize) {
+        if let Some(unit) = self.units.get_mut(function) {
+            unit.change_host();
+        }
+    }
+
+    /// Tells what exports lost pages on the way to `state`.
+    pub(super) fn note_revoked(&mut self, function: usize, state: TdiState) {
+        let Some(unit) = self.units.get_mut(function) else { return };
+        for (bar, revoked) in unit.take_revoked() {
+            let tee = revoked.side == Tee::Tee;
+            let ranges =
+                revoked.ranges.iter().map(|range| byte_range(range.offset(), range.size())).collect();
+            let how = words::revocation(revoked.how).into();
+            self.tell(Happening::ExportRevoked { function, bar, tee, ranges, how, held: revoked.held });
+            if !tee && revoked.held && state == TdiState::CONFIG_LOCKED {
+                self.out_of_order(function, Sequence::SharedExportAtLock, format!("BAR {bar}"));
+            }
+        }
+    }
+
+    /// Looks at accesses that the gate refused.
+    pub(super) fn note_rejected(&mut self, function: usize, rejected: &[Rejection], write: bool) {
+        for rejection in rejected.iter().filter(|rejection| rejection.attribute == Attribute::Private) {
+            let Rejection { bar, offset, length, tee, phase, .. } = *rejection;
+            if phase == TdiPhase::Locked {
+                self.out_of_order(function, Sequence::PrivateBeforeRun, format!("BAR {bar} + {offset:#x}"));
+            }
+            let bound = matches!(phase, TdiPhase::Locked | TdiPhase::Run);
+            let Some(unit) = self.units.get_mut(function) else { return };
+            if self.machine_checks && bound && tee == Tee::NonTee && unit.told.machine_check() {
+                let offset = Hex(offset);
+                self.tell(Happening::MachineCheck { function, bar, offset, length, write });
+            }
+        }
+    }
+
+    /// A VMM did something that it should not do, or not now. The same is told once in each state.
+    fn out_of_order(&mut self, function: usize, rule: Sequence, place: String) {
+        let Some(unit) = self.units.get_mut(function) else { return };
+        if !unit.told.rule(rule) {
+            return;
+        }
+        self.tell(Happening::OutOfOrder { function, rule, place });
+        if self.strict {
+            self.protocol.dsm.fault(function, Fault::HostSequence);
+            self.apply_effects();
+        }
+    }
+}
+
+fn byte_range(offset: u64, length: u64) -> ByteRange {
+    ByteRange { offset: Hex(offset), length: Hex(length) }
+}
+
+fn errno(error: &ExportError) -> Errno {
+    match error {
+        ExportError::Overlap { .. } | ExportError::Mapped { .. } => Errno::BUSY,
+        ExportError::Memory(_) => Errno::NOMEM,
+        ExportError::Empty
+        | ExportError::Unaligned { .. }
+        | ExportError::Outside { .. }
+        | ExportError::Twice { .. }
+        | ExportError::NotMemory { .. }
+        | ExportError::Mixed { .. }
+        | ExportError::OtherSide { .. }
+        | ExportError::Phase { .. } => Errno::INVAL,
+    }
+}

@@ -10,9 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
-use spdm::doe::{Object, ObjectType, VENDOR_PCI_SIG};
-use spdm::requester::{Driver, Response as SpdmResponse, Transport as SpdmTransport};
+use spdm::doe::{DiscoveryRequest, DiscoveryResponse, Object, ObjectType, VENDOR_PCI_SIG};
+use spdm::requester::{Driver, Requester, Response as SpdmResponse, Transport as SpdmTransport};
 use tdisp::wire::{FunctionId, LockFlags, LockRequest, Request, RequestMessage, TdiState};
+use tdispctl::pci::Width;
+use tdispctl::transport::Transport as _;
 use tdispd_proto::frame::{Command as FrameCommand, Frame, Transport};
 use tdispd_proto::vfio_user::{Command, DmaAccess, DmaMap, put_reply};
 use tests::control::Client as Watcher;
@@ -164,31 +166,66 @@ fn a_client_that_stays_silent_delays_one_answer_and_no_other() {
     assert_eq!(Warnings::about(SILENT), given_up, "nothing else had to wait for it");
 }
 
-/// Carries a message to the SPDM socket, and nothing back.
-struct Deaf(TcpStream);
+/// Hands data objects over, and brings nothing back.
+struct Deaf<F>(F);
 
-impl SpdmTransport for Deaf {
+impl<F: FnMut(&[u8])> SpdmTransport for Deaf<F> {
     type Error = &'static str;
 
     fn exchange(&mut self, secured: bool, message: &[u8]) -> Result<SpdmResponse, Self::Error> {
         let kind = if secured { ObjectType::SECURED_SPDM } else { ObjectType::SPDM };
-        let (mut object, mut frame) = (Vec::new(), Vec::new());
+        let mut object = Vec::new();
         Object { vendor: VENDOR_PCI_SIG, kind, payload: message }.encode(&mut object).unwrap();
-        Frame { command: FrameCommand::NORMAL, transport: Transport::PCI_DOE, payload: &object }
-            .encode(&mut frame)
-            .unwrap();
-        self.0.write_all(&frame).unwrap();
+        (self.0)(&object);
         Err("nobody listens")
     }
 
     fn wait(&mut self, _delay: Duration) {}
 }
 
-/// A TDISP request to function 1, under its protocol id.
+/// LOCK of function 1 in the requester's session; nobody waits for its answer.
+fn lock_unheard(requester: &mut Requester, send: impl FnMut(&[u8])) {
+    let lock = LockRequest { default_stream_id: STREAM, ..LockRequest::default() };
+    let message = [&[1], &tdisp(Request::Lock(lock))[..]].concat();
+    Driver::new(requester, Deaf(send)).vendor(3, &VENDOR_PCI_SIG.to_le_bytes(), &message).unwrap_err();
+}
+
+/// A TDISP request to function 1.
 fn tdisp(request: Request<'_>) -> Vec<u8> {
-    let mut message = vec![1];
+    let mut message = Vec::new();
     RequestMessage { interface: FunctionId::new(1, None).into(), request }.encode(&mut message);
     message
+}
+
+#[test]
+fn an_abort_overtakes_an_answer_that_waits_for_dma() {
+    let rig = Rig::with("", 2);
+    let mut host = Host::plug(rig.socket(0));
+    host.session();
+    host.secure_stream();
+    let (mut client, message) = client_with_dma_under_way(&rig, 1);
+    let doe = host.inventory.doe[0].offset;
+    let (control, status, write) = (doe + 0x08, doe + 0x0C, doe + 0x10);
+    let config = host.device.config().unwrap();
+    lock_unheard(&mut host.requester, |object| {
+        for dword in object.as_chunks().0 {
+            config.write(write, Width::Dword, u32::from_le_bytes(*dword)).unwrap();
+        }
+        config.write(control, Width::Dword, 1 << 31).unwrap();
+    });
+    wait_until_locked(&mut client);
+    host.config_write(control, Width::Dword, 1);
+    assert_eq!(host.config_read(status, Width::Dword), 0);
+    acknowledge(&mut client, &message);
+    // The next answer is that to the next object, and behind it there is no other.
+    let mut discovery = Vec::new();
+    let payload = &DiscoveryRequest { index: 2, version: 0 }.encode();
+    Object { vendor: VENDOR_PCI_SIG, kind: ObjectType::DISCOVERY, payload }.encode(&mut discovery).unwrap();
+    let answer = host.object(&discovery).unwrap();
+    assert_eq!(DiscoveryResponse::parse(Object::parse(&answer).unwrap().payload).unwrap().kind.0, 2);
+    assert_eq!(host.config_read(status, Width::Dword), 0);
+    host.session();
+    assert_eq!(host.state(1), TdiState::ERROR, "it was locked by a session that is gone");
 }
 
 #[test]
@@ -200,19 +237,23 @@ fn a_requester_that_breaks_off_while_its_answer_is_held_is_gone_and_holds_nothin
     let (mut client, message) = client_with_dma_under_way(&rig, 1);
     let mut watcher = Watcher::watch(rig.control());
     // The session knows no transport: LOCK comes over TCP, and is answered once DMA is drained.
-    let stream = TcpStream::connect(address).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
     set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
-    let lock = LockRequest { default_stream_id: STREAM, ..LockRequest::default() };
-    let mut driver = Driver::new(&mut host.requester, Deaf(stream));
-    driver.vendor(3, &VENDOR_PCI_SIG.to_le_bytes(), &tdisp(Request::Lock(lock))).unwrap_err();
+    lock_unheard(&mut host.requester, |payload| {
+        let mut bytes = Vec::new();
+        Frame { command: FrameCommand::NORMAL, transport: Transport::PCI_DOE, payload }
+            .encode(&mut bytes)
+            .unwrap();
+        stream.write_all(&bytes).unwrap();
+    });
     let told = watcher.story("transition");
     assert_eq!(told, ["client-connected", "1: CONFIG_UNLOCKED CONFIG_LOCKED locked"]);
-    drop(driver);
+    drop(stream);
     assert_eq!(watcher.story("client-disconnected"), ["client-disconnected"]);
     acknowledge(&mut client, &message);
     // The requester is out of step with the session and cannot read what answers this, but the device tells of refusals:
     // a request whose answer nobody waits for is not outstanding (PCIe 6.1 §11.2.4).
-    host.vendor(1, &tdisp(Request::GetState)[1..]).unwrap_err();
+    host.vendor(1, &tdisp(Request::GetState)).unwrap_err();
     host.session();
     assert_eq!(watcher.story("session-ended"), ["session-ended restarted"]);
     assert_eq!(host.state(1), TdiState::ERROR);

@@ -350,6 +350,8 @@ fn an_update_at_run_time_ends_a_session_that_asked_for_it_and_what_it_locked() {
         3,
     );
     let mut host = Host::plug(rig.socket(0));
+    // LOCK wants addresses in its BARs.
+    let _other = Host::plug(rig.socket(1));
     host.session_that(true);
     host.secure_stream();
     let nonce = host.lock(0);

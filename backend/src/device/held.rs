@@ -104,8 +104,10 @@ mod tests {
         dwords[2] >> 16 & 0xFF
     }
 
+    type Overtake = fn(&mut Device);
+
     /// What ends an object before its answer is readable.
-    const OVERTAKING: [(&str, fn(&mut Device)); 3] = [
+    const OVERTAKING: [(&str, Overtake); 3] = [
         ("abort", |device| write(device, CONTROL, ABORT)),
         ("function level reset", |device| write(device, DEVICE_CONTROL, FLR)),
         ("conventional reset", |device| device.reset(0)),

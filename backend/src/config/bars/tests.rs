@@ -135,8 +135,11 @@ fn a_relative_file_is_beside_the_configuration() {
     assert_eq!(file, Some(directory.path().join("rom.bin").as_path()));
 }
 
-/// A function with these BARs, each a line of fields and lines of ranges: kind, size and side, and what else there is.
-fn function(before: &str, bars: &[(&str, &[(&str, &str, &str)])]) -> String {
+/// A line of fields, and lines of ranges: kind, size, and what else there is.
+type BarLines<'a> = (&'a str, &'a [(&'a str, &'a str, &'a str)]);
+
+/// A function with these BARs.
+fn function(before: &str, bars: &[BarLines<'_>]) -> String {
     let mut text = format!("[[function]]\n{before}\n");
     for (fields, ranges) in bars {
         text.push_str(&format!("[[function.bar]]\n{fields}\n"));

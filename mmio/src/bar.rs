@@ -6,9 +6,12 @@ use crate::pages::PageRange;
 use crate::sides::Sides;
 use crate::{Attribute, BarLayout, Gate, Kind, MemoryError, Range, TdiPhase, Tee, TeeSource, Verdict};
 
+mod counters;
 mod export;
 mod load;
 
+pub use counters::Counters;
+use counters::KindCounters;
 pub use export::{ExportError, Exporting};
 pub use load::LoadError;
 
@@ -73,53 +76,6 @@ pub struct Completion {
     pub rejected: Option<Rejection>,
     /// Bytes that lay beyond the BAR: read as ones, written to nowhere.
     pub outside: usize,
-}
-
-/// Pieces of accesses since the BAR was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Reads served.
-    pub reads: u64,
-    /// Writes served.
-    pub writes: u64,
-    /// Reads refused by the gate.
-    pub rejected_reads: u64,
-    /// Writes refused by the gate.
-    pub rejected_writes: u64,
-}
-
-#[derive(Debug, Default)]
-struct KindCounters {
-    registers: Counters,
-    memory: Counters,
-    msix_table: Counters,
-    msix_pba: Counters,
-    doorbells: Counters,
-    reserved: Counters,
-}
-
-impl KindCounters {
-    const fn of(&self, kind: Kind) -> &Counters {
-        match kind {
-            Kind::Registers => &self.registers,
-            Kind::Memory => &self.memory,
-            Kind::MsixTable => &self.msix_table,
-            Kind::MsixPba => &self.msix_pba,
-            Kind::Doorbells => &self.doorbells,
-            Kind::Reserved => &self.reserved,
-        }
-    }
-
-    const fn of_mut(&mut self, kind: Kind) -> &mut Counters {
-        match kind {
-            Kind::Registers => &mut self.registers,
-            Kind::Memory => &mut self.memory,
-            Kind::MsixTable => &mut self.msix_table,
-            Kind::MsixPba => &mut self.msix_pba,
-            Kind::Doorbells => &mut self.doorbells,
-            Kind::Reserved => &mut self.reserved,
-        }
-    }
 }
 
 /// Pages of a BAR that a client may map once and for all.

@@ -193,11 +193,11 @@ impl Sides {
             file_page += range.pages;
         }
         let fd = file.hand_out(access)?;
+        // Given back to the system, and what `take_back` finds.
+        each(ranges.iter().map(|range| self.pages(side).zero(*range)))?;
         let mut file_page = 0;
         for range in ranges {
-            let pages = self.pages_mut(side);
-            pages.zero(*range)?;
-            pages.send(*range, &file, file_page);
+            self.pages_mut(side).send(*range, &file, file_page);
             file_page += range.pages;
         }
         let live = ranges.to_vec();
@@ -307,12 +307,12 @@ impl Sides {
         result
     }
 
-    /// The T = 0 side changes its owner: whatever the former one still holds or has mapped is not the device's any more.
-    /// Memory is as it was in the BAR's own file, for the caller to zero.
+    /// The host changes: whatever the former one still holds or has mapped, of either side, is not the device's any more.
+    /// Memory is as it was in the BAR's own files, for the caller to zero.
     pub(crate) fn part(&mut self) -> Result<(), MemoryError> {
-        for export in self.exports.extract_if(.., |export| export.side == Tee::NonTee) {
+        for export in core::mem::take(&mut self.exports) {
             for piece in export.live {
-                self.non_tee.call_back(piece);
+                self.pages_mut(export.side).call_back(piece);
             }
         }
         self.non_tee.renew()

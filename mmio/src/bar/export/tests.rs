@@ -238,6 +238,19 @@ fn a_shared_export_meets_lock() {
 }
 
 #[test]
+fn an_early_export_goes_with_its_host() {
+    let mut bar = bar(Exporting { early: true, ..Exporting::default() });
+    let early = export(&mut bar, Unlocked, Trusted, &[pages(1, 1)]).unwrap();
+    bar.change_host().unwrap();
+    bar.lock().unwrap();
+    bar.start().unwrap();
+    put(&mut bar, Run, Trusted, 1, 6);
+    assert_eq!(seen(&early, 0), Some(0xff));
+    set(&early, 0, 9);
+    assert_eq!(get(&mut bar, Run, Trusted, 1), 6);
+}
+
+#[test]
 fn a_page_that_changes_sides_while_running_leaves_its_export() {
     let mut bar = with(Orphan);
     bar.lock().unwrap();

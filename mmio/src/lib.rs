@@ -27,7 +27,7 @@ pub use memory::{FileAccess, MemoryError};
 pub use msix::MsixTable;
 pub use pages::PageRange;
 pub use registers::{Register, RegisterHandler, RegisterMap, RegisterWidth};
-pub use sides::{ExportView, Revocation, Revoked};
+pub use sides::{Revocation, Revoked};
 pub use size::{ByteSize, NotASize};
 
 /// Bytes in the page that TDISP reports and the gate count in: 4 KiB, whatever the host's own page size

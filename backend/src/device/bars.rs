@@ -1,10 +1,11 @@
 //! The BARs of a function as vfio-user regions: where T comes from, and what is exported of them.
 
+use core::ops::Range;
 use std::os::fd::OwnedFd;
 
 use mmio::{
-    Access, AddressWidth, Bar, ExportError, Exporting, FileAccess, Gate, MemoryError, RegisterBlock,
-    Rejection, Revocation, Revoked, TdiPhase, Tee,
+    Access, AddressWidth, Bar, Completion, ExportError, Exporting, FileAccess, Gate, MemoryError,
+    RegisterBlock, Rejection, Revocation, Revoked, TdiPhase, Tee,
 };
 use tdispd_proto::vfio_user::{MmapArea, WINDOW_REGION};
 
@@ -111,18 +112,9 @@ impl Bars {
         data: &mut [u8],
         registers: &mut dyn RegisterBlock,
     ) -> Result<Vec<Rejection>, MemoryError> {
-        let mut rejected = Vec::new();
-        let pieces = self.pieces(region, offset, data.len());
-        let Some(bar) = self.get_mut(region.bar) else { return Ok(rejected) };
-        let mut result = Ok(());
-        for piece in pieces {
-            let Some(data) = data.get_mut(piece.bytes) else { continue };
-            match bar.read(Access { phase, tee: piece.tee }, piece.offset, data, registers) {
-                Ok(done) => rejected.extend(done.rejected),
-                Err(error) => result = result.and(Err(error)),
-            }
-        }
-        result.map(|()| rejected)
+        self.access(region, phase, offset, data.len(), |bar, access, offset, bytes| {
+            bar.read(access, offset, data.get_mut(bytes).unwrap_or_default(), registers)
+        })
     }
 
     /// Writes; returns what the gate refused.
@@ -134,13 +126,26 @@ impl Bars {
         data: &[u8],
         registers: &mut dyn RegisterBlock,
     ) -> Result<Vec<Rejection>, MemoryError> {
+        self.access(region, phase, offset, data.len(), |bar, access, offset, bytes| {
+            bar.write(access, offset, data.get(bytes).unwrap_or_default(), registers)
+        })
+    }
+
+    /// Has `act` do each piece of an access, whatever fails: with its offset in the layout, and which bytes of the access it is.
+    fn access(
+        &mut self,
+        region: BarRegion,
+        phase: TdiPhase,
+        offset: u64,
+        length: usize,
+        mut act: impl FnMut(&mut Bar, Access, u64, Range<usize>) -> Result<Completion, MemoryError>,
+    ) -> Result<Vec<Rejection>, MemoryError> {
         let mut rejected = Vec::new();
-        let pieces = self.pieces(region, offset, data.len());
+        let pieces = self.pieces(region, offset, length);
         let Some(bar) = self.get_mut(region.bar) else { return Ok(rejected) };
         let mut result = Ok(());
-        for piece in pieces {
-            let Some(data) = data.get(piece.bytes) else { continue };
-            match bar.write(Access { phase, tee: piece.tee }, piece.offset, data, registers) {
+        for Piece { tee, offset, bytes } in pieces {
+            match act(bar, Access { phase, tee }, offset, bytes) {
                 Ok(done) => rejected.extend(done.rejected),
                 Err(error) => result = result.and(Err(error)),
             }
@@ -159,7 +164,10 @@ impl Bars {
         let side = if region.window { Tee::Tee } else { Tee::NonTee };
         match self.get_mut(region.bar) {
             Some(bar) => bar.export(phase, side, ranges, access),
-            None => Err(ExportError::Empty),
+            None => {
+                let (offset, length) = ranges.first().copied().unwrap_or_default();
+                Err(ExportError::Outside { offset, length, size: 0 })
+            }
         }
     }
 
@@ -208,7 +216,7 @@ struct Piece {
     /// In the BAR's layout.
     offset: u64,
     /// Of the access.
-    bytes: core::ops::Range<usize>,
+    bytes: Range<usize>,
 }
 
 /// Bytes that a BAR of `size` takes in the address space.

@@ -1,4 +1,5 @@
-//! What memory holds before anyone has written to it: files that the configuration names, read at the start and after each reset.
+//! What memory holds before anyone has written to it: files that the configuration names, read at the start and after each
+//! reset for the host, and at START for the TVM.
 
 use std::fs::File;
 use std::io;

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use super::Bar;
 use crate::memory::{FileAccess, Size};
 use crate::pages::PageRange;
-use crate::sides::{ExportView, Refused, Revocation, Revoked};
+use crate::sides::{Refused, Revocation, Revoked};
 use crate::{Attribute, Kind, MemoryError, PAGE_SIZE, TdiPhase, Tee};
 
 /// How a BAR's memory is given away.
@@ -136,11 +136,6 @@ impl Bar {
     /// Exports that lost pages since the last call.
     pub fn take_revoked(&mut self) -> Vec<Revoked> {
         self.sides.take_revoked()
-    }
-
-    /// The exports that somebody holds.
-    pub fn exports(&self) -> impl Iterator<Item = ExportView> {
-        self.sides.exports()
     }
 
     fn page_ranges(&self, ranges: &[(u64, u64)]) -> Result<Vec<PageRange>, ExportError> {

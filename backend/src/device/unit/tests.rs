@@ -108,3 +108,18 @@ fn a_reset_brings_the_file_back_and_a_scrub_does_not() {
     }
     assert_eq!(&read(unit, 1, 0), b"TDSP");
 }
+
+#[test]
+fn a_tvm_finds_the_file_at_start_and_not_what_the_host_wrote() {
+    let (file, mut device) = with_file(b"contents");
+    let unit = &mut device.units[0];
+    unit.bar_write(plain(4), TdiPhase::Unlocked, 0, b"written!");
+    unit.enter(TdiPhase::Unlocked, TdiPhase::Locked);
+    std::fs::write(file.path(), b"for TVMs").unwrap();
+    unit.enter(TdiPhase::Locked, TdiPhase::Run);
+    let mut data = [0xA5; 8];
+    unit.bar_read(plain(4), TdiPhase::Run, 0, &mut data);
+    assert_eq!(&data, b"for TVMs");
+    unit.bar_read(plain(4), TdiPhase::Run, 0x1000, &mut data);
+    assert_eq!(&data, b"contents", "shared pages go on as they were");
+}

@@ -87,12 +87,12 @@ fn an_export_is_the_device_s_memory() {
     assert_eq!(get(&mut bar, Unlocked, NonTee, 7), 9);
     put(&mut bar, Unlocked, NonTee, 8, 3);
     assert_eq!(seen(&both, 1), Some(3));
-    assert_eq!(bar.exports().count(), 1);
+    assert_eq!(bar.sides.held(), 1);
     let again = export(&mut bar, Unlocked, NonTee, &[pages(7, 2), pages(1, 3)]).unwrap();
     assert_eq!(seen(&again, 1), Some(3));
     // Nobody holds it any more: its pages may be exported in another way, with what is in them.
     drop((both, again));
-    assert_eq!(bar.exports().count(), 0);
+    assert_eq!(bar.sides.held(), 0);
     let other = export(&mut bar, Unlocked, NonTee, &[pages(8, 1)]).unwrap();
     assert_eq!(seen(&other, 0), Some(3));
     assert_eq!(get(&mut bar, Unlocked, NonTee, 7), 9);
@@ -126,7 +126,7 @@ fn every_refusal_says_why_and_changes_nothing() {
         let says = text(&mut bar, phase, side, &ranges);
         assert!(says.contains(expected), "{phase:?} {side:?} {ranges:x?}: {says}");
     }
-    assert_eq!(bar.exports().count(), 0);
+    assert_eq!(bar.sides.held(), 0);
     let _held = export(&mut bar, Unlocked, NonTee, &[pages(1, 2)]).unwrap();
     assert!(text(&mut bar, Unlocked, NonTee, &[pages(2, 2)]).contains("page 2 is in another export"));
     let mapped = bar.hand_out_shared().unwrap();

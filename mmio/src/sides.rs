@@ -10,6 +10,10 @@ use crate::memory::{FileAccess, MemoryFile, Size, each};
 use crate::pages::{PageRange, Pages};
 use crate::{MemoryError, PAGE_SIZE, Tee};
 
+mod export;
+
+use export::{Export, Piece};
+
 /// What becomes of an export whose pages go to the other side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Revocation {
@@ -50,52 +54,6 @@ impl From<MemoryError> for Refused {
     }
 }
 
-#[derive(Debug)]
-struct Export {
-    side: Tee,
-    ranges: Vec<PageRange>,
-    file: Arc<MemoryFile>,
-    /// Pages that are the device's.
-    live: Vec<PageRange>,
-    /// Pages that come back to it.
-    kept: Vec<PageRange>,
-    /// Its holder may not see anything yet: ones until [`Sides::start`].
-    dark: bool,
-}
-
-impl Export {
-    /// Whether all of its pages are the device's.
-    fn is_whole(&self) -> bool {
-        let count = |ranges: &[PageRange]| ranges.iter().map(|range| u64::from(range.pages)).sum::<u64>();
-        count(&self.live) == count(&self.ranges)
-    }
-
-    /// The pages of `range` that it consists of, each run with its first page in the file.
-    fn pieces(&self, range: PageRange) -> Vec<(PageRange, u32)> {
-        let mut file_page = 0;
-        let mut pieces = Vec::new();
-        for own in &self.ranges {
-            if let Some(both) = own.overlap(&range) {
-                pieces.push((both, file_page + (both.first - own.first)));
-            }
-            file_page += own.pages;
-        }
-        pieces
-    }
-}
-
-/// Removes `range` from a list of ranges.
-fn subtract(list: &mut Vec<PageRange>, range: PageRange) {
-    let cut = |own: &PageRange| {
-        let before =
-            PageRange { first: own.first, pages: range.first.min(own.end()).saturating_sub(own.first) };
-        let first = range.end().max(own.first);
-        let after = PageRange { first, pages: own.end().saturating_sub(first) };
-        [before, after]
-    };
-    *list = list.iter().flat_map(cut).filter(|rest| rest.pages > 0).collect();
-}
-
 /// All memory of a BAR.
 #[derive(Debug)]
 pub(crate) struct Sides {
@@ -131,7 +89,7 @@ impl Sides {
     /// Whether a page of `range` is in an export that somebody holds.
     pub(crate) fn is_exported(&self, side: Tee, range: PageRange) -> bool {
         let own = self.exports.iter().filter(|export| export.side == side && export.file.is_held());
-        own.flat_map(|export| &export.live).any(|live| live.overlap(&range).is_some())
+        own.flat_map(Export::live).any(|piece| piece.pages.overlap(&range).is_some())
     }
 
     pub(crate) const fn pages(&self, side: Tee) -> &Pages {
@@ -159,38 +117,35 @@ impl Sides {
         access: FileAccess,
     ) -> Result<OwnedFd, Refused> {
         self.sweep()?;
+        let mut sorted = ranges.to_vec();
+        sorted.sort_by_key(|range| range.first);
         for export in self.exports.iter().filter(|export| export.side == side) {
             if export.ranges == ranges && export.is_whole() {
                 return Ok(export.file.hand_out(access)?);
             }
-            let mut taken = export.live.iter().chain(&export.kept);
-            if let Some(taken) = taken.find_map(|own| ranges.iter().find_map(|range| own.overlap(range))) {
+            if let Some(taken) = export.first_common(&sorted) {
                 return Err(Refused::Overlap(taken));
             }
         }
         let total: u64 = ranges.iter().map(PageRange::size).sum();
         let name = format!("bar{}-export", self.bar);
         let file = Arc::new(MemoryFile::new(self.bar, &name, total, size)?);
-        let mut file_page = 0;
-        for range in ranges {
+        let export = Export::new(side, ranges.to_vec(), file, dark);
+        for &Piece { pages, file_page } in export.live() {
             let at = u64::from(file_page) * PAGE_SIZE;
             if dark {
-                file.fill_with_ones(at, range.size())?;
+                export.file.fill_with_ones(at, pages.size())?;
             } else {
-                self.pages(side).copy(*range, &file, at)?;
+                self.pages(side).copy(pages, &export.file, at)?;
             }
-            file_page += range.pages;
         }
-        let fd = file.hand_out(access)?;
+        let fd = export.file.hand_out(access)?;
         // Given back to the system, and what `take_back` finds.
         each(ranges.iter().map(|range| self.pages(side).zero(*range)))?;
-        let mut file_page = 0;
-        for range in ranges {
-            self.pages_mut(side).send(*range, &file, file_page);
-            file_page += range.pages;
+        for &Piece { pages, file_page } in export.live() {
+            self.pages_mut(side).send(pages, &export.file, file_page);
         }
-        let live = ranges.to_vec();
-        self.exports.push(Export { side, ranges: ranges.to_vec(), file, live, kept: Vec::new(), dark });
+        self.exports.push(export);
         Ok(fd)
     }
 
@@ -205,12 +160,12 @@ impl Sides {
     /// The live pages of an export are in the BAR's own file again, with what was in them.
     fn take_back(&mut self, export: &Export) -> Result<(), MemoryError> {
         let mut result = Ok(());
-        for (piece, file_page) in export.live.iter().flat_map(|range| export.pieces(*range)) {
-            let pages = self.pages_mut(export.side);
-            pages.call_back(piece);
+        for &Piece { pages, file_page } in export.live() {
+            let own = self.pages_mut(export.side);
+            own.call_back(pages);
             if !export.dark {
                 let from = u64::from(file_page) * PAGE_SIZE;
-                result = result.and(pages.fill_from(piece, &export.file, from));
+                result = result.and(own.fill_from(pages, &export.file, from));
             }
         }
         result
@@ -224,13 +179,9 @@ impl Sides {
         let mut result = Ok(());
         let mut left = Vec::new();
         for mut export in core::mem::take(&mut self.exports) {
-            let pieces: Vec<_> = if export.side == side {
-                let live = export.live.iter().filter_map(|live| live.overlap(&range));
-                live.flat_map(|live| export.pieces(live)).collect()
-            } else {
-                Vec::new()
-            };
-            if pieces.is_empty() {
+            let keep = how == Revocation::Keep && side == Tee::NonTee;
+            let lost = if export.side == side { export.lose(range, keep) } else { Vec::new() };
+            if lost.is_empty() {
                 left.push(export);
                 continue;
             }
@@ -239,23 +190,19 @@ impl Sides {
                 let (ranges, held) = (export.ranges.clone(), export.file.is_held());
                 self.revoked.push(Revoked { side, ranges, how, held });
             }
-            for (piece, file_page) in &pieces {
-                let at = u64::from(*file_page) * PAGE_SIZE;
-                self.pages_mut(side).call_back(*piece);
-                subtract(&mut export.live, *piece);
+            for Piece { pages, file_page } in lost {
+                let at = u64::from(file_page) * PAGE_SIZE;
+                self.pages_mut(side).call_back(pages);
                 result = result.and(match (how, side) {
                     // What the hypervisor wrote itself.
                     (Revocation::Orphan, Tee::NonTee) => Ok(()),
-                    (Revocation::Orphan | Revocation::Sigbus, _) => export.file.zero(at, piece.size()),
-                    (Revocation::Keep, _) => export.file.fill_with_ones(at, piece.size()),
+                    (Revocation::Orphan | Revocation::Sigbus, _) => export.file.zero(at, pages.size()),
+                    (Revocation::Keep, _) => export.file.fill_with_ones(at, pages.size()),
                 });
-                if how == Revocation::Keep && side == Tee::NonTee {
-                    export.kept.push(*piece);
-                }
             }
             if how == Revocation::Sigbus {
                 result = result.and(self.take_back(&export)).and(export.file.cut());
-            } else if !export.live.is_empty() || !export.kept.is_empty() {
+            } else if export.is_alive() {
                 left.push(export);
             }
         }
@@ -267,10 +214,10 @@ impl Sides {
     pub(crate) fn darken(&self) -> Result<(), MemoryError> {
         let dark = self.exports.iter().filter(|export| export.dark);
         each(dark.flat_map(|export| {
-            let pieces = export.live.iter().flat_map(|live| export.pieces(*live));
-            pieces.map(|(piece, file_page)| {
-                export.file.fill_with_ones(u64::from(file_page) * PAGE_SIZE, piece.size())
-            })
+            let ones = |piece: &Piece| {
+                export.file.fill_with_ones(u64::from(piece.file_page) * PAGE_SIZE, piece.pages.size())
+            };
+            export.live().iter().map(ones)
         }))
     }
 
@@ -285,12 +232,9 @@ impl Sides {
     pub(crate) fn revive(&mut self) -> Result<(), MemoryError> {
         let mut result = Ok(());
         for export in &mut self.exports {
-            let kept = core::mem::take(&mut export.kept);
-            let pieces: Vec<_> = kept.iter().flat_map(|range| export.pieces(*range)).collect();
-            for (piece, file_page) in pieces {
-                result = result.and(export.file.zero(u64::from(file_page) * PAGE_SIZE, piece.size()));
-                self.non_tee.send(piece, &export.file, file_page);
-                export.live.push(piece);
+            for Piece { pages, file_page } in export.revive() {
+                result = result.and(export.file.zero(u64::from(file_page) * PAGE_SIZE, pages.size()));
+                self.non_tee.send(pages, &export.file, file_page);
             }
         }
         result
@@ -300,8 +244,8 @@ impl Sides {
     /// Memory is as it was in the BAR's own files, for the caller to zero.
     pub(crate) fn part(&mut self) -> Result<(), MemoryError> {
         for export in core::mem::take(&mut self.exports) {
-            for piece in export.live {
-                self.pages_mut(export.side).call_back(piece);
+            for piece in export.live() {
+                self.pages_mut(export.side).call_back(piece.pages);
             }
         }
         self.non_tee.renew()
@@ -316,26 +260,5 @@ impl Sides {
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.exports.iter().filter(|export| export.file.is_held()).count()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_are_cut() {
-        let range = |first, pages| PageRange { first, pages };
-        for (cut, expected) in [
-            (range(0, 2), vec![range(2, 3), range(8, 2)]),
-            (range(3, 1), vec![range(2, 1), range(4, 1), range(8, 2)]),
-            (range(4, 5), vec![range(2, 2), range(9, 1)]),
-            (range(0, 16), vec![]),
-            (range(5, 3), vec![range(2, 3), range(8, 2)]),
-        ] {
-            let mut list = vec![range(2, 3), range(8, 2)];
-            subtract(&mut list, cut);
-            assert_eq!(list, expected, "{cut:?}");
-        }
     }
 }

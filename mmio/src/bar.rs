@@ -3,7 +3,7 @@ use std::os::fd::OwnedFd;
 
 use crate::memory::each;
 use crate::pages::PageRange;
-use crate::sides::Sides;
+use crate::sides::{Revocation, Sides};
 use crate::{Attribute, BarLayout, Gate, Kind, MemoryError, Range, TdiPhase, Tee, TeeSource, Verdict};
 
 mod counters;
@@ -273,7 +273,7 @@ impl Bar {
                 if moved.range.attribute != attribute {
                     if moved.is_memory() {
                         let from = owner(moved.range.attribute);
-                        result = result.and(self.change_hands(moved.pages(), &[from]));
+                        result = result.and(self.change_hands(&moved.range, &[from]));
                     }
                     moved.range.attribute = attribute;
                 }
@@ -292,7 +292,7 @@ impl Bar {
     pub fn lock(&mut self) -> Result<(), MemoryError> {
         let swept = self.sides.sweep();
         let private = self.memory(Range::is_private);
-        let empty = each(private.into_iter().map(|pages| self.change_hands(pages, &[Tee::NonTee])));
+        let empty = each(private.iter().map(|range| self.change_hands(range, &[Tee::NonTee])));
         // What was exported early shows ones again.
         swept.and(empty).and(self.sides.darken())
     }
@@ -305,7 +305,7 @@ impl Bar {
         let swept = self.sides.sweep();
         self.sides.start();
         let private = self.memory(Range::is_private);
-        swept.and(each(private.into_iter().map(|pages| self.sides.pages(Tee::Tee).zero(pages))))
+        swept.and(each(private.iter().map(|range| self.sides.pages(Tee::Tee).zero(range.page_range()))))
     }
 
     /// ERROR: private memory is nobody's, zeroed, and exports of it are revoked. Pages keep their attributes.
@@ -315,7 +315,7 @@ impl Bar {
     pub fn fail(&mut self) -> Result<(), MemoryError> {
         let swept = self.sides.sweep();
         let private = self.memory(Range::is_private);
-        swept.and(each(private.into_iter().map(|pages| self.change_hands(pages, &[Tee::Tee]))))
+        swept.and(each(private.iter().map(|range| self.change_hands(range, &[Tee::Tee]))))
     }
 
     /// Back in CONFIG_UNLOCKED, all memory is the host's; mappings that were only refused are good again. Comes after
@@ -343,7 +343,7 @@ impl Bar {
                 } else {
                     &[Tee::Tee]
                 };
-                result = result.and(self.change_hands(slot.pages(), lost));
+                result = result.and(self.change_hands(&slot.range, lost));
             }
         }
         self.slots.retain_mut(|slot| {
@@ -360,7 +360,7 @@ impl Bar {
     /// As [`Bar::scrub_private`].
     pub fn scrub_all(&mut self) -> Result<(), MemoryError> {
         let memory = self.memory(|_| true);
-        each(memory.into_iter().map(|pages| self.zero(pages)))
+        each(memory.iter().map(|range| self.zero(range.page_range())))
     }
 
     /// The host that had the BAR is gone: another one gets memory that the former cannot reach, zeroed. Comes after
@@ -403,17 +403,22 @@ impl Bar {
         self.sides.hand_out(Tee::NonTee)
     }
 
-    /// The pages of memory ranges that are like this now.
-    fn memory(&self, which: impl Fn(&Range) -> bool) -> Vec<PageRange> {
-        let chosen = self.slots.iter().filter(|slot| slot.is_memory() && which(&slot.range));
-        chosen.map(Slot::pages).collect()
+    /// Memory ranges that are like this now.
+    fn memory(&self, which: impl Fn(&Range) -> bool) -> Vec<Range> {
+        self.slots.iter().filter(|slot| slot.is_memory()).map(|slot| slot.range).filter(which).collect()
     }
 
     /// Exports of the sides that lose the pages are revoked; then the pages are zero on both.
-    fn change_hands(&mut self, pages: PageRange, lost: &[Tee]) -> Result<(), MemoryError> {
-        let how = self.exporting.revocation;
+    fn change_hands(&mut self, range: &Range, lost: &[Tee]) -> Result<(), MemoryError> {
+        let pages = range.page_range();
+        let how = self.revocation(range);
         let revoked = each(lost.iter().map(|side| self.sides.revoke(*side, pages, how)));
         revoked.and(self.zero(pages))
+    }
+
+    /// What becomes of exports of a range.
+    fn revocation(&self, range: &Range) -> Revocation {
+        range.revocation.unwrap_or(self.exporting.revocation)
     }
 
     fn zero(&self, pages: PageRange) -> Result<(), MemoryError> {

@@ -2,7 +2,7 @@
 use core::fmt;
 
 use crate::pages::PageRange;
-use crate::{Attribute, PAGE_SIZE};
+use crate::{Attribute, PAGE_SIZE, Revocation};
 
 mod error;
 
@@ -66,6 +66,8 @@ pub struct RangeLayout {
     pub attribute: Attribute,
     /// Its pages may change sides while the TDI runs (IS_MEM_ATTR_UPDATABLE).
     pub updatable: bool,
+    /// What becomes of exports of its pages, if not what [`Exporting`](crate::Exporting) says.
+    pub revocation: Option<Revocation>,
 }
 
 /// One range in its place.
@@ -81,6 +83,8 @@ pub struct Range {
     pub attribute: Attribute,
     /// Its pages may change sides while the TDI runs.
     pub updatable: bool,
+    /// What becomes of exports of its pages, if not what [`Exporting`](crate::Exporting) says.
+    pub revocation: Option<Revocation>,
 }
 
 impl Range {
@@ -164,7 +168,9 @@ impl BarLayout {
         }
         let mut placed = Vec::with_capacity(ranges.len());
         let mut next = 0_u32;
-        for (range, &RangeLayout { kind, pages, attribute, updatable }) in ranges.iter().enumerate() {
+        for (range, &RangeLayout { kind, pages, attribute, updatable, revocation }) in
+            ranges.iter().enumerate()
+        {
             if pages == 0 {
                 return Err(fail(Some(range), LayoutProblem::NoPages));
             }
@@ -176,7 +182,7 @@ impl BarLayout {
             if end > max {
                 return Err(too_large);
             }
-            placed.push(Range { kind, first_page: next, pages, attribute, updatable });
+            placed.push(Range { kind, first_page: next, pages, attribute, updatable, revocation });
             next = u32::try_from(end).map_err(|_| too_large)?;
         }
         if !next.is_power_of_two() {

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use mmio::{
     AddressWidth, Attribute, BarLayout, BarSet, ByteSize, LayoutError, LayoutProblem, PAGE_SIZE, RangeLayout,
+    Revocation,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, Function};
+use super::{ConfigError, Function, Revoke};
 
 /// Most ranges of one BAR. Each private one has a file descriptor of its own, and all of them have to fit into a report.
 const MOST_RANGES: usize = 64;
@@ -46,6 +47,9 @@ pub struct Range {
     /// SET_MMIO_ATTRIBUTE may change the side of its pages. Memory only.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub updatable: bool,
+    /// What becomes of exports of its pages when they go to the other side. By default as `[mmio]` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoke: Option<Revoke>,
     /// A file with what the memory holds at the start and after each reset, from the first byte on; the rest is zero. It is
     /// never written to. Relative paths start where the configuration file is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -193,6 +197,7 @@ impl Function {
             size: u64::from(pages) * PAGE_SIZE,
             side,
             updatable: false,
+            revoke: None,
             file: None,
         };
         let bar = |index, width, ranges| Bar { index, width, prefetchable: width == Width::Bits64, ranges };
@@ -292,6 +297,9 @@ impl Function {
                 if range.updatable && !attributes {
                     return wrong("updatable", WANTS);
                 }
+                if range.revoke.is_some() && !(memory && (range.updatable || range.side == Side::Private)) {
+                    return wrong("revoke", "only memory that is or becomes private can be revoked");
+                }
                 if range.file.is_some() && !memory {
                     return wrong("file", "only memory can have contents");
                 }
@@ -328,7 +336,8 @@ impl Range {
             Side::Private => Attribute::Private,
             Side::Shared => Attribute::Shared,
         };
-        Ok(RangeLayout { kind, pages, attribute, updatable: self.updatable })
+        let revocation = self.revoke.map(Revocation::from);
+        Ok(RangeLayout { kind, pages, attribute, updatable: self.updatable, revocation })
     }
 }
 

@@ -1,5 +1,6 @@
 //! `[mmio]`: where T comes from, and what becomes of memory that was given away.
 
+use mmio::Revocation;
 use serde::{Deserialize, Serialize};
 
 /// `[mmio]`
@@ -80,6 +81,16 @@ pub enum Revoke {
     Sigbus,
     /// The mapping stays and reads as ones; a shared one is good again when the pages come back.
     Keep,
+}
+
+impl From<Revoke> for Revocation {
+    fn from(revoke: Revoke) -> Self {
+        match revoke {
+            Revoke::Orphan => Self::Orphan,
+            Revoke::Sigbus => Self::Sigbus,
+            Revoke::Keep => Self::Keep,
+        }
+    }
 }
 
 /// Whether private exports may be made in CONFIG_UNLOCKED.

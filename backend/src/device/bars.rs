@@ -5,11 +5,11 @@ use std::os::fd::OwnedFd;
 
 use mmio::{
     Access, AddressWidth, Bar, Completion, ExportError, Exporting, FileAccess, Gate, MemoryError,
-    RegisterBlock, Rejection, Revocation, Revoked, TdiPhase, Tee,
+    RegisterBlock, Rejection, Revoked, TdiPhase, Tee,
 };
 use tdispd_proto::vfio_user::{MmapArea, WINDOW_REGION};
 
-use crate::config::{AliasHalf, ConfigError, Mmio, PrivateEarly, Revoke, TeeSource};
+use crate::config::{AliasHalf, ConfigError, Mmio, PrivateEarly, TeeSource};
 use crate::vfio_user::Mmap;
 
 /// Base address registers of a function.
@@ -51,11 +51,7 @@ impl Bars {
     pub(super) fn new(layouts: &[mmio::BarLayout], config: &Mmio) -> Result<Self, MemoryError> {
         let private_high = config.alias_private == AliasHalf::High;
         let exporting = Exporting {
-            revocation: match config.revocation() {
-                Revoke::Orphan => Revocation::Orphan,
-                Revoke::Sigbus => Revocation::Sigbus,
-                Revoke::Keep => Revocation::Keep,
-            },
+            revocation: config.revocation().into(),
             early: config.private_early == PrivateEarly::Allow,
             behind_itself: config.tee == TeeSource::Alias && !private_high,
         };

@@ -1,7 +1,7 @@
 //! Exports of a BAR's memory: which may be made when.
 use std::os::fd::OwnedFd;
 
-use super::Bar;
+use super::{Bar, Slot};
 use crate::memory::{FileAccess, Size};
 use crate::pages::PageRange;
 use crate::sides::{Refused, Revocation, Revoked};
@@ -10,7 +10,7 @@ use crate::{Attribute, Kind, MemoryError, PAGE_SIZE, TdiPhase, Tee};
 /// How a BAR's memory is given away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exporting {
-    /// What becomes of exports whose pages go to the other side.
+    /// What becomes of exports whose pages go to the other side, unless their range says so itself.
     pub revocation: Revocation,
     /// Whether T = 1 exports may be made in CONFIG_UNLOCKED already; they show ones until RUN as those of CONFIG_LOCKED do.
     pub early: bool,
@@ -122,15 +122,19 @@ impl Bar {
             }
         }
         self.check_attributes(phase, side, &pages)?;
-        let size = match self.exporting.revocation {
-            Revocation::Sigbus => Size::Cuttable,
-            Revocation::Orphan | Revocation::Keep => Size::Final,
-        };
+        let size = if self.can_be_cut(&pages) { Size::Cuttable } else { Size::Final };
         let dark = side == Tee::Tee && phase != TdiPhase::Run;
         self.sides.export(side, &pages, dark, size, access).map_err(|refused| match refused {
             Refused::Overlap(taken) => ExportError::Overlap { page: taken.first },
             Refused::Memory(error) => error.into(),
         })
+    }
+
+    /// Whether pages of these are in a range whose exports lose their pages.
+    fn can_be_cut(&self, pages: &[PageRange]) -> bool {
+        let cut = |slot: &&Slot| self.revocation(&slot.range) == Revocation::Sigbus;
+        let mut slots = self.slots.iter().filter(cut);
+        slots.any(|slot| pages.iter().any(|range| range.overlap(&slot.pages()).is_some()))
     }
 
     /// Exports that lost pages since the last call.

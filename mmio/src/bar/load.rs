@@ -86,6 +86,7 @@ mod tests {
             pages,
             attribute,
             updatable: attribute == Attribute::Private,
+            revocation: None,
         };
         let ranges = [
             range(Kind::Registers, 1, Attribute::Shared),

@@ -35,7 +35,7 @@ impl RegisterBlock for Block {
 }
 
 const fn range(kind: Kind, pages: u32, attribute: Attribute) -> RangeLayout {
-    RangeLayout { kind, pages, attribute, updatable: false }
+    RangeLayout { kind, pages, attribute, updatable: false, revocation: None }
 }
 
 const RANGES: [RangeLayout; 8] = [

@@ -6,7 +6,7 @@ use AddressWidth::{Bits32, Bits64};
 use Attribute::{Private, Shared};
 
 fn range(kind: Kind, pages: u32, attribute: Attribute) -> RangeLayout {
-    RangeLayout { kind, pages, attribute, updatable: false }
+    RangeLayout { kind, pages, attribute, updatable: false, revocation: None }
 }
 
 fn memory(pages: u32) -> RangeLayout {
@@ -146,6 +146,7 @@ fn any_range() -> impl Strategy<Value = RangeLayout> {
         pages,
         attribute,
         updatable,
+        revocation: None,
     })
 }
 

@@ -159,7 +159,7 @@ fn mistakes_name_their_field_and_what_would_be_right() {
     let (table, pba) = (("msix-table", "\"4K\"", ""), ("msix-pba", "\"4K\"", ""));
     let registers = ("registers", "\"4K\"", "");
     type Case<'a> = (String, &'a str, &'a [&'a str]);
-    let cases: [Case<'_>; 24] = [
+    let cases: [Case<'_>; 25] = [
         (function("", &[("index = 0", &[])]), "function[0].bar[0].range: ", &["no ranges"]),
         (function("", &[("index = 6", &[PAGE])]), "function[0].bar[0].index: ", &["32-bit", "BAR 0 to 5"]),
         (
@@ -253,6 +253,11 @@ fn mistakes_name_their_field_and_what_would_be_right() {
             &["mmio-attribute", "tdisp.requests"],
         ),
         (
+            function("", &[("index = 0", &[("doorbells", "4096", "revoke = \"keep\"")])]),
+            "function[0].bar[0].range[0].revoke: ",
+            &["only memory", "private"],
+        ),
+        (
             function("", &[("index = 0", &[("doorbells", "4096", "updatable = true")])]),
             "function[0].bar[0].range[0].updatable: ",
             &["only memory"],
@@ -343,6 +348,7 @@ fn any_bar() -> impl Strategy<Value = Bar> {
         size,
         side,
         updatable: updatable && kind == RangeKind::Memory,
+        revoke: None,
         file: None,
     });
     let width = prop_oneof![Just(Width::Bits32), Just(Width::Bits64)];

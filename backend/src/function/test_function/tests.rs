@@ -133,7 +133,8 @@ fn what_is_neither_register_nor_doorbell_reads_zero() {
 
 /// A function with doorbells on this side, and how often each was rung.
 fn with_doorbells(attribute: Attribute, msix: bool) -> TestFunction {
-    let range = |kind, attribute| RangeLayout { kind, pages: 1, attribute, updatable: false };
+    let range =
+        |kind, attribute| RangeLayout { kind, pages: 1, attribute, updatable: false, revocation: None };
     let shared = |kind| range(kind, Attribute::Shared);
     let bar =
         |index, ranges: &[RangeLayout]| BarLayout::new(index, AddressWidth::Bits32, false, ranges).unwrap();

@@ -24,12 +24,18 @@ impl RegisterBlock for Nothing {
 
 /// Page 0 registers, 1–3 private, 4–5 private and updatable, 6–15 shared.
 fn bar(exporting: Exporting) -> Bar {
-    let range = |kind, pages, attribute, updatable| RangeLayout { kind, pages, attribute, updatable };
+    bar_of(exporting, [None; 2])
+}
+
+/// The same, with the policies of pages 1–3 and 4–5.
+fn bar_of(exporting: Exporting, [private, updatable]: [Option<Revocation>; 2]) -> Bar {
+    let range =
+        |kind, pages, attribute| RangeLayout { kind, pages, attribute, updatable: false, revocation: None };
     let ranges = [
-        range(Kind::Registers, 1, Private, false),
-        range(Kind::Memory, 3, Private, false),
-        range(Kind::Memory, 2, Private, true),
-        range(Kind::Memory, 10, Shared, false),
+        range(Kind::Registers, 1, Private),
+        RangeLayout { revocation: private, ..range(Kind::Memory, 3, Private) },
+        RangeLayout { updatable: true, revocation: updatable, ..range(Kind::Memory, 2, Private) },
+        range(Kind::Memory, 10, Shared),
     ];
     let layout = BarLayout::new(2, AddressWidth::Bits64, true, &ranges).unwrap();
     Bar::new(layout, Gate::default(), exporting).unwrap()
@@ -74,6 +80,33 @@ fn set(file: &File, page: u64, byte: u8) {
 fn stop(bar: &mut Bar) {
     bar.scrub_private().unwrap();
     bar.unlock().unwrap();
+}
+
+/// Each page goes the way of its range; where one of them takes the file away, all of it goes.
+#[test]
+fn ranges_have_policies_of_their_own() {
+    for (own, seen_after) in [
+        ([Some(Keep), None], [Some(0xff), Some(4), Some(4)]),
+        ([None, Some(Keep)], [Some(4), Some(0xff), Some(4)]),
+        ([Some(Keep), Some(Sigbus)], [None; 3]),
+        ([Some(Sigbus), None], [None; 3]),
+    ] {
+        let mut bar = bar_of(Exporting::default(), own);
+        let file = export(&mut bar, Unlocked, NonTee, &[pages(3, 4)]).unwrap();
+        let alone = export(&mut bar, Unlocked, NonTee, &[pages(7, 1)]).unwrap();
+        for page in [0, 1, 3] {
+            set(&file, page, 4);
+        }
+        set(&alone, 0, 4);
+        bar.lock().unwrap();
+        assert_eq!([0, 1, 3].map(|page| seen(&file, page)), seen_after, "{own:?}");
+        assert_eq!(seen(&alone, 0), Some(4), "nothing of it went to the other side");
+        let revoked = bar.take_revoked();
+        assert_eq!(revoked.len(), 1, "{own:?}: one export");
+        stop(&mut bar);
+        let good = seen_after.map(|seen| if seen == Some(0xff) { Some(0) } else { seen });
+        assert_eq!([0, 1, 3].map(|page| seen(&file, page)), good, "{own:?}");
+    }
 }
 
 #[test]
@@ -303,6 +336,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn policy() -> impl Strategy<Value = Revocation> {
+    prop_oneof![Just(Orphan), Just(Sigbus), Just(Keep)]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
 
@@ -310,11 +347,12 @@ proptest! {
     /// accesses and through whatever exports are still held, nobody ever reads another one's byte, and no export mixes.
     #[test]
     fn no_byte_crosses(
-        how in prop_oneof![Just(Orphan), Just(Sigbus), Just(Keep)],
+        how in policy(),
+        own in [proptest::option::of(policy()), proptest::option::of(policy())],
         early in any::<bool>(),
         steps in proptest::collection::vec(step(), 1..60),
     ) {
-        let mut bar = bar(Exporting { revocation: how, early, ..Exporting::default() });
+        let mut bar = bar_of(Exporting { revocation: how, early, ..Exporting::default() }, own);
         let (mut phase, mut host, mut tvm) = (Unlocked, 1_u8, 101_u8);
         // Each export with its side and the value of its owner at that time.
         let mut held: Vec<(File, Tee, u8)> = Vec::new();

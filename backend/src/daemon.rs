@@ -9,7 +9,7 @@ use epoll::{ControlOptions, Event, Events};
 use tdispd_proto::control::{Happening, Peer};
 
 use crate::control::Control;
-use crate::device::{CONFIG_REGION, Device, DmaOrder, FirmwareUpdate};
+use crate::device::{BarRegion, CONFIG_REGION, Device, DmaOrder, FirmwareUpdate};
 use crate::function::{DmaError, DmaId, Work};
 use crate::spdm_socket::{Behind, SpdmSocket, Wish};
 use crate::vfio_user::{
@@ -433,7 +433,8 @@ impl vfio_user::Device for Port<'_> {
     }
 
     fn export(&mut self, region: u32, ranges: &[(u64, u64)], access: FileAccess) -> Result<OwnedFd, Errno> {
-        self.device.export(self.function, region, ranges, access)
+        let region = BarRegion::from_index(region).ok_or(Errno::INVAL)?;
+        self.device.export(self.function, region, ranges, access).map_err(|error| error.errno())
     }
 
     fn reset(&mut self) {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spdm::wire::Version;
 
-use crate::control::{ReportCommand, WatchArgs};
+use crate::control::{DmabufArgs, ReportCommand, WatchArgs};
 use crate::pci::Bdf;
 
 pub use adjust::{AttributeArgs, P2pCommand, Side, VdmArgs};
@@ -61,6 +61,10 @@ Examples:
   tdispctl --control /run/tdispd/control watch --until-state RUN --timeout 60
   tdispctl --control /run/tdispd/control report set 0 report.json
 
+  # What a VMM would map of BAR 2: a shared page before LOCK, and the same with a program of your own
+  echo 'read 0x0 16' | tdispctl --control /run/tdispd/control dmabuf 0 2 shared 0x0:0x1000
+  tdispctl --control /run/tdispd/control dmabuf 0 2 shared 0x0:0x1000 -- ./vmm --dmabuf-fd-in-env
+
   # Interactive, or from a pipe
   printf 'lock\\nreport\\nstart\\nstop\\n' | tdispctl --vfio-user /run/tdispd/f0 shell
 
@@ -104,7 +108,7 @@ pub struct Options {
     /// vfio-user socket of a device process; tdispctl plays firmware and VMM
     #[arg(long, global = true, value_name = "PATH", help_heading = "Target", conflicts_with = "control")]
     pub vfio_user: Option<PathBuf>,
-    /// Control socket of a device process, for state, watch and report get, set and reset
+    /// Control socket of a device process, for state, watch, dmabuf and report get, set and reset
     #[arg(long, global = true, value_name = "PATH", help_heading = "Target")]
     pub control: Option<PathBuf>,
 
@@ -175,6 +179,8 @@ pub enum Command {
     State,
     /// Follow what happens in the device (needs --control)
     Watch(WatchArgs),
+    /// Map memory of a BAR, or give it to another program (needs --control)
+    Dmabuf(DmabufArgs),
     /// Stop the interface, then close the session
     Stop {
         /// Leave the session open, so that `lock` can follow
@@ -342,7 +348,7 @@ fn width(text: &str) -> Result<u8, String> {
     }
 }
 
-fn hex(text: &str) -> Result<HexBytes, String> {
+pub(crate) fn hex(text: &str) -> Result<HexBytes, String> {
     parse_hex(text).map(HexBytes).ok_or_else(|| "an even number of hexadecimal digits".into())
 }
 

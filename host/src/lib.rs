@@ -8,6 +8,7 @@ pub mod clock;
 pub mod control;
 pub mod doe;
 pub mod error;
+mod mapping;
 pub mod output;
 pub mod pci;
 pub mod session_file;

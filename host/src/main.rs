@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     start_log(cli.options.verbose);
     let mut output = make_output(&cli.options);
     if let Some(path) = &cli.options.control {
-        return control::run(path, &cli.options, &cli.command, output).into();
+        return control::run(path, &cli.options, &cli.command, &mut io::stdin().lock(), output).into();
     }
     let transport = match check(&cli).and_then(|()| open(&cli.options)) {
         Ok(transport) => transport,
@@ -53,10 +53,12 @@ fn check(cli: &Cli) -> Result<()> {
             | Command::Run(_)
             | Command::Shell
     );
-    let from_the_side =
-        matches!(cli.command, Command::Watch(_) | Command::Report(ReportCommand { action: Some(_), .. }));
+    let from_the_side = matches!(
+        cli.command,
+        Command::Watch(_) | Command::Dmabuf(_) | Command::Report(ReportCommand { action: Some(_), .. })
+    );
     if from_the_side {
-        return Err(Error::Usage("watch and report get, set and reset need --control".into()));
+        return Err(Error::Usage("watch, dmabuf and report get, set and reset need --control".into()));
     }
     if cli.options.vfio_user.is_some() && !alone {
         return Err(Error::Usage(

@@ -6,13 +6,16 @@
     reason = "what fails here is the test"
 )]
 
-use std::io::{BufRead, BufReader, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, IoSliceMut, Write};
+use std::mem::MaybeUninit;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::{Value, json};
-use tdispd_proto::control::{Event, Happening, Line, Outcome, Reply};
+use tdispd_proto::control::{Event, FailureCode, Happening, Line, Outcome, Reply};
 
 /// A connection.
 pub struct Client {
@@ -84,6 +87,40 @@ impl Client {
         match self.try_ask(command, fields) {
             Outcome::Result(value) => value,
             Outcome::Error(failure) => panic!("{failure:?}"),
+        }
+    }
+
+    /// The result of `dmabuf` with these fields, and the file that came with it.
+    pub fn dmabuf(&mut self, fields: Value) -> Result<File, (FailureCode, String)> {
+        // Only its reply may come, or the descriptor would be lost with the bytes before it.
+        assert!(self.lines.buffer().is_empty());
+        let mut request = fields;
+        request["command"] = "dmabuf".into();
+        self.send(format!("{request}\n").as_bytes());
+        let mut bytes = vec![0; 64 * 1024];
+        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut control = RecvAncillaryBuffer::new(&mut room);
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let message = recvmsg(&self.stream, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags).unwrap();
+        let mut fds = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                fds.extend(rights);
+            }
+        }
+        let line = String::from_utf8(bytes[..message.bytes].to_vec()).unwrap();
+        match serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}")) {
+            Line::Reply(Reply { outcome: Outcome::Result(value), .. }) => {
+                let [fd] = <[_; 1]>::try_from(fds).unwrap();
+                let file = File::from(fd);
+                assert_eq!(value["size"], file.metadata().unwrap().len());
+                Ok(file)
+            }
+            Line::Reply(Reply { outcome: Outcome::Error(failure), .. }) => {
+                assert!(fds.is_empty());
+                Err((failure.code, failure.message))
+            }
+            other @ (Line::Event(_) | Line::Farewell(_)) => panic!("{other:?}"),
         }
     }
 

@@ -28,12 +28,17 @@ impl Write for Buffer {
 
 /// Exit code and output of a command line.
 fn run(socket: &Path, line: &str) -> (u8, String) {
+    run_with(socket, line, "")
+}
+
+/// The same with something on standard input.
+fn run_with(socket: &Path, line: &str, input: &str) -> (u8, String) {
     let words = ["tdispctl", "--control", socket.to_str().unwrap()].into_iter().chain(line.split(' '));
     let cli = Cli::try_parse_from(words).unwrap();
     let buffer = Buffer::default();
     let out = Box::new(buffer.clone());
     let output = if cli.options.json { Output::json(out) } else { Output::human(out, false) };
-    let code = control::run(socket, &cli.options, &cli.command, output);
+    let code = control::run(socket, &cli.options, &cli.command, &mut input.as_bytes(), output);
     let text = String::from_utf8(buffer.0.borrow().clone()).unwrap();
     (code, text)
 }
@@ -171,4 +176,51 @@ fn the_end_of_the_device_is_the_end_of_the_watch() {
     drop(rig);
     // Connected or not: the way to the device failed.
     assert_eq!(watcher.join().unwrap().0, 3);
+}
+
+/// Page 0x80 of BAR 2 is the first shared one of the default device.
+#[test]
+fn memory_is_mapped_as_the_side_sees_it() {
+    let rig = Rig::new();
+    let line = "dmabuf 0 2 shared 0x80000:0x1000 0x0:0x1000";
+    let (code, text) = run(rig.control(), line);
+    assert_eq!(code, 4, "nothing has switched the function on");
+    assert!(text.contains("the function does not answer memory requests"), "{text}");
+
+    let mut host = Host::plug(rig.socket(0));
+    host.bar_write(2, 0x80000, b"shared");
+    let (code, text) =
+        run_with(rig.control(), line, "# its second page is private\nread 0 8\n\nwrite 0x1ffe 0a0b\n");
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("0x2000 bytes of BAR 2") && text.contains("7368617265640000"), "{text}");
+    assert_eq!(host.bar_read(2, 0xffe), [10, 11]);
+
+    for (input, part) in [
+        ("read 0x2000", "offset 0x2000 lies outside the mapping"),
+        ("read 0 0x200000", "at most 1048576 are read at a time"),
+        ("write 0x1fff 0000", "lies outside"),
+        ("read", "line 1: "),
+        ("# nothing\nread 0\nread x", "line 3: "),
+        ("peek 0", "line 1: "),
+    ] {
+        let (code, text) = run_with(rig.control(), line, input);
+        assert!((2..=3).contains(&code) && text.contains(part), "{input}: {code} {text}");
+    }
+    let read_only = "dmabuf --read-only 0 2 shared 0x80000:0x1000";
+    assert_eq!(run_with(rig.control(), read_only, "read 0").0, 0);
+    let (code, text) = run_with(rig.control(), read_only, "write 0 00");
+    assert!(code == 2 && text.contains("--read-only"), "{text}");
+
+    let (code, lines) = run_json(rig.control(), "dmabuf 0 2 shared 0x80000:0x1000");
+    assert_eq!((code, &lines[0]["size"]), (0, &json!(0x1000)));
+    for (line, part) in [
+        ("dmabuf 0 3 shared 0:0x1000", "beyond the BAR"),
+        ("dmabuf 7 2 shared 0:0x1000", "there is no function 7; there are 1"),
+        ("dmabuf 0 2 shared 0:1", "not whole pages"),
+        ("dmabuf 0 2 private 0:0x1000", "no T = 1 export in Unlocked"),
+    ] {
+        let (code, text) = run(rig.control(), line);
+        assert!(code == 4 && text.contains(part), "{line}: {code} {text}");
+    }
+    assert_eq!(run(rig.control(), "dmabuf 0 2 shared 0:0x1000 --").0, 0);
 }

@@ -1,7 +1,9 @@
 //! What requests are answered.
 
 use core::time::Duration;
+use std::os::fd::OwnedFd;
 
+use mmio::FileAccess;
 use serde::Serialize;
 use spdm::responder::{Origin as SpdmOrigin, SessionView};
 use spdm::secured::Protection;
@@ -9,15 +11,26 @@ use tdisp::ide::{KeyState, StreamView};
 use tdisp::wire::ide_km::KeySet;
 use tdisp::wire::{LockFlags, LockRequest};
 use tdispd_proto::control::{
-    Binding, Command, Failure, FailureCode, Hex, Keys, Origin, Outcome, Session, State, Stream, Tdi, Watching,
+    Binding, Command, Dmabuf, Failure, FailureCode, Hex, Keys, Origin, Outcome, Session, State, Stream, Tdi,
+    Watching,
 };
 
 use super::recorder::{Recorder, milliseconds};
 use super::report;
-use crate::device::{Device, words};
+use crate::device::{BarRegion, Device, NotExported, words};
+
+/// What a command is answered.
+#[derive(Debug)]
+pub struct Answered {
+    /// The reply.
+    pub outcome: Outcome,
+    /// What goes with it.
+    pub descriptor: Option<OwnedFd>,
+}
 
 /// Answers one command. Beginning to watch is the client's own business; here it only learns from where on.
-pub fn answer(now: Duration, command: &Command, recorder: &Recorder, device: &mut Device) -> Outcome {
+pub fn answer(now: Duration, command: &Command, recorder: &Recorder, device: &mut Device) -> Answered {
+    let mut descriptor = None;
     let answered = match command {
         Command::State {} => value(&state(now, recorder, device)),
         Command::Watch {} => value(&Watching { sequence: recorder.sequence() }),
@@ -35,8 +48,20 @@ pub fn answer(now: Duration, command: &Command, recorder: &Recorder, device: &mu
         Command::ReportReset { function } => {
             report::reset(device, *function).and_then(|report| value(&report))
         }
+        Command::Dmabuf { function, bar, tee, ranges, read_only } => {
+            let asked: Vec<_> = ranges.iter().map(|range| (range.offset.0, range.length.0)).collect();
+            let access = if *read_only { FileAccess::ReadOnly } else { FileAccess::ReadWrite };
+            let region = BarRegion::new(*bar, *tee).ok_or(NotExported::NoBar);
+            match region.and_then(|region| device.export(*function, region, &asked, access)) {
+                Ok(fd) => {
+                    descriptor = Some(fd);
+                    value(&Dmabuf { size: asked.iter().map(|(_, length)| length).sum() })
+                }
+                Err(error) => Err(Failure { code: error.code(), message: error.to_string() }),
+            }
+        }
     };
-    answered.map_or_else(Outcome::Error, Outcome::Result)
+    Answered { outcome: answered.map_or_else(Outcome::Error, Outcome::Result), descriptor }
 }
 
 fn value(value: &impl Serialize) -> Result<serde_json::Value, Failure> {

@@ -1,12 +1,16 @@
 //! One client of the control socket: lines in, lines out, neither without a bound.
 
-use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use serde::Serialize;
 use tdispd_proto::control::{Command, Failure, FailureCode, Farewell, MAX_REQUEST, Outcome, Reply, Request};
+
+use super::answers::Answered;
+use crate::vfio_user::{Chunk, transmit};
 
 /// Bytes that may wait for a client when an event comes. Larger than any reply.
 const QUEUE: usize = 2 * 1024 * 1024;
@@ -14,7 +18,7 @@ const QUEUE: usize = 2 * 1024 * 1024;
 const READ: usize = 16 * 1024;
 
 /// Answers a command.
-pub(super) type Answer<'a> = dyn FnMut(&Command) -> Outcome + 'a;
+pub(super) type Answer<'a> = dyn FnMut(&Command) -> Answered + 'a;
 
 /// Whoever is at the other end of one connection.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub(super) struct Client {
     /// How much of `input` is known to hold no newline.
     searched: usize,
     output: Vec<u8>,
+    /// What goes with a byte of `output`, and which that is. There is one at most: who has not read a reply is not answered again.
+    descriptor: Option<(usize, Arc<OwnedFd>)>,
     watches: bool,
     /// Nothing more comes from it.
     ended: bool,
@@ -60,6 +66,7 @@ impl Client {
             input: Vec::new(),
             searched: 0,
             output: Vec::new(),
+            descriptor: None,
             watches: false,
             ended: false,
             leaving: false,
@@ -172,7 +179,8 @@ impl Client {
         let request = self.input.get(..self.searched).unwrap_or_default();
         let reply = match Request::parse(request) {
             Ok(Request { id, command }) => {
-                let outcome = answer(&command);
+                let Answered { outcome, descriptor } = answer(&command);
+                self.descriptor = descriptor.map(|fd| (self.output.len(), Arc::new(fd)));
                 self.watches |= command == Command::Watch {};
                 Reply { id, outcome }
             }
@@ -192,12 +200,22 @@ impl Client {
         if self.output.is_empty() || self.broken {
             return;
         }
-        match self.stream.write(&self.output) {
+        let (bytes, fd) = match &self.descriptor {
+            Some((0, fd)) => (self.output.as_slice(), Some(fd)),
+            Some((at, _)) => (self.output.get(..*at).unwrap_or_default(), None),
+            None => (self.output.as_slice(), None),
+        };
+        match transmit(self.stream.as_fd(), &Chunk { bytes, fd }) {
             Ok(count) => {
                 self.output.drain(..count);
                 self.output.shrink_to(READ);
+                self.descriptor = self
+                    .descriptor
+                    .take()
+                    .filter(|(at, _)| count == 0 || *at > 0)
+                    .map(|(at, fd)| (at - count, fd));
             }
-            Err(error) => self.broken |= !is_temporary(&error),
+            Err(errno) => self.broken |= !is_temporary(&errno.into()),
         }
     }
 }

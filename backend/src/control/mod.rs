@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use crate::device::Device;
 use crate::vfio_user::Listener;
 
-pub use answers::answer;
+pub use answers::{Answered, answer};
 use clients::Clients;
 pub use recorder::Recorder;
 

@@ -13,25 +13,33 @@ use crate::config::{AliasHalf, ConfigError, Mmio, PrivateEarly, TeeSource};
 use crate::vfio_user::Mmap;
 
 /// Base address registers of a function.
-const BAR_SLOTS: u32 = 6;
+const BAR_SLOTS: u8 = 6;
 /// Bytes a 32-bit BAR can decode (PCIe 6.1 §7.5.1.2.1: at least one address bit is left).
 const MAX_32: u64 = 1 << 31;
 
 /// A BAR as a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BarRegion {
+pub struct BarRegion {
     /// BAR number.
-    pub(crate) bar: u8,
+    pub(super) bar: u8,
     /// Its T = 1 window.
-    pub(crate) window: bool,
+    pub(super) window: bool,
 }
 
 impl BarRegion {
+    /// A BAR's own region, or its T = 1 window; `None` for those that no function has.
+    #[must_use]
+    pub fn new(bar: u8, window: bool) -> Option<Self> {
+        (bar < BAR_SLOTS).then_some(Self { bar, window })
+    }
+
     /// From the index of a vfio region; `None` for those that are no BAR.
-    pub(crate) fn from_index(index: u32) -> Option<Self> {
-        let window = index >= WINDOW_REGION;
-        let bar = if window { index - WINDOW_REGION } else { index };
-        (bar < BAR_SLOTS).then_some(Self { bar: bar as u8, window })
+    #[must_use]
+    pub fn from_index(index: u32) -> Option<Self> {
+        match index.checked_sub(WINDOW_REGION) {
+            Some(bar) => Self::new(u8::try_from(bar).ok()?, true),
+            None => Self::new(u8::try_from(index).ok()?, false),
+        }
     }
 }
 

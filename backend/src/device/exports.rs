@@ -5,11 +5,53 @@ use std::os::fd::OwnedFd;
 use mmio::{Attribute, ExportError, FileAccess, Rejection, TdiPhase, Tee};
 use tdisp::dsm::Fault;
 use tdisp::wire::TdiState;
-use tdispd_proto::control::{ByteRange, Happening, Hex, Sequence};
+use tdispd_proto::control::{ByteRange, FailureCode, Happening, Hex, Sequence};
 
 use super::bars::BarRegion;
 use super::{Device, words};
 use crate::vfio_user::{Errno, Mmap};
+
+/// Why there is no descriptor of a BAR's memory.
+#[derive(Debug, thiserror::Error)]
+pub enum NotExported {
+    /// Not a function of the device.
+    #[error("there is no function {function}; there are {functions}")]
+    NoFunction {
+        /// As asked for.
+        function: usize,
+        /// How many there are.
+        functions: usize,
+    },
+    /// Not the region of a BAR or of its window.
+    #[error("there is no such BAR")]
+    NoBar,
+    /// Memory Space Enable is clear, or the function is not in D0.
+    #[error("the function does not answer memory requests")]
+    Silent,
+    /// The BAR, its pages, or the state of the TDI.
+    #[error(transparent)]
+    Pages(#[from] ExportError),
+}
+
+impl NotExported {
+    /// As a vfio-user client is told.
+    #[must_use]
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::NoFunction { .. } | Self::Silent => Errno::NODEV,
+            Self::NoBar => Errno::INVAL,
+            Self::Pages(error) => errno(error),
+        }
+    }
+
+    /// As a client of the control socket is told.
+    pub(crate) fn code(&self) -> FailureCode {
+        match self {
+            Self::NoFunction { .. } => FailureCode::NoSuchFunction,
+            Self::NoBar | Self::Silent | Self::Pages(_) => FailureCode::NotExported,
+        }
+    }
+}
 
 /// What was told of a TDI in its present state.
 #[derive(Debug, Default)]
@@ -47,23 +89,22 @@ impl Device {
     /// the other.
     ///
     /// # Errors
-    /// ENODEV where nothing answers memory requests, EBUSY for pages that somebody has in another file, EINVAL for what cannot
-    /// be exported at all or not now; why is told as an event.
+    /// Why not; it is told as an event, too.
     pub fn export(
         &mut self,
         function: usize,
-        region: u32,
+        region: BarRegion,
         ranges: &[(u64, u64)],
         access: FileAccess,
-    ) -> Result<OwnedFd, Errno> {
+    ) -> Result<OwnedFd, NotExported> {
+        let functions = self.functions();
         let state = self.tdi_state(function);
         let phase = self.phase(function);
-        let region = BarRegion::from_index(region).ok_or(Errno::INVAL)?;
-        let unit = self.units.get_mut(function).ok_or(Errno::NODEV)?;
+        let unit = self.units.get_mut(function).ok_or(NotExported::NoFunction { function, functions })?;
         let exported = unit.export(region, phase, ranges, access);
         let BarRegion { bar, window: tee } = region;
         match exported {
-            Some(Ok(fd)) => {
+            Ok(fd) => {
                 let ranges = ranges.iter().map(|(offset, length)| byte_range(*offset, *length)).collect();
                 self.tell(Happening::ExportMade { function, bar, tee, ranges, state: words::state(state) });
                 if phase == TdiPhase::Run {
@@ -71,14 +112,9 @@ impl Device {
                 }
                 Ok(fd)
             }
-            Some(Err(error)) => {
+            Err(error) => {
                 self.tell(Happening::ExportRefused { function, bar, tee, text: error.to_string() });
-                Err(errno(&error))
-            }
-            None => {
-                let text = "the function does not answer memory requests".into();
-                self.tell(Happening::ExportRefused { function, bar, tee, text });
-                Err(Errno::NODEV)
+                Err(error)
             }
         }
     }

@@ -19,7 +19,7 @@ pub(crate) mod words;
 
 use core::time::Duration;
 
-use bars::BarRegion;
+pub use bars::BarRegion;
 use mmio::{Attribute, TdiPhase};
 use spdm::responder::Responder;
 use tdisp::dsm::{ConfigWrite, Effect, Fault, FunctionView, Functions, LockedRegister, P2pAccess};
@@ -28,6 +28,7 @@ use tdispd_proto::control::{Happening, ResetKind};
 use tdispd_proto::vfio_user::WINDOW_REGION;
 
 pub use build::BuildError;
+pub use exports::NotExported;
 pub use firmware::FirmwareUpdate;
 pub use identity::slots;
 use journal::Journal;

@@ -3,15 +3,15 @@
 use std::os::fd::OwnedFd;
 
 use mmio::{
-    AddressWidth, Attribute, Bar, ExportError, FileAccess, Kind, MemoryError, MsixTable, Place, Range,
-    RegisterBlock, Rejection, Revoked, TdiPhase, Tee,
+    AddressWidth, Attribute, Bar, FileAccess, Kind, MemoryError, MsixTable, Place, Range, RegisterBlock,
+    Rejection, Revoked, TdiPhase, Tee,
 };
 use tdisp::dsm::{BarView, FunctionView, RangeView};
 
 use super::bars::{BarRegion, Bars, decoded};
 use super::build::BuildError;
 use super::contents::Contents;
-use super::exports::Told;
+use super::exports::{NotExported, Told};
 use crate::config::{Mmio, TeeSource};
 use crate::function::{DmaError, DmaId, Function, Work};
 use crate::pci::{BarDecoder, ConfigSpace, Msix, Plan};
@@ -204,15 +204,19 @@ impl Unit {
         rejections
     }
 
-    /// A descriptor of a BAR's memory; `None` while the function does not answer memory requests.
+    /// A descriptor of a BAR's memory.
     pub(super) fn export(
         &mut self,
         region: BarRegion,
         phase: TdiPhase,
         ranges: &[(u64, u64)],
         access: FileAccess,
-    ) -> Option<Result<OwnedFd, ExportError>> {
-        self.decodes_memory().then(|| self.bars.export(region, phase, ranges, access))
+    ) -> Result<OwnedFd, NotExported> {
+        if self.decodes_memory() {
+            Ok(self.bars.export(region, phase, ranges, access)?)
+        } else {
+            Err(NotExported::Silent)
+        }
     }
 
     /// Exports that lost pages since the last call, each with its BAR.

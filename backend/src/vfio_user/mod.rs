@@ -28,5 +28,6 @@ pub use irqs::Irqs;
 pub use listener::{BindError, Listener};
 pub use output::Chunk;
 pub use server::Server;
+pub(crate) use socket::transmit;
 pub use tdispd_proto::vfio_user::{IrqKind, MmapArea, RegionType, WINDOW_REGION};
 pub use watch::{Source, Token, Watcher};

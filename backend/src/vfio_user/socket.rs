@@ -41,7 +41,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>, space: &mut [u8]) -> Result<(usize
 ///
 /// # Errors
 /// EAGAIN if it takes nothing, else why the socket is broken.
-pub(super) fn transmit(socket: BorrowedFd<'_>, chunk: &Chunk<'_>) -> Result<usize, Errno> {
+pub(crate) fn transmit(socket: BorrowedFd<'_>, chunk: &Chunk<'_>) -> Result<usize, Errno> {
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     loop {
         let sent = match chunk.fd {

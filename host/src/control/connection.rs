@@ -1,11 +1,14 @@
 //! A client of the control socket.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::Value;
 use tdispd_proto::control::{Command, Event, Id, Line, Outcome, Reply, Request};
 
@@ -23,13 +26,22 @@ pub(super) struct Connection {
     last_id: u64,
     /// Events that came before a reply.
     events: VecDeque<(Event, Value)>,
+    /// The descriptor that came last.
+    descriptor: Option<OwnedFd>,
 }
 
 impl Connection {
     pub(super) fn open(path: &Path, patience: Duration) -> Result<Self> {
         let stream = UnixStream::connect(path).map_err(Error::io(format!("{WHAT} {}", path.display())))?;
         stream.set_write_timeout(Some(patience)).map_err(Error::io(WHAT))?;
-        Ok(Self { stream, patience, input: Vec::new(), last_id: 0, events: VecDeque::new() })
+        Ok(Self {
+            stream,
+            patience,
+            input: Vec::new(),
+            last_id: 0,
+            events: VecDeque::new(),
+            descriptor: None,
+        })
     }
 
     /// Asks, and waits for the result.
@@ -73,6 +85,11 @@ impl Connection {
         }
     }
 
+    /// The descriptor that came with the last result.
+    pub(super) fn take_descriptor(&mut self) -> Option<OwnedFd> {
+        self.descriptor.take()
+    }
+
     /// The next event, as it is understood and as it came; `None` at the deadline.
     pub(super) fn event(&mut self, deadline: Option<Instant>) -> Result<Option<(Event, Value)>> {
         if let Some(event) = self.events.pop_front() {
@@ -112,7 +129,7 @@ impl Connection {
         }
         self.stream.set_read_timeout(left).map_err(Error::io(WHAT))?;
         let mut buffer = [0; 64 * 1024];
-        match self.stream.read(&mut buffer) {
+        match self.take(&mut buffer) {
             Ok(0) => Err(sent_away("the device has gone".into())),
             Ok(count) => {
                 self.input.extend(buffer.iter().take(count));
@@ -122,6 +139,20 @@ impl Connection {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
             Err(error) => Err(Error::io(WHAT)(error)),
         }
+    }
+
+    /// Bytes, and the descriptor that is with them if there is one.
+    fn take(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut room);
+        let message =
+            recvmsg(&self.stream, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                self.descriptor = rights.last().or(self.descriptor.take());
+            }
+        }
+        Ok(message.bytes)
     }
 }
 
@@ -142,5 +173,6 @@ fn name(command: &Command) -> &'static str {
         Command::ReportGet { .. } => "report get",
         Command::ReportSet { .. } => "report set",
         Command::ReportReset { .. } => "report reset",
+        Command::Dmabuf { .. } => "dmabuf",
     }
 }

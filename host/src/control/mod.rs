@@ -2,9 +2,11 @@
 
 mod arguments;
 mod connection;
+mod dmabuf;
 mod report_file;
 mod text;
 
+use std::io::BufRead;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,19 +14,32 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tdispd_proto::control::{Command as Ask, Event, Happening, Hex, Report, State, TdiState};
 
-pub use self::arguments::{ReportAction, ReportCommand, WatchArgs};
+pub use self::arguments::{DmabufArgs, ReportAction, ReportCommand, WatchArgs};
 use self::connection::Connection;
 use crate::cli::{Command, Options};
 use crate::error::{Error, Result};
 use crate::output::{Item, Output};
 
-/// Carries out one command at the control socket `path`, tells its end, and returns the exit code.
-pub fn run(path: &Path, options: &Options, command: &Command, mut output: Output) -> u8 {
-    let result = carry_out(path, options, command, &mut output);
+/// Carries out one command at the control socket `path`, tells its end, and returns the exit code. `input` is what it has for
+/// standard input.
+pub fn run(
+    path: &Path,
+    options: &Options,
+    command: &Command,
+    input: &mut dyn BufRead,
+    mut output: Output,
+) -> u8 {
+    let result = carry_out(path, options, command, input, &mut output);
     output.finish(result)
 }
 
-fn carry_out(path: &Path, options: &Options, command: &Command, output: &mut Output) -> Result<()> {
+fn carry_out(
+    path: &Path,
+    options: &Options,
+    command: &Command,
+    input: &mut dyn BufRead,
+    output: &mut Output,
+) -> Result<()> {
     let connect = || Connection::open(path, options.patience());
     match command {
         Command::State => {
@@ -36,6 +51,7 @@ fn carry_out(path: &Path, options: &Options, command: &Command, output: &mut Out
             let until = options.timeout.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
             watch(&mut connect()?, args, until, output)
         }
+        Command::Dmabuf(args) => dmabuf::run(&mut connect()?, args, input, output),
         Command::Report(ReportCommand { action: Some(action), .. }) => {
             let ask = match action {
                 ReportAction::Get { function, lock_flags, mmio_offset } => Ask::ReportGet {
@@ -72,7 +88,7 @@ fn carry_out(path: &Path, options: &Options, command: &Command, output: &mut Out
         | Command::Vdm(_)
         | Command::Mmio(_)
         | Command::Config(_) => {
-            Err(Error::Usage("over a control socket there are state, watch and report".into()))
+            Err(Error::Usage("over a control socket there are state, watch, dmabuf and report".into()))
         }
     }
 }

@@ -112,8 +112,8 @@ impl Walk {
             Command::Report(ReportCommand { read, action: None }) => {
                 self.in_session(false, |walk| walk.show_report(read))
             }
-            Command::Report(_) | Command::Watch(_) => {
-                Err(Error::Usage("watch and report get, set and reset need --control".into()))
+            Command::Report(_) | Command::Watch(_) | Command::Dmabuf(_) => {
+                Err(Error::Usage("watch, dmabuf and report get, set and reset need --control".into()))
             }
             Command::Start => self.in_session(false, Self::start),
             Command::State => self.in_session(false, |walk| walk.state(None).map(|_| ())),

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use tdisp::wire::TdiState;
 use tdispd::config::Config;
-use tdispd::control::{Recorder, answer};
+use tdispd::control::{Answered, Recorder, answer};
 use tdispd::device::Device;
 use tdispd_proto::control::{Command, Line, Outcome, Reply, Report, ReportText, Request};
 
@@ -28,7 +28,11 @@ pub fn control_request(bytes: &[u8]) {
     let mut device = Device::new(&config, None).unwrap();
     let recorder = Recorder::new(&mut device);
     let mut ask = |command: &Command| {
-        let outcome = answer(Duration::ZERO, command, &recorder, &mut device);
+        let Answered { outcome, descriptor } = answer(Duration::ZERO, command, &recorder, &mut device);
+        assert_eq!(
+            descriptor.is_some(),
+            matches!((command, &outcome), (Command::Dmabuf { .. }, Outcome::Result(_)))
+        );
         for function in 0..2 {
             assert_eq!(device.tdi_state(function), TdiState::CONFIG_UNLOCKED);
         }

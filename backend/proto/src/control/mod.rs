@@ -12,7 +12,10 @@
 //! ← {"id":2,"error":{"code":"no-such-function","message":"there is no function 9; there are 1"}}
 //! ```
 //!
-//! Nothing here can change the state of a TDI: that is the host's right.
+//! The reply to [`Command::Dmabuf`] comes with a descriptor (SCM_RIGHTS), attached to its first byte.
+//!
+//! Nothing here can change the state of a TDI: that is the host's right. With `strict = true` in the device's configuration, an
+//! export at the wrong time does, as it would over vfio-user.
 
 mod event;
 mod number;
@@ -76,10 +79,25 @@ pub enum Command {
         /// Function number.
         function: usize,
     },
+    /// A descriptor of a BAR's memory, as DEVICE_FEATURE with DMA_BUF gives it over vfio-user: the reply is a [`Dmabuf`].
+    Dmabuf {
+        /// Function number.
+        function: usize,
+        /// BAR index.
+        bar: u8,
+        /// T = 1: private. Otherwise T = 0.
+        #[serde(default)]
+        tee: bool,
+        /// Whole pages, one range behind the other in the descriptor's file.
+        ranges: Vec<ByteRange>,
+        /// The descriptor is for reading only.
+        #[serde(default)]
+        read_only: bool,
+    },
 }
 
 /// What [`Command`] knows, as it is spelt.
-const COMMANDS: [&str; 5] = ["state", "watch", "report-get", "report-set", "report-reset"];
+const COMMANDS: [&str; 6] = ["state", "watch", "report-get", "report-set", "report-reset", "dmabuf"];
 
 /// A request: a command, and what the client calls it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -172,6 +190,8 @@ pub enum FailureCode {
     NoSuchFunction,
     /// No such report can be handed out.
     BadReport,
+    /// These pages cannot be exported, or not now.
+    NotExported,
     /// The device could not put its answer together.
     Internal,
 }
@@ -181,6 +201,13 @@ pub enum FailureCode {
 pub struct Watching {
     /// Sequence number of the last event before those that will be sent; 0 if there was none.
     pub sequence: u64,
+}
+
+/// The result of [`Command::Dmabuf`], with which a descriptor comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dmabuf {
+    /// Size of what it is a descriptor of, in bytes.
+    pub size: u64,
 }
 
 /// The last line to a client that is sent away.

@@ -41,6 +41,20 @@ fn every_command_has_its_line() {
             },
         ),
         (r#"{"id":1,"command":"report-reset","function":0}"#, Command::ReportReset { function: 0 }),
+        (
+            r#"{"id":1,"command":"dmabuf","function":1,"bar":2,"ranges":[{"offset":"0x3000","length":4096}]}"#,
+            Command::Dmabuf {
+                function: 1,
+                bar: 2,
+                tee: false,
+                ranges: vec![ByteRange { offset: Hex(0x3000), length: Hex(0x1000) }],
+                read_only: false,
+            },
+        ),
+        (
+            r#"{"id":1,"command":"dmabuf","function":0,"bar":0,"tee":true,"ranges":[],"read_only":true}"#,
+            Command::Dmabuf { function: 0, bar: 0, tee: true, ranges: vec![], read_only: true },
+        ),
     ];
     let mut seen = Vec::new();
     for (line, command) in commands {

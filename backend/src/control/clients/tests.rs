@@ -6,6 +6,7 @@ use tdispd_proto::control::{Happening, Line, Outcome};
 use tempfile::TempDir;
 
 use super::*;
+use crate::control::Answered;
 
 /// Clients without a device.
 struct Room {
@@ -30,7 +31,8 @@ impl Room {
             if rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 0 {
                 return;
             }
-            self.clients.on_ready(&mut |_| Outcome::Result(json!({})));
+            self.clients
+                .on_ready(&mut |_| Answered { outcome: Outcome::Result(json!({})), descriptor: None });
         }
     }
 

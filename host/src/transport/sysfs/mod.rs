@@ -1,15 +1,16 @@
 //! A PCI function through Linux's sysfs: configuration space, BARs, and memory for DMA. For root, usually in a guest.
 
-mod mapping;
+mod pages;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use self::mapping::{Mapping, PhysicalPages};
+use self::pages::PhysicalPages;
 use super::{BarAccess, HostMemory, ObjectExchange, Transport, check_access};
 use crate::error::{Error, Result};
+use crate::mapping::Mapping;
 use crate::pci::bars::Bar;
 use crate::pci::{Bdf, CONFIG_SIZE, ConfigSpace, Width, capabilities};
 
@@ -101,7 +102,7 @@ impl Sysfs {
                 .write(true)
                 .open(&path)
                 .map_err(Error::io(path.display().to_string()))?;
-            self.mappings.insert(bar, Mapping::of_file(&file, size)?);
+            self.mappings.insert(bar, Mapping::of_file(&file, size, true, "mapping a BAR")?);
         }
         self.mappings.get(&bar).ok_or_else(|| Error::Usage(format!("there is no memory BAR{bar}")))
     }

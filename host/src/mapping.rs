@@ -1,42 +1,36 @@
-//! Mapped memory: BARs through sysfs, and pages for DMA. The only place with unsafe code.
+//! Mapped memory: BARs through sysfs, exports of a device process, and pages for DMA. The only place with unsafe code.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::fd::AsFd;
 use std::ptr::{self, NonNull};
 
 use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::error::{Error, Result};
-use crate::transport::{HostMemory, PAGE, next_access};
+use crate::transport::next_access;
 
 /// A shared mapping of a whole file, or of anonymous memory, accessed in volatile pieces.
 #[derive(Debug)]
-pub(super) struct Mapping {
+pub(crate) struct Mapping {
     start: NonNull<u8>,
     length: usize,
 }
 
 impl Mapping {
-    /// Maps `length` bytes of a sysfs resource file.
-    pub(super) fn of_file(file: &File, length: usize) -> Result<Self> {
+    /// Maps `length` bytes of a file; `what` says whose, for errors.
+    pub(crate) fn of_file(file: impl AsFd, length: usize, writable: bool, what: &str) -> Result<Self> {
+        let write = if writable { ProtFlags::WRITE } else { ProtFlags::empty() };
         // SAFETY: a null hint lets the kernel choose, so no existing mapping of ours is replaced; what the file's pages hold is
-        // only ever read and written through volatile accesses, never through references.
+        // only ever read and written through volatile accesses, never through references. Who writes to what is not writable gets
+        // a signal, as does who reads what has been cut.
         #[allow(unsafe_code)]
         let start = unsafe {
-            rustix::mm::mmap(
-                ptr::null_mut(),
-                length,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                file,
-                0,
-            )
+            rustix::mm::mmap(ptr::null_mut(), length, ProtFlags::READ | write, MapFlags::SHARED, file, 0)
         };
-        Self::of(start, length, "mapping a BAR")
+        Self::of(start, length, what)
     }
 
     /// Anonymous memory, present and locked.
-    fn anonymous(length: usize) -> Result<Self> {
+    pub(crate) fn anonymous(length: usize) -> Result<Self> {
         // SAFETY: as above: a null hint, and accesses through raw pointers only.
         #[allow(unsafe_code)]
         let start = unsafe {
@@ -57,7 +51,7 @@ impl Mapping {
         Ok(Self { start, length })
     }
 
-    fn address(&self) -> u64 {
+    pub(crate) fn address(&self) -> u64 {
         self.start.addr().get() as u64
     }
 
@@ -69,7 +63,7 @@ impl Mapping {
     }
 
     /// Copies out, in naturally aligned volatile accesses of at most 8 bytes.
-    pub(super) fn read(&self, mut offset: u64, mut data: &mut [u8]) -> Result<()> {
+    pub(crate) fn read(&self, mut offset: u64, mut data: &mut [u8]) -> Result<()> {
         while !data.is_empty() {
             let (now, rest) = data.split_at_mut(next_access(offset, data.len()));
             let at = self.at(offset, now.len()).ok_or_else(|| outside(offset))?;
@@ -89,7 +83,7 @@ impl Mapping {
     }
 
     /// Copies in, in naturally aligned volatile accesses of at most 8 bytes.
-    pub(super) fn write(&self, mut offset: u64, mut data: &[u8]) -> Result<()> {
+    pub(crate) fn write(&self, mut offset: u64, mut data: &[u8]) -> Result<()> {
         while !data.is_empty() {
             let (now, rest) = data.split_at(next_access(offset, data.len()));
             let at = self.at(offset, now.len()).ok_or_else(|| outside(offset))?;
@@ -154,65 +148,12 @@ fn store<T: Plain>(at: *mut u8, value: T) {
     }
 }
 
-/// Locked pages whose physical addresses the kernel tells root.
-#[derive(Debug)]
-pub(super) struct PhysicalPages {
-    mapping: Mapping,
-    pagemap: File,
-    pages: usize,
-}
-
-impl PhysicalPages {
-    /// Allocates and locks pages.
-    pub(super) fn new(pages: usize) -> Result<Self> {
-        let pagemap = File::open("/proc/self/pagemap").map_err(Error::io("/proc/self/pagemap"))?;
-        let mapping = Mapping::anonymous(pages * PAGE)?;
-        Ok(Self { mapping, pagemap, pages })
-    }
-
-    fn offset(&self, page: usize, length: usize) -> Result<u64> {
-        if page < self.pages && length <= PAGE {
-            Ok((page * PAGE) as u64)
-        } else {
-            Err(Error::Usage(format!("DMA memory has no {length} bytes in page {page}")))
-        }
-    }
-}
-
-impl HostMemory for PhysicalPages {
-    fn pages(&self) -> usize {
-        self.pages
-    }
-
-    /// The frame number from the kernel's pagemap (Documentation/admin-guide/mm/pagemap.rst).
-    fn address(&mut self, page: usize) -> Result<u64> {
-        const PRESENT: u64 = 1 << 63;
-        const FRAME: u64 = (1 << 55) - 1;
-        let offset = self.offset(page, 0)?;
-        let mut entry = [0; 8];
-        let at = (self.mapping.address() + offset) / PAGE as u64 * 8;
-        self.pagemap.read_exact_at(&mut entry, at).map_err(Error::io("/proc/self/pagemap"))?;
-        let entry = u64::from_ne_bytes(entry);
-        match entry & FRAME {
-            frame if entry & PRESENT != 0 && frame != 0 => Ok(frame * PAGE as u64),
-            _ => Err(Error::NoDevice(
-                "the kernel hides physical addresses: root (CAP_SYS_ADMIN) is needed".into(),
-            )),
-        }
-    }
-
-    fn read(&mut self, page: usize, data: &mut [u8]) -> Result<()> {
-        self.mapping.read(self.offset(page, data.len())?, data)
-    }
-
-    fn write(&mut self, page: usize, data: &[u8]) -> Result<()> {
-        self.mapping.write(self.offset(page, data.len())?, data)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use super::*;
+    use crate::transport::PAGE;
 
     #[test]
     fn what_is_written_is_read_back_at_any_alignment() {
@@ -239,7 +180,7 @@ mod tests {
     fn files_are_mapped_shared() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(PAGE as u64).unwrap();
-        let mapping = Mapping::of_file(&file, PAGE).unwrap();
+        let mapping = Mapping::of_file(&file, PAGE, true, "mapping a file").unwrap();
         mapping.write(8, &[1, 2, 3]).unwrap();
         let mut back = [0; 3];
         file.read_exact_at(&mut back, 8).unwrap();

@@ -198,7 +198,8 @@ Signals:
 Exit codes:
   0  ended by SIGTERM or SIGINT, or by SHUTDOWN where there is only --spdm-socket; sockets removed
   1  the host failed (a socket, memory), or a certificate is not usable; the message says where
-  2  the command line or the configuration is wrong";
+  2  the command line or the configuration is wrong
+  3  a T = 0 access met a private page of a bound TDI, with arch = \"tdx\" and machine_check = \"exit\"";
 
 fn socket_address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(port) = text.parse() {

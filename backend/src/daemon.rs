@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use epoll::{ControlOptions, Event, Events};
-use tdispd_proto::control::{Happening, Peer};
+use rustix::process::Signal;
+use tdispd_proto::control::{Happening, Peer, Process};
 
+use crate::config::MachineCheck;
 use crate::control::Control;
 use crate::device::{BarRegion, CONFIG_REGION, Device, DmaOrder, FirmwareUpdate};
 use crate::function::{DmaError, DmaId, Work};
@@ -30,6 +32,15 @@ const SPDM: u64 = u64::MAX - 4;
 const CONTROL: u64 = u64::MAX - 8;
 /// And of the descriptor that says that firmware was updated.
 const FIRMWARE: u64 = u64::MAX - 12;
+
+/// Why a daemon has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was told to.
+    Asked,
+    /// The client of a function has met a machine check, and `machine_check = "exit"`.
+    MachineCheck,
+}
 
 /// Everything that lives as long as the process.
 pub struct Daemon {
@@ -115,11 +126,11 @@ impl Daemon {
         Ok(())
     }
 
-    /// Serves until it is told to stop.
+    /// Serves until it is told to stop, or has another reason to.
     ///
     /// # Errors
     /// Epoll itself failed.
-    pub fn run(&mut self) -> io::Result<()> {
+    pub fn run(&mut self) -> io::Result<End> {
         let mut more = false;
         loop {
             let mut events = [Event::new(Events::empty(), 0); 16];
@@ -141,14 +152,29 @@ impl Daemon {
                     None if event.data == FIRMWARE => self.update_firmware(),
                     None if event.data == SPDM => {
                         if self.serve_spdm() == Wish::Shutdown && self.servers.is_empty() {
-                            return Ok(());
+                            return Ok(End::Asked);
                         }
                     }
-                    None => return Ok(()),
+                    None => return Ok(End::Asked),
                 }
             }
             more = self.turn();
+            if self.machine_check() == Some(MachineCheck::Exit) {
+                return Ok(End::MachineCheck);
+            }
         }
+    }
+
+    /// Does what is to be done about a machine check, but for ending; returns what that is.
+    fn machine_check(&mut self) -> Option<MachineCheck> {
+        let (function, what) = self.device.take_machine_check()?;
+        if what == MachineCheck::Sigbus
+            && let Some(server) = self.servers.get(function)
+            && let Err(errno) = server.signal_client(Signal::BUS)
+        {
+            log::error!("function {function}: its client gets no SIGBUS: {errno}");
+        }
+        Some(what)
     }
 
     /// Measured files may have changed; several signals are one look.
@@ -390,6 +416,12 @@ struct Port<'a> {
     function: usize,
 }
 
+impl Port<'_> {
+    fn peer(&self) -> Peer {
+        Peer::VfioUser { function: self.function, process: self.device.client(self.function).cloned() }
+    }
+}
+
 impl vfio_user::Device for Port<'_> {
     fn regions(&self) -> &[Region] {
         self.device.regions(self.function)
@@ -441,13 +473,17 @@ impl vfio_user::Device for Port<'_> {
         self.device.reset(self.function);
     }
 
+    fn client_is(&mut self, process: Option<Process>) {
+        self.device.client_is(self.function, process);
+    }
+
     fn client_connected(&mut self) {
-        let peer = Peer::VfioUser { function: self.function };
+        let peer = self.peer();
         self.device.tell(Happening::ClientConnected { peer });
     }
 
     fn client_disconnected(&mut self) {
-        let peer = Peer::VfioUser { function: self.function };
+        let peer = self.peer();
         self.device.tell(Happening::ClientDisconnected { peer });
         self.device.reset(self.function);
         self.device.change_host(self.function);

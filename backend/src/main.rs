@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tdispd::bars;
 use tdispd::certs::{self, CertsError};
 use tdispd::cli::{Arguments, Command};
-use tdispd::daemon::Daemon;
+use tdispd::daemon::{Daemon, End};
 use tdispd::device::{BuildError, Device};
 use tdispd::log_limit::Limited;
 use tdispd::spdm_socket::SpdmSocket;
@@ -20,6 +20,9 @@ use tdispd::vfio_user::Listener;
 const EXIT_HOST: u8 = 1;
 /// The command line or the configuration is wrong.
 const EXIT_USAGE: u8 = 2;
+
+/// The host met a machine check.
+const EXIT_MACHINE_CHECK: u8 = 3;
 
 /// A message for the user, and the exit code.
 struct Failure(String, u8);
@@ -111,9 +114,16 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     for (number, path) in arguments.sockets.iter().enumerate() {
         log::info!("function {number}: waiting on {}", path.display());
     }
-    daemon.run().map_err(|error| host(&error))?;
-    log::info!("ended as asked");
-    Ok(())
+    match daemon.run().map_err(|error| host(&error))? {
+        End::Asked => {
+            log::info!("ended as asked");
+            Ok(())
+        }
+        End::MachineCheck => {
+            let message = "ended by a machine check (machine_check = \"exit\")".into();
+            Err(Failure(message, EXIT_MACHINE_CHECK))
+        }
+    }
 }
 
 /// A descriptor that is readable once one of these signals came.

@@ -198,8 +198,8 @@ fn clients_that_come_and_go_leave_no_descriptors() {
         served += usize::from(negotiates(&mut UnixStream::connect(&socket).unwrap()));
     }
     assert!(served >= 100, "{served}");
-    // The last one may not have been missed yet.
-    assert!(descriptors(&child).len() <= before + 1);
+    // The last one may not have been missed yet: its socket, and its process.
+    assert!(descriptors(&child).len() <= before + 2);
     assert_eq!(end(child, "-TERM"), 0);
 }
 

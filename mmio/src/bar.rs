@@ -10,8 +10,8 @@ mod counters;
 mod export;
 mod load;
 
-pub use counters::Counters;
-use counters::KindCounters;
+use counters::Cells;
+pub use counters::{Cell, Counters};
 pub use export::{ExportError, Exporting};
 pub use load::LoadError;
 
@@ -38,6 +38,8 @@ pub struct Place {
     pub offset: u64,
     /// Byte offset in the range.
     pub offset_in_range: u64,
+    /// The T attribute of the access.
+    pub tee: Tee,
 }
 
 /// Everything in a BAR that is not memory. Called only for what the gate has let through.
@@ -53,18 +55,12 @@ pub trait RegisterBlock {
 pub struct Rejection {
     /// Number of the BAR.
     pub bar: u8,
-    /// What stands there.
-    pub kind: Kind,
+    /// The cell of the gate that says so.
+    pub cell: Cell,
     /// Byte offset of the piece in the BAR.
     pub offset: u64,
     /// Bytes in the piece.
     pub length: usize,
-    /// The side the piece's pages belong to.
-    pub attribute: Attribute,
-    /// The T attribute of the access to them.
-    pub tee: Tee,
-    /// The TDI's phase at that moment.
-    pub phase: TdiPhase,
 }
 
 /// What became of an access. Whatever it says, a read has filled its whole buffer.
@@ -131,7 +127,7 @@ pub struct Bar {
     exporting: Exporting,
     slots: Vec<Slot>,
     sides: Sides,
-    counters: KindCounters,
+    counters: Cells,
 }
 
 impl Bar {
@@ -143,7 +139,7 @@ impl Bar {
         let slots = layout.ranges().iter().map(|&range| Slot { range, origin: range }).collect();
         let shift = if exporting.behind_itself { layout.pages() } else { 0 };
         let sides = Sides::new(layout.index(), layout.pages(), shift)?;
-        Ok(Self { layout, gate, exporting, slots, sides, counters: KindCounters::default() })
+        Ok(Self { layout, gate, exporting, slots, sides, counters: Cells::new() })
     }
 
     /// What the BAR consists of.
@@ -152,10 +148,15 @@ impl Bar {
         &self.layout
     }
 
-    /// Pieces counted so far at ranges of one kind.
+    /// Pieces counted so far.
     #[must_use]
-    pub const fn counters(&self, kind: Kind) -> Counters {
-        *self.counters.of(kind)
+    pub const fn counters(&self) -> Counters {
+        self.counters.total()
+    }
+
+    /// The same by cell of the gate, for those that were met.
+    pub fn cells(&self) -> impl Iterator<Item = (Cell, Counters)> {
+        self.counters.used()
     }
 
     /// Serves a read of any length at any offset. All of `data` is filled: with ones where the gate refuses, beyond the
@@ -181,22 +182,21 @@ impl Bar {
                 break;
             };
             let (data, tail) = rest.split_at_mut(length);
-            let counters = self.counters.of_mut(slot.range.kind);
-            if let Some(rejection) = judge(&self.gate, self.layout.index(), access, &slot.range, at, length) {
-                counters.rejected_reads += 1;
+            let cell = cell(access, &slot.range);
+            let served = self.gate.verdict(cell.phase, cell.tee, cell.attribute) == Verdict::Allow;
+            self.counters.count(cell, false, served);
+            if !served {
+                let rejection = Rejection { bar: self.layout.index(), cell, offset: at, length };
                 completion.rejected.get_or_insert(rejection);
                 data.fill(REJECTED);
-            } else {
-                counters.reads += 1;
-                if slot.is_memory() {
-                    let side = side(access.phase, slot.range.attribute);
-                    if let Err(error) = self.sides.pages(side).read(at, data) {
-                        data.fill(REJECTED);
-                        failure = failure.and(Err(error));
-                    }
-                } else {
-                    registers.read(place(self.layout.index(), &slot.origin, at), data);
+            } else if slot.is_memory() {
+                let side = side(access.phase, slot.range.attribute);
+                if let Err(error) = self.sides.pages(side).read(at, data) {
+                    data.fill(REJECTED);
+                    failure = failure.and(Err(error));
                 }
+            } else {
+                registers.read(place(self.layout.index(), &slot.origin, at, cell.tee), data);
             }
             at += length as u64;
             rest = tail;
@@ -225,20 +225,19 @@ impl Bar {
                 break;
             };
             let (data, tail) = rest.split_at(length);
-            let counters = self.counters.of_mut(slot.range.kind);
-            if let Some(rejection) = judge(&self.gate, self.layout.index(), access, &slot.range, at, length) {
-                counters.rejected_writes += 1;
+            let cell = cell(access, &slot.range);
+            let served = self.gate.verdict(cell.phase, cell.tee, cell.attribute) == Verdict::Allow;
+            self.counters.count(cell, true, served);
+            if !served {
+                let rejection = Rejection { bar: self.layout.index(), cell, offset: at, length };
                 completion.rejected.get_or_insert(rejection);
-            } else {
-                counters.writes += 1;
-                if slot.is_memory() {
-                    let side = side(access.phase, slot.range.attribute);
-                    if let Err(error) = self.sides.pages(side).write(at, data) {
-                        failure = failure.and(Err(error));
-                    }
-                } else {
-                    registers.write(place(self.layout.index(), &slot.origin, at), data);
+            } else if slot.is_memory() {
+                let side = side(access.phase, slot.range.attribute);
+                if let Err(error) = self.sides.pages(side).write(at, data) {
+                    failure = failure.and(Err(error));
                 }
+            } else {
+                registers.write(place(self.layout.index(), &slot.origin, at, cell.tee), data);
             }
             at += length as u64;
             rest = tail;
@@ -450,25 +449,15 @@ fn piece(slots: &[Slot], at: u64, remaining: usize) -> Option<(&Slot, usize)> {
     Some((slot, remaining.min(left)))
 }
 
-fn judge(
-    gate: &Gate,
-    bar: u8,
-    access: Access,
-    range: &Range,
-    offset: u64,
-    length: usize,
-) -> Option<Rejection> {
+/// Which cell of the gate an access to a range meets.
+const fn cell(access: Access, range: &Range) -> Cell {
     let Access { phase, tee } = access;
     let Range { kind, attribute, .. } = *range;
-    let tee = tee.resolve(phase, attribute);
-    match gate.verdict(phase, tee, attribute) {
-        Verdict::Allow => None,
-        Verdict::Reject => Some(Rejection { bar, kind, offset, length, attribute, tee, phase }),
-    }
+    Cell { kind, phase, tee: tee.resolve(phase, attribute), attribute }
 }
 
-const fn place(bar: u8, origin: &Range, offset: u64) -> Place {
-    Place { bar, kind: origin.kind, offset, offset_in_range: offset - origin.offset() }
+const fn place(bar: u8, origin: &Range, offset: u64, tee: Tee) -> Place {
+    Place { bar, kind: origin.kind, offset, offset_in_range: offset - origin.offset(), tee }
 }
 
 #[cfg(test)]

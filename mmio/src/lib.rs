@@ -16,8 +16,8 @@ mod sides;
 mod size;
 
 pub use bar::{
-    Access, Bar, Completion, Counters, ExportError, Exporting, LoadError, Place, RegisterBlock, Rejection,
-    SharedArea, SharedMapping,
+    Access, Bar, Cell, Completion, Counters, ExportError, Exporting, LoadError, Place, RegisterBlock,
+    Rejection, SharedArea, SharedMapping,
 };
 pub use gate::{Attribute, Gate, GateRow, TdiPhase, Tee, TeeSource, Verdict};
 pub use layout::{

@@ -62,6 +62,8 @@ pub(crate) struct Sides {
     tee: Pages,
     exports: Vec<Export>,
     revoked: Vec<Revoked>,
+    /// Exports that their holders gave up, since the last call of [`Self::take_dropped`].
+    dropped: Vec<Tee>,
 }
 
 impl Sides {
@@ -73,6 +75,7 @@ impl Sides {
             tee: Pages::new(bar, &format!("bar{bar}-t1"), pages, 0)?,
             exports: Vec::new(),
             revoked: Vec::new(),
+            dropped: Vec::new(),
         })
     }
 
@@ -154,6 +157,7 @@ impl Sides {
         let (held, gone): (Vec<_>, Vec<_>) =
             core::mem::take(&mut self.exports).into_iter().partition(|export| export.file.is_held());
         self.exports = held;
+        self.dropped.extend(gone.iter().map(|export| export.side));
         each(gone.iter().map(|export| self.take_back(export)))
     }
 
@@ -254,6 +258,20 @@ impl Sides {
     /// Exports that lost pages since the last call.
     pub(crate) fn take_revoked(&mut self) -> Vec<Revoked> {
         core::mem::take(&mut self.revoked)
+    }
+
+    /// The sides of exports that turned out to be held by nobody, since the last call.
+    pub(crate) fn take_dropped(&mut self) -> Vec<Tee> {
+        core::mem::take(&mut self.dropped)
+    }
+
+    /// The pages that are in exports, each run with its side. Of some of them the last holder may be gone.
+    pub(crate) fn exports(&self) -> impl Iterator<Item = (Tee, PageRange)> {
+        let pages = |export: &'_ Export| {
+            let side = export.side;
+            export.live().iter().map(move |piece| (side, piece.pages)).collect::<Vec<_>>()
+        };
+        self.exports.iter().flat_map(pages)
     }
 
     /// How many exports somebody holds.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use tdispd::config::Config;
-use tdispd::daemon::Daemon;
+use tdispd::daemon::{Daemon, End};
 use tdispd::device::Device;
 use tdispd::spdm_socket::{Silence, SpdmSocket};
 use tdispd::vfio_user::Listener;
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 pub struct Rig {
     stop: UnixStream,
     firmware: UnixStream,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<End>>,
     sockets: Vec<PathBuf>,
     control: PathBuf,
     _directory: TempDir,
@@ -68,6 +68,11 @@ impl Rig {
     /// Has the device look for a firmware update, as SIGHUP does.
     pub fn update_firmware(&mut self) {
         self.firmware.write_all(&[0]).unwrap();
+    }
+
+    /// Waits until the device ends by itself, and returns why it did.
+    pub fn wait(mut self) -> End {
+        self.thread.take().unwrap().join().unwrap()
     }
 
     /// The control socket.

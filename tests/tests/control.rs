@@ -142,6 +142,7 @@ fn state_tells_everything_but_keys() {
             },
             "report_override": null,
             "gate": {"rejected_reads": 0, "rejected_writes": 0},
+            "gate_cells": [],
         })
     );
     assert_eq!(value["tdis"][1]["state"], "CONFIG_UNLOCKED");

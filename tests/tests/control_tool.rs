@@ -115,7 +115,8 @@ fn watch_ends_as_it_was_told() {
     }
     drop(host);
     let (_, text) = watch_text(&rig);
-    assert!(text.contains("function 0: client connected\n"), "{text}");
+    assert!(text.contains(&format!("function 0, process {} (", std::process::id())), "{text}");
+    assert!(text.contains("): client connected\n"), "{text}");
 }
 
 /// As many events as a client causes that comes and goes, for people.

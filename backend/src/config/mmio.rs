@@ -3,6 +3,8 @@
 use mmio::Revocation;
 use serde::{Deserialize, Serialize};
 
+use super::ConfigError;
+
 /// `[mmio]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -19,11 +21,24 @@ pub struct Mmio {
     pub revoke: Option<Revoke>,
     /// Whether private exports may be made in CONFIG_UNLOCKED already.
     pub private_early: PrivateEarly,
+    /// With `arch = "tdx"`: what a T = 0 access to a private page of a bound TDI does, besides being told as an event.
+    pub machine_check: MachineCheck,
+    /// What becomes of DMA with T = 1 that an access with T = 0 asked for.
+    pub mixed_dma: MixedDma,
     /// Whether what a VMM does in a wrong order takes the TDI to ERROR, instead of being told only.
     pub strict: bool,
 }
 
 impl Mmio {
+    /// Limits that the types do not express.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if self.machine_check != MachineCheck::Event && self.arch != Arch::Tdx {
+            let problem = "only arch = \"tdx\" has machine checks";
+            return Err(ConfigError::value("mmio.machine_check", problem));
+        }
+        Ok(())
+    }
+
     /// What becomes of exports whose pages go to the other side.
     pub fn revocation(&self) -> Revoke {
         self.revoke.unwrap_or(match self.arch {
@@ -32,6 +47,30 @@ impl Mmio {
             Arch::Sev => Revoke::Keep,
         })
     }
+}
+
+/// What a machine check does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MachineCheck {
+    /// Nothing more.
+    #[default]
+    Event,
+    /// tdispd ends, with an exit code of its own.
+    Exit,
+    /// The process that made the access gets SIGBUS.
+    Sigbus,
+}
+
+/// What becomes of DMA with T = 1 that an access with T = 0 asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MixedDma {
+    /// It is done.
+    #[default]
+    Allow,
+    /// It fails as DMA that is not allowed.
+    Refuse,
 }
 
 /// Where an access's T attribute comes from.

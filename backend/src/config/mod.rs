@@ -15,7 +15,7 @@ mod spdm;
 mod tdisp;
 
 pub use bars::{Bar, Range, RangeKind, Side, Width};
-pub use mmio::{AliasHalf, Arch, Mmio, PrivateEarly, Revoke, TeeSource};
+pub use mmio::{AliasHalf, Arch, MachineCheck, MixedDma, Mmio, PrivateEarly, Revoke, TeeSource};
 pub use spdm::{Delay, Measurement, MeasurementKind, Mutual, ProviderKind, Psk, Slot, Spdm, Value};
 pub use tdisp::{
     DefaultStream, DmaFault, ForeignState, FunctionIds, Ide, KeysAtLock, LockFlag, OptionalRequest,
@@ -276,6 +276,7 @@ impl Config {
         within("pci.serial", self.pci.serial, 0, i64::MAX as u64)?;
         self.ide.check()?;
         self.tdisp.check(self.pci.ats)?;
+        self.mmio.check()?;
         let most = if self.pci.ari { 256 } else { 8 };
         if self.functions.len() > most {
             return Err(ConfigError::value(

@@ -101,6 +101,7 @@ fn tdi(function: usize, recorder: &Recorder, device: &Device) -> Tdi {
         last_transition: recorder.last_transition(function).cloned(),
         report_override: dsm.report_override(function).map(words::override_form),
         gate: device.gate_counts(function),
+        gate_cells: device.gate_cells(function),
     }
 }
 

@@ -9,9 +9,6 @@ use tdispd_proto::control::{
 
 use crate::device::{Device, words};
 
-/// Number of the last page there is.
-const LAST_PAGE: u64 = u64::MAX >> 12;
-
 /// The report that LOCK fixed, or that a LOCK with these parameters would fix.
 pub(super) fn get(device: &Device, function: usize, lock: &LockRequest) -> Result<Report, Failure> {
     let view = view(device, function)?;
@@ -102,7 +99,7 @@ fn range_fields(range: &MmioRange, view: &FunctionView, lock: &LockRequest) -> R
     let attributes = range.attributes;
     let odd = attributes.reserved() != 0;
     let named = |bit: bool| (!odd).then_some(bit);
-    let place = place(range, view, lock);
+    let place = view.locate(range, lock.mmio_reporting_offset);
     RangeFields {
         bar: place.map(|(bar, _)| bar),
         first_page: place.map(|(_, first_page)| first_page),
@@ -115,19 +112,6 @@ fn range_fields(range: &MmioRange, view: &FunctionView, lock: &LockRequest) -> R
         msix_pba: named(attributes.msix_pba()),
         range_id: Some(range.range_id),
     }
-}
-
-/// The BAR that a range lies in from its first page to its last, and that page. BARs without an address all begin at 0: the
-/// one that the range is named after is preferred.
-fn place(range: &MmioRange, view: &FunctionView, lock: &LockRequest) -> Option<(u8, u32)> {
-    let mut bars: Vec<_> = view.bars.iter().collect();
-    bars.sort_by_key(|bar| (u16::from(bar.index) != range.range_id, bar.index));
-    bars.into_iter().filter(|_| range.first_page <= LAST_PAGE).find_map(|bar| {
-        let start = bar.address.unwrap_or(0).wrapping_add(lock.mmio_reporting_offset) >> 12;
-        let first_page = u32::try_from(range.first_page.wrapping_sub(start) & LAST_PAGE).ok()?;
-        let end = u64::from(first_page) + u64::from(range.pages);
-        (end <= bar.size.div_ceil(4096)).then_some((bar.index, first_page))
-    })
 }
 
 /// The fields of an edit; they have been checked.

@@ -184,6 +184,15 @@ impl Bars {
         self.bars.iter_mut().flat_map(of).collect()
     }
 
+    /// The BARs and sides of exports that were found to be held by nobody, since the last call.
+    pub(super) fn take_dropped(&mut self) -> Vec<(u8, Tee)> {
+        let of = |bar: &mut Bar| {
+            let index = bar.layout().index();
+            bar.take_dropped().into_iter().map(move |side| (index, side))
+        };
+        self.bars.iter_mut().flat_map(of).collect()
+    }
+
     /// An access to a region, cut where T changes.
     fn pieces(&self, region: BarRegion, offset: u64, length: usize) -> Vec<Piece> {
         let whole = |tee| vec![Piece { tee, offset, bytes: 0..length }];

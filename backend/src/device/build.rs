@@ -1,5 +1,6 @@
 //! From a configuration to a device.
 
+use core::time::Duration;
 use std::path::Path;
 
 use mmio::MemoryError;
@@ -94,7 +95,9 @@ impl Device {
             draining: Vec::new(),
             dma_fault: config.tdisp.dma_fault,
             strict: config.mmio.strict,
-            machine_checks: config.mmio.arch == Arch::Tdx,
+            machine_checks: (config.mmio.arch == Arch::Tdx).then_some(config.mmio.machine_check),
+            machine_check: None,
+            next_look: Duration::ZERO,
             firmware: Firmware::new(config)?,
             journal: Journal::default(),
         })

@@ -1,9 +1,8 @@
-//! Memory of BARs that is given away: to whom, when, and what a VMM did out of order.
+//! Memory of BARs that is given away: to whom and when.
 
 use std::os::fd::OwnedFd;
 
-use mmio::{Attribute, ExportError, FileAccess, Rejection, TdiPhase, Tee};
-use tdisp::dsm::Fault;
+use mmio::{ExportError, FileAccess, Tee};
 use tdisp::wire::TdiState;
 use tdispd_proto::control::{ByteRange, FailureCode, Happening, Hex, Sequence};
 
@@ -53,28 +52,6 @@ impl NotExported {
     }
 }
 
-/// What was told of a TDI in its present state.
-#[derive(Debug, Default)]
-pub(super) struct Told {
-    rules: Vec<Sequence>,
-    machine_check: bool,
-}
-
-impl Told {
-    /// Whether this has not been told yet; it has now.
-    fn rule(&mut self, rule: Sequence) -> bool {
-        let new = !self.rules.contains(&rule);
-        if new {
-            self.rules.push(rule);
-        }
-        new
-    }
-
-    fn machine_check(&mut self) -> bool {
-        !core::mem::replace(&mut self.machine_check, true)
-    }
-}
-
 impl Device {
     /// What a region offers for mapping, with a descriptor of its own.
     pub fn mapping(&mut self, function: usize, region: u32) -> Option<Mmap> {
@@ -107,9 +84,8 @@ impl Device {
             Ok(fd) => {
                 let ranges = ranges.iter().map(|(offset, length)| byte_range(*offset, *length)).collect();
                 self.tell(Happening::ExportMade { function, bar, tee, ranges, state: words::state(state) });
-                if phase == TdiPhase::Run {
-                    self.out_of_order(function, Sequence::ExportWhileRunning, format!("BAR {bar}"));
-                }
+                self.note_dropped(function);
+                self.note_export(function, bar);
                 Ok(fd)
             }
             Err(error) => {
@@ -138,35 +114,6 @@ impl Device {
             if !tee && revoked.held && state == TdiState::CONFIG_LOCKED {
                 self.out_of_order(function, Sequence::SharedExportAtLock, format!("BAR {bar}"));
             }
-        }
-    }
-
-    /// Looks at accesses that the gate refused.
-    pub(super) fn note_rejected(&mut self, function: usize, rejected: &[Rejection], write: bool) {
-        for rejection in rejected.iter().filter(|rejection| rejection.attribute == Attribute::Private) {
-            let Rejection { bar, offset, length, tee, phase, .. } = *rejection;
-            if phase == TdiPhase::Locked {
-                self.out_of_order(function, Sequence::PrivateBeforeRun, format!("BAR {bar} + {offset:#x}"));
-            }
-            let bound = matches!(phase, TdiPhase::Locked | TdiPhase::Run);
-            let Some(unit) = self.units.get_mut(function) else { return };
-            if self.machine_checks && bound && tee == Tee::NonTee && unit.told.machine_check() {
-                let offset = Hex(offset);
-                self.tell(Happening::MachineCheck { function, bar, offset, length, write });
-            }
-        }
-    }
-
-    /// A VMM did something that it should not do, or not now. The same is told once in each state.
-    fn out_of_order(&mut self, function: usize, rule: Sequence, place: String) {
-        let Some(unit) = self.units.get_mut(function) else { return };
-        if !unit.told.rule(rule) {
-            return;
-        }
-        self.tell(Happening::OutOfOrder { function, rule, place });
-        if self.strict {
-            self.protocol.dsm.fault(function, Fault::HostSequence);
-            self.apply_effects();
         }
     }
 }

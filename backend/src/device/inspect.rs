@@ -1,10 +1,10 @@
 //! The device as the control socket sees it: to look at, and what its reports say. Nothing here changes the state of a TDI.
 
-use mmio::Kind;
+use mmio::{Attribute, Bar, Tee};
 use spdm::responder::Responder;
 use tdisp::dsm::{Dsm, FunctionView, ReportOverride};
 use tdisp::wire::ReportTooLong;
-use tdispd_proto::control::{GateCounts, Happening};
+use tdispd_proto::control::{GateCell, GateCounts, Happening};
 
 use super::Device;
 use super::unit::Unit;
@@ -30,12 +30,44 @@ impl Device {
     pub fn gate_counts(&self, function: usize) -> GateCounts {
         let mut counts = GateCounts::default();
         for bar in self.units.get(function).into_iter().flat_map(|unit| unit.bars().iter()) {
-            for counters in Kind::ALL.map(|kind| bar.counters(kind)) {
-                counts.rejected_reads += counters.rejected_reads;
-                counts.rejected_writes += counters.rejected_writes;
-            }
+            let counters = bar.counters();
+            counts.rejected_reads += counters.rejected_reads;
+            counts.rejected_writes += counters.rejected_writes;
         }
         counts
+    }
+
+    /// Accesses to BARs of `function` by cell of the gate, where there were any.
+    pub fn gate_cells(&self, function: usize) -> Vec<GateCell> {
+        let mut cells: Vec<GateCell> = Vec::new();
+        for (cell, counters) in
+            self.units.get(function).into_iter().flat_map(|unit| unit.bars().iter()).flat_map(Bar::cells)
+        {
+            let state = words::phase(cell.phase);
+            let (tee, private) = (cell.tee == Tee::Tee, cell.attribute == Attribute::Private);
+            let known =
+                cells.iter_mut().find(|one| (one.state, one.tee, one.private) == (state, tee, private));
+            let (reads, writes) = (counters.reads, counters.writes);
+            let (rejected_reads, rejected_writes) = (counters.rejected_reads, counters.rejected_writes);
+            match known {
+                None => cells.push(GateCell {
+                    state,
+                    tee,
+                    private,
+                    reads,
+                    writes,
+                    rejected_reads,
+                    rejected_writes,
+                }),
+                Some(one) => {
+                    one.reads += reads;
+                    one.writes += writes;
+                    one.rejected_reads += rejected_reads;
+                    one.rejected_writes += rejected_writes;
+                }
+            }
+        }
+        cells
     }
 
     /// From the next LOCK on the report of the function that `view` describes is `says`, or with `None` what is so.

@@ -14,6 +14,7 @@ mod journal;
 mod keeper;
 mod protocol;
 mod responder;
+mod rules;
 mod unit;
 pub(crate) mod words;
 
@@ -36,7 +37,7 @@ use protocol::Protocol;
 pub use unit::DmaOrder;
 use unit::Unit;
 
-use crate::config::DmaFault;
+use crate::config::{DmaFault, MachineCheck};
 use crate::doe::Mailbox;
 use crate::function::{DmaError, DmaId, Work};
 use crate::pci::registers::{Command, DeviceControl};
@@ -64,8 +65,12 @@ pub struct Device {
     dma_fault: DmaFault,
     /// What a VMM does out of order takes the TDI to ERROR.
     strict: bool,
-    /// A T = 0 access to a private page of a bound TDI is a machine check.
-    machine_checks: bool,
+    /// If a T = 0 access to a private page of a bound TDI is a machine check: what that does.
+    machine_checks: Option<MachineCheck>,
+    /// The function whose client met one.
+    machine_check: Option<usize>,
+    /// When exports may be looked at again.
+    next_look: Duration,
     firmware: firmware::Firmware,
     journal: Journal,
 }
@@ -233,19 +238,29 @@ impl Device {
 
     /// When [`Device::tick`] is due next.
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.protocol.responder.next_deadline()
+        self.protocol.responder.next_deadline().into_iter().chain(self.next_look()).min()
     }
 
-    /// Lets time pass: sessions whose heartbeat stopped end.
+    /// Lets time pass: sessions whose heartbeat stopped end, and exports that nobody holds any more are noticed.
     pub fn tick(&mut self, now: Duration) {
         self.protocol.tick(now, &mut self.journal);
         self.apply_effects();
+        self.look_for_dropped(now);
     }
 
     /// The next thing `function` wants done; DMA that its TDI's state forbids is refused before it gets here.
     pub fn poll_work(&mut self, function: usize) -> Option<Work> {
-        let phase = self.phase(function);
-        let work = self.units.get_mut(function)?.poll_work(phase)?;
+        let work = loop {
+            let phase = self.phase(function);
+            let unit = self.units.get_mut(function)?;
+            let work = unit.poll_work(phase);
+            let Some(address) = unit.take_mixed_dma() else { break work? };
+            self.note_mixed_dma(function, address);
+            // It may have cost the TDI its state, and with it the work.
+            if self.phase(function) == phase {
+                break work?;
+            }
+        };
         if let Some((access, what)) = dma_access(&work) {
             // vfio-user has no place for either, so the log has to say it.
             match self.protocol.dsm.stream_of(function, access) {
@@ -371,8 +386,13 @@ impl Device {
                 Effect::StateChanged { function, from, to, .. } => {
                     if let Some(unit) = self.units.get_mut(function) {
                         unit.enter(phase(from), phase(to));
+                        // In another state than RUN that is a VMM's right.
+                        drop(unit.take_dropped());
                     }
                     self.note_revoked(function, to);
+                    if to == TdiState::RUN {
+                        self.note_start(function);
+                    }
                 }
                 // Told already, and nothing to do.
                 Effect::P2pStream { .. }

@@ -7,12 +7,14 @@ use mmio::{
     Rejection, Revoked, TdiPhase, Tee,
 };
 use tdisp::dsm::{BarView, FunctionView, RangeView};
+use tdispd_proto::control::Process;
 
 use super::bars::{BarRegion, Bars, decoded};
 use super::build::BuildError;
 use super::contents::Contents;
-use super::exports::{NotExported, Told};
-use crate::config::{Mmio, TeeSource};
+use super::exports::NotExported;
+use super::rules::Told;
+use crate::config::{MixedDma, Mmio, TeeSource};
 use crate::function::{DmaError, DmaId, Function, Work};
 use crate::pci::{BarDecoder, ConfigSpace, Msix, Plan};
 
@@ -38,6 +40,11 @@ pub(super) struct Unit {
     order: Option<DmaOrder>,
     /// What a VMM did out of order since the TDI is in its state.
     pub(super) told: Told,
+    /// Who is connected, or was so last.
+    pub(super) client: Option<Process>,
+    mixed_dma: MixedDma,
+    /// Address of DMA with T = 1 that was asked for with T = 0.
+    mixed: Option<u64>,
 }
 
 /// The parts of a [`Plan`] that follow from what the function is.
@@ -82,6 +89,9 @@ impl Unit {
             contents: Contents::default(),
             order: None,
             told: Told::default(),
+            client: None,
+            mixed_dma: config.mixed_dma,
+            mixed: None,
         })
     }
 
@@ -196,9 +206,9 @@ impl Unit {
                 rejection.length,
                 rejection.bar,
                 rejection.offset,
-                rejection.attribute,
-                rejection.tee,
-                rejection.phase
+                rejection.cell.attribute,
+                rejection.cell.tee,
+                rejection.cell.phase
             );
         }
         rejections
@@ -224,9 +234,22 @@ impl Unit {
         self.bars.take_revoked()
     }
 
+    /// Takes back exports that nobody holds any more.
+    pub(super) fn sweep(&mut self) {
+        if let Err(error) = self.bars.each(Bar::sweep) {
+            self.give_up(&error);
+        }
+    }
+
+    /// The BARs and sides of exports that were found to be held by nobody, since the last call.
+    pub(super) fn take_dropped(&mut self) -> Vec<(u8, Tee)> {
+        self.bars.take_dropped()
+    }
+
     /// The TDI is in another state: private pages change hands.
     pub(super) fn enter(&mut self, from: TdiPhase, to: TdiPhase) {
         self.told = Told::default();
+        self.mixed = None;
         let own_registers = |range: Range| range.kind == Kind::Registers && range.is_private();
         let entered = match (from, to) {
             (TdiPhase::Unlocked, TdiPhase::Locked) => {
@@ -346,11 +369,26 @@ impl Unit {
                     self.intx = level;
                     self.space.set_interrupt_status(level);
                 }
-                work @ (Work::DmaRead { .. } | Work::DmaWrite { .. } | Work::Interrupt { .. }) => {
-                    return Some(work);
+                work @ (Work::DmaRead { id, address, asked, .. }
+                | Work::DmaWrite { id, address, asked, .. }) => {
+                    let mixes = phase == TdiPhase::Run && asked == Tee::NonTee;
+                    if mixes {
+                        self.mixed = Some(address);
+                    }
+                    if mixes && self.mixed_dma == MixedDma::Refuse {
+                        self.function.dma_done(id, Err(DmaError::NotAllowed));
+                    } else {
+                        return Some(work);
+                    }
                 }
+                work @ Work::Interrupt { .. } => return Some(work),
             }
         }
+    }
+
+    /// Address of DMA with T = 1 that was asked for with T = 0, if there was any since the last call.
+    pub(super) fn take_mixed_dma(&mut self) -> Option<u64> {
+        self.mixed.take()
     }
 
     pub(super) fn dma_done(&mut self, id: DmaId, result: Result<&[u8], DmaError>) {

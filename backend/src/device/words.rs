@@ -1,6 +1,6 @@
 //! What the cores say, in the words of the log and of the control socket.
 
-use mmio::Revocation;
+use mmio::{Revocation, TdiPhase};
 use spdm::responder::EndReason;
 use tdisp::dsm::{Cause, Effect, KeysAtLock, ReportOverride};
 use tdisp::ide::{InsecureCause, StreamIndex};
@@ -69,6 +69,16 @@ pub(crate) fn state(state: State) -> TdiState {
         State::RUN => TdiState::Run,
         // The DSM knows no other.
         _ => TdiState::Error,
+    }
+}
+
+/// The state that a phase is of.
+pub(crate) const fn phase(phase: TdiPhase) -> TdiState {
+    match phase {
+        TdiPhase::Unlocked => TdiState::ConfigUnlocked,
+        TdiPhase::Locked => TdiState::ConfigLocked,
+        TdiPhase::Run => TdiState::Run,
+        TdiPhase::Error => TdiState::Error,
     }
 }
 

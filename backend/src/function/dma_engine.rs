@@ -1,4 +1,6 @@
 //! A DMA engine without registers: takes one command at a time and carries it out in chunks, one request under way at once.
+use mmio::Tee;
+
 use super::{DmaError, DmaId, Work};
 
 /// Most bytes in one DMA request: a larger answer would not fit the socket buffer of the other side.
@@ -34,6 +36,8 @@ pub(super) struct Command {
     pub(super) pattern: [u8; PATTERN],
     /// Both addresses were translated by ATS.
     pub(super) translated: bool,
+    /// The T attribute of the access that started it.
+    pub(super) asked: Tee,
 }
 
 /// Why a command failed.
@@ -161,7 +165,8 @@ impl DmaEngine {
                 let id = self.take_id();
                 self.state = State::Reading(job, id);
                 let address = job.command.source + job.finished;
-                Work::DmaRead { id, address, length, translated: job.command.translated }
+                let Command { translated, asked, .. } = job.command;
+                Work::DmaRead { id, address, length, translated, asked }
             }
             Operation::Fill => {
                 let data = job.command.pattern.iter().copied().cycle().take(length).collect();
@@ -174,7 +179,8 @@ impl DmaEngine {
         let id = self.take_id();
         self.state = State::Writing(job, id, data.len());
         let address = job.command.destination + job.finished;
-        Work::DmaWrite { id, address, data, translated: job.command.translated }
+        let Command { translated, asked, .. } = job.command;
+        Work::DmaWrite { id, address, data, translated, asked }
     }
 
     fn received(&mut self, job: Job, data: &[u8]) -> Option<Result<(), Failure>> {

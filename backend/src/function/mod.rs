@@ -7,7 +7,7 @@ mod dma_engine;
 mod doorbells;
 mod test_function;
 
-use mmio::{BarSet, Place};
+use mmio::{BarSet, Place, Tee};
 
 pub use dma_engine::{CHUNK, LIMIT};
 pub use test_function::TestFunction;
@@ -29,6 +29,8 @@ pub enum Work {
         length: usize,
         /// The address was translated by ATS.
         translated: bool,
+        /// The T attribute of the access that asked for it.
+        asked: Tee,
     },
     /// Write guest memory; answered by [`Function::dma_done`] with no bytes, or an error.
     DmaWrite {
@@ -40,6 +42,8 @@ pub enum Work {
         data: Vec<u8>,
         /// The address was translated by ATS.
         translated: bool,
+        /// The T attribute of the access that asked for it.
+        asked: Tee,
     },
     /// Send one MSI-X message.
     Interrupt {
@@ -53,8 +57,8 @@ pub enum Work {
 /// Why a DMA request was not carried out, as far as a function can know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DmaError {
-    /// The device may not: Bus Master Enable is clear, the TDI's phase allows no DMA, or the address claims a translation
-    /// while ATS is off.
+    /// The device may not: Bus Master Enable is clear, the TDI's phase allows no DMA, the address claims a translation while ATS is
+    /// off, or it was asked for from the other side.
     #[error("the device may not do DMA now")]
     NotAllowed,
     /// No memory answers at that address, or not in that direction.

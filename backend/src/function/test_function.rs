@@ -2,7 +2,7 @@
 //!
 //! `REGISTERS.md` is the contract with software in the guest; a test compares it with this file.
 
-use mmio::{BarSet, Kind, Place, Range, Register, RegisterHandler, RegisterMap, RegisterWidth};
+use mmio::{BarSet, Kind, Place, Range, Register, RegisterHandler, RegisterMap, RegisterWidth, Tee};
 
 use super::dma_engine::{Command, DmaEngine, Failure, LIMIT, Operation};
 use super::doorbells::Doorbells;
@@ -131,7 +131,10 @@ impl Function for TestFunction {
 
     fn write(&mut self, place: Place, data: &[u8]) {
         match place.kind {
-            Kind::Registers => MAP.write(place.offset_in_range, data, &mut self.handler()),
+            Kind::Registers => {
+                self.registers.asked = place.tee;
+                MAP.write(place.offset_in_range, data, &mut self.handler());
+            }
             Kind::Doorbells => {
                 let Self { doorbells, interrupts, .. } = self;
                 doorbells.write(place.offset_in_range, data, &mut |vector| interrupts.raise(vector));
@@ -192,6 +195,8 @@ struct Registers {
     mismatch: u64,
     /// Vector to raise when the command under way ends.
     completion_vector: Option<u32>,
+    /// The T attribute of the last write.
+    asked: Tee,
     engine: DmaEngine,
 }
 
@@ -211,6 +216,7 @@ impl Registers {
             status: 0,
             mismatch: NO_MISMATCH,
             completion_vector: None,
+            asked: Tee::NonTee,
             engine,
         }
     }
@@ -324,6 +330,7 @@ impl Handler<'_> {
             length: registers.length,
             pattern: registers.pattern.to_le_bytes(),
             translated: registers.command & COMMAND_TRANSLATED != 0,
+            asked: registers.asked,
         });
         if started.is_err() {
             self.command_ended(started);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 pub use mmio::FileAccess;
 pub use rustix::io::Errno;
+use tdispd_proto::control::Process;
 use tdispd_proto::vfio_user::{IrqKind, MmapArea, RegionType};
 
 /// One region. Fixed while a client is connected: the protocol has no message to say that it changed.
@@ -86,6 +87,11 @@ pub trait Device {
     fn export(&mut self, region: u32, ranges: &[(u64, u64)], access: FileAccess) -> Result<OwnedFd, Errno> {
         let _ = (region, ranges, access);
         Err(Errno::NOTTY)
+    }
+
+    /// Somebody has connected, and has not said anything yet: this process, if the kernel tells which.
+    fn client_is(&mut self, process: Option<Process>) {
+        let _ = process;
     }
 
     /// A client has negotiated a version.

@@ -15,6 +15,7 @@ mod input;
 mod irqs;
 mod listener;
 mod output;
+mod peer;
 mod server;
 mod socket;
 mod watch;

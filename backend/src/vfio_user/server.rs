@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
 
 use super::connection::{Connection, Progress};
 use super::device::{Device, Errno};
@@ -14,6 +15,7 @@ use super::dma::DmaTable;
 use super::engine::{DmaCompletion, DmaId};
 use super::irqs::Irqs;
 use super::listener::Listener;
+use super::peer::Peer;
 use super::socket::{receive, transmit};
 use super::watch::{Source, Watcher};
 
@@ -46,6 +48,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Client {
     socket: OwnedFd,
+    peer: Option<Peer>,
     since: Instant,
     /// As registered with epoll: whether output waits, instead of input.
     blocked: bool,
@@ -117,6 +120,14 @@ impl Server {
     #[must_use]
     pub fn dma(&self) -> &DmaTable {
         self.connection.dma()
+    }
+
+    /// Sends a signal to the process that is connected.
+    ///
+    /// # Errors
+    /// ESRCH where that is not known or there is none, EPERM if it is somebody else's.
+    pub fn signal_client(&self, signal: Signal) -> Result<(), Errno> {
+        self.client.as_ref().and_then(|client| client.peer.as_ref()).ok_or(Errno::SRCH)?.signal(signal)
     }
 
     /// The function's interrupts.
@@ -281,7 +292,9 @@ impl Server {
             log::warn!("{}: cannot watch a client: {errno}", self.path().display());
             return;
         }
-        self.client = Some(Client { socket, since: Instant::now(), blocked: false });
+        let peer = Peer::of(&socket);
+        device.client_is(peer.as_ref().map(Peer::process));
+        self.client = Some(Client { socket, peer, since: Instant::now(), blocked: false });
     }
 
     /// Brings what epoll watches in line with what is awaited.

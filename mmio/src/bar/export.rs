@@ -130,6 +130,24 @@ impl Bar {
         })
     }
 
+    /// Takes back exports that nobody holds any more, with what is in them. The same happens with every change-over.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn sweep(&mut self) -> Result<(), MemoryError> {
+        self.sides.sweep()
+    }
+
+    /// The sides of exports that were taken back because nobody held them any more, since the last call.
+    pub fn take_dropped(&mut self) -> Vec<Tee> {
+        self.sides.take_dropped()
+    }
+
+    /// The pages that are in exports, each run with its side. Of some of them the last holder may be gone.
+    pub fn exports(&self) -> impl Iterator<Item = (Tee, PageRange)> {
+        self.sides.exports()
+    }
+
     /// Whether pages of these are in a range whose exports lose their pages.
     fn can_be_cut(&self, pages: &[PageRange]) -> bool {
         let cut = |slot: &&Slot| self.revocation(&slot.range) == Revocation::Sigbus;

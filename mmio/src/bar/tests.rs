@@ -79,7 +79,7 @@ fn an_access_across_everything_is_cut_at_the_ranges() {
     let mut bar = bar();
     let mut block = Block::new(SIZE);
     assert_eq!(bar.read(UNLOCKED, 0, &mut vec![0; SIZE], &mut block).unwrap(), Completion::default());
-    let place = |kind, offset| Place { bar: 2, kind, offset, offset_in_range: 0 };
+    let place = |kind, offset| Place { bar: 2, kind, offset, offset_in_range: 0, tee: Tee::NonTee };
     assert_eq!(
         block.touched,
         [
@@ -90,7 +90,8 @@ fn an_access_across_everything_is_cut_at_the_ranges() {
     );
     block.touched.clear();
     let _ = bar.write(UNLOCKED, 0x8ffc, &[0; 8], &mut block).unwrap();
-    let expected = Place { bar: 2, kind: Kind::MsixPba, offset: 0x8ffc, offset_in_range: 0x1ffc };
+    let expected =
+        Place { bar: 2, kind: Kind::MsixPba, offset: 0x8ffc, offset_in_range: 0x1ffc, tee: Tee::NonTee };
     assert_eq!(block.touched, [(expected, 4)]);
 }
 
@@ -103,12 +104,14 @@ fn a_refused_piece_does_not_spoil_its_neighbour() {
     assert_eq!(data, [0xff, 0xff, 3, 4]);
     let expected = Rejection {
         bar: 2,
-        kind: Kind::Memory,
+        cell: Cell {
+            kind: Kind::Memory,
+            phase: TdiPhase::Locked,
+            tee: Tee::NonTee,
+            attribute: Attribute::Private,
+        },
         offset: 0x2ffe,
         length: 2,
-        attribute: Attribute::Private,
-        tee: Tee::NonTee,
-        phase: TdiPhase::Locked,
     };
     assert_eq!(completion, Completion { rejected: Some(expected), outside: 0 });
     write(&mut bar, LOCKED, 0x2ffe, &[5, 6, 7, 8]);
@@ -142,7 +145,7 @@ fn beyond_the_bar_reads_ones_and_loses_writes() {
 }
 
 #[test]
-fn pieces_are_counted_by_kind() {
+fn pieces_are_counted_by_cell() {
     let mut bar = bar();
     read(&mut bar, LOCKED, 0, SIZE);
     read(&mut bar, RUN, 0, 4);
@@ -153,10 +156,21 @@ fn pieces_are_counted_by_kind() {
         rejected_reads,
         rejected_writes,
     };
-    assert_eq!(bar.counters(Kind::Registers), counters(1, 0, 1, 0));
-    assert_eq!(bar.counters(Kind::Memory), counters(3, 0, 2, 1));
-    assert_eq!(bar.counters(Kind::MsixTable), counters(1, 1, 0, 0));
-    assert_eq!(bar.counters(Kind::MsixPba), counters(1, 0, 0, 0));
+    let of = |wanted| {
+        bar.cells().filter(|(cell, _)| cell.kind == wanted).fold(counters(0, 0, 0, 0), |sum, (_, one)| {
+            counters(
+                sum.reads + one.reads,
+                sum.writes + one.writes,
+                sum.rejected_reads + one.rejected_reads,
+                sum.rejected_writes + one.rejected_writes,
+            )
+        })
+    };
+    assert_eq!(of(Kind::Registers), counters(1, 0, 1, 0));
+    assert_eq!(of(Kind::Memory), counters(3, 0, 2, 1));
+    assert_eq!(of(Kind::MsixTable), counters(1, 1, 0, 0));
+    assert_eq!(of(Kind::MsixPba), counters(1, 0, 0, 0));
+    assert_eq!(bar.counters(), counters(6, 1, 3, 1));
 }
 
 #[test]
@@ -272,9 +286,10 @@ fn a_moved_register_range_keeps_its_offsets() {
     let known = |tee| Access { phase: TdiPhase::Run, tee: TeeSource::Known(tee) };
     let mut data = [0; 4];
     let rejected = bar.read(known(Tee::NonTee), 0x1008, &mut data, &mut block).unwrap().rejected;
-    assert_eq!((rejected.map(|piece| piece.attribute), data), (Some(Attribute::Private), [0xff; 4]));
+    assert_eq!((rejected.map(|piece| piece.cell.attribute), data), (Some(Attribute::Private), [0xff; 4]));
     assert!(bar.read(known(Tee::Tee), 0x1008, &mut data, &mut block).unwrap().rejected.is_none());
-    let place = Place { bar: 2, kind: Kind::MsixTable, offset: 0x1008, offset_in_range: 0x1008 };
+    let place =
+        Place { bar: 2, kind: Kind::MsixTable, offset: 0x1008, offset_in_range: 0x1008, tee: Tee::Tee };
     assert_eq!(block.touched, [(place, 4)]);
 }
 

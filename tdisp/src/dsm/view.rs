@@ -3,7 +3,10 @@
 
 use core::fmt;
 
-use crate::wire::InterfaceInfo;
+use crate::wire::{InterfaceInfo, MmioRange};
+
+/// The last 4 KiB page of 2^64 bytes.
+const LAST_PAGE: u64 = u64::MAX >> 12;
 
 /// The functions of a device, described on demand: most messages need no description, and one of 256 functions costs
 /// what the only one does.
@@ -53,6 +56,23 @@ pub struct FunctionView {
     pub interface_info: InterfaceInfo,
     /// Device-specific info of the report.
     pub device_info: Vec<u8>,
+}
+
+impl FunctionView {
+    /// The BAR that a range of an interface report lies in from its first page to its last, and that page counted from the start of
+    /// the BAR; `mmio_reporting_offset` is LOCK's. BARs without an address all begin at 0: the one that the range is named after
+    /// is preferred.
+    #[must_use]
+    pub fn locate(&self, range: &MmioRange, mmio_reporting_offset: u64) -> Option<(u8, u32)> {
+        let mut bars: Vec<_> = self.bars.iter().collect();
+        bars.sort_by_key(|bar| (u16::from(bar.index) != range.range_id, bar.index));
+        bars.into_iter().filter(|_| range.first_page <= LAST_PAGE).find_map(|bar| {
+            let start = bar.address.unwrap_or(0).wrapping_add(mmio_reporting_offset) >> 12;
+            let first_page = u32::try_from(range.first_page.wrapping_sub(start) & LAST_PAGE).ok()?;
+            let end = u64::from(first_page) + u64::from(range.pages);
+            (end <= bar.size.div_ceil(4096)).then_some((bar.index, first_page))
+        })
+    }
 }
 
 /// A memory BAR.

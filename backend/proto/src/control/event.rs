@@ -234,6 +234,9 @@ pub enum Happening {
         length: usize,
         /// Whether it was a write.
         write: bool,
+        /// Who made it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<Process>,
     },
     /// What a report says from the next LOCK on was changed over the control socket.
     ReportOverridden {
@@ -258,19 +261,37 @@ pub enum ResetKind {
 }
 
 /// Who connects to a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "client", rename_all = "kebab-case")]
 pub enum Peer {
     /// The VMM that a function is plugged into.
     VfioUser {
         /// Function number.
         function: usize,
+        /// The process, where the kernel tells.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        process: Option<Process>,
     },
     /// A requester on the SPDM socket.
     Spdm {
         /// Its address.
         address: core::net::SocketAddr,
     },
+}
+
+/// A process of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
+    /// What it called itself when it connected (`/proc/PID/comm`); empty if it was gone by then.
+    pub name: String,
+}
+
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} ({})", self.pid, self.name.escape_debug())
+    }
 }
 
 /// Bytes of a BAR.
@@ -298,6 +319,12 @@ pub enum Sequence {
     PrivateBeforeRun,
     /// What a TVM is to use is mapped before START, when it can validate it.
     ExportWhileRunning,
+    /// What a TVM uses stays mapped until it is stopped.
+    DropWhileRunning,
+    /// What is mapped is what the interface report says.
+    MappingUnlikeReport,
+    /// In RUN, what a device does with T = 1 is asked for with T = 1.
+    MixedDma,
 }
 
 impl fmt::Display for Sequence {
@@ -308,6 +335,9 @@ impl fmt::Display for Sequence {
             }
             Self::PrivateBeforeRun => "a private page was touched before RUN",
             Self::ExportWhileRunning => "an export was made while the TDI was in RUN",
+            Self::DropWhileRunning => "an export was dropped while the TDI was in RUN",
+            Self::MappingUnlikeReport => "what is mapped of a BAR and the interface report disagree",
+            Self::MixedDma => "an access with T = 0 asked for DMA with T = 1",
         })
     }
 }
@@ -348,7 +378,10 @@ impl Happening {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::VfioUser { function } => write!(f, "function {function}"),
+            Self::VfioUser { function, process: None } => write!(f, "function {function}"),
+            Self::VfioUser { function, process: Some(process) } => {
+                write!(f, "function {function}, {process}")
+            }
             Self::Spdm { address } => write!(f, "SPDM socket, {address}"),
         }
     }
@@ -445,13 +478,15 @@ impl fmt::Display for Happening {
             Self::OutOfOrder { function, rule, place } => {
                 write!(f, "function {function}: out of order: {rule}: {place}")
             }
-            Self::MachineCheck { function, bar, offset, length, write } => write!(
-                f,
-                "function {function}: machine check: its client {} {length} bytes of the private BAR {bar} + {:#x} \
-                 with T = 0",
-                if *write { "wrote" } else { "read" },
-                offset.0
-            ),
+            Self::MachineCheck { function, bar, offset, length, write, by } => {
+                write!(f, "function {function}: machine check: ")?;
+                match by {
+                    Some(process) => write!(f, "{process}")?,
+                    None => f.write_str("its client")?,
+                }
+                let what = if *write { "wrote" } else { "read" };
+                write!(f, " {what} {length} bytes of the private BAR {bar} + {:#x} with T = 0", offset.0)
+            }
             Self::ReportOverridden { function, says: Some(form) } => {
                 write!(f, "function {function}: from the next LOCK on its report lies: {form}")
             }

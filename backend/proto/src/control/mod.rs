@@ -25,13 +25,13 @@ mod state;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use event::{ByteRange, Event, Happening, Peer, ResetKind, Sequence};
+pub use event::{ByteRange, Event, Happening, Peer, Process, ResetKind, Sequence};
 pub use number::{Hex, HexBytes};
 pub use report::{
     Bits, FieldError, InfoFlags, OverrideForm, RangeFields, Report, ReportFields, ReportSource, ReportText,
 };
 pub use state::{
-    Binding, GateCounts, KeyUse, Keys, LastTransition, Origin, Session, State, Stream, StreamKind,
+    Binding, GateCell, GateCounts, KeyUse, Keys, LastTransition, Origin, Session, State, Stream, StreamKind,
     StreamName, Tdi, TdiState,
 };
 

@@ -85,6 +85,9 @@ pub struct Tdi {
     pub report_override: Option<OverrideForm>,
     /// Accesses that the gate refused since the device was started.
     pub gate: GateCounts,
+    /// Accesses to BARs by cell of the gate, without those that were never met.
+    #[serde(default)]
+    pub gate_cells: Vec<GateCell>,
 }
 
 /// What a TDI is bound to since LOCK.
@@ -139,6 +142,25 @@ pub struct GateCounts {
     /// Reads.
     pub rejected_reads: u64,
     /// Writes.
+    pub rejected_writes: u64,
+}
+
+/// Accesses to BARs that met one cell of the gate. What a client has mapped, it accesses without being counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateCell {
+    /// State of the TDI.
+    pub state: TdiState,
+    /// T = 1.
+    pub tee: bool,
+    /// The pages were private.
+    pub private: bool,
+    /// Reads served.
+    pub reads: u64,
+    /// Writes served.
+    pub writes: u64,
+    /// Reads that got ones.
+    pub rejected_reads: u64,
+    /// Writes that were dropped.
     pub rejected_writes: u64,
 }
 

@@ -62,6 +62,7 @@ const COPY: Command = Command {
     length: 100,
     pattern: [1, 2, 3, 4, 5, 6, 7, 8],
     translated: false,
+    asked: Tee::NonTee,
 };
 const FILL: Command = Command { operation: Operation::Fill, ..COPY };
 const CHECK: Command = Command { operation: Operation::Check, source: COPY.destination, ..COPY };

@@ -16,7 +16,7 @@ fn with_default_bars(msix: bool) -> TestFunction {
 
 /// A place that no test function has its registers at by default, because only kind and offset in the range count.
 fn place(kind: Kind, offset_in_range: u64) -> Place {
-    Place { bar: 5, kind, offset: offset_in_range.wrapping_add(0x7000), offset_in_range }
+    Place { bar: 5, kind, offset: offset_in_range.wrapping_add(0x7000), offset_in_range, tee: Tee::NonTee }
 }
 
 fn register(offset: u64) -> Place {
@@ -194,7 +194,10 @@ fn a_fill_goes_out_after_the_access_and_ends_with_an_interrupt() {
     // What is changed now is for the next command.
     function.set64(0x108, 0x9000);
     let data = [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8].to_vec();
-    assert_eq!(function.works(), [Work::DmaWrite { id: DmaId(0), address: 0x1000, data, translated: false }]);
+    assert_eq!(
+        function.works(),
+        [Work::DmaWrite { id: DmaId(0), address: 0x1000, data, translated: false, asked: Tee::NonTee }]
+    );
     assert_eq!(function.get32(0x128), STATUS_BUSY);
     function.dma_done(DmaId(0), Ok(&[]));
     assert_eq!((function.get32(0x128), function.get64(0x130)), (STATUS_DONE, 16));
@@ -208,7 +211,10 @@ fn a_mismatch_says_where_and_the_next_start_forgets_it() {
     function.set64(0x110, 4);
     function.set32(0x120, 3);
     function.set32(0x124, 1);
-    assert_eq!(function.works(), [Work::DmaRead { id: DmaId(0), address: 0, length: 4, translated: false }]);
+    assert_eq!(
+        function.works(),
+        [Work::DmaRead { id: DmaId(0), address: 0, length: 4, translated: false, asked: Tee::NonTee }]
+    );
     function.dma_done(DmaId(0), Ok(&[0, 0, 1, 0]));
     assert_eq!((function.get32(0x128), function.get64(0x138)), (0x0706, 2));
     assert_eq!(function.works(), []);

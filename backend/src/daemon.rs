@@ -466,7 +466,8 @@ impl vfio_user::Device for Port<'_> {
 
     fn export(&mut self, region: u32, ranges: &[(u64, u64)], access: FileAccess) -> Result<OwnedFd, Errno> {
         let region = BarRegion::from_index(region).ok_or(Errno::INVAL)?;
-        self.device.export(self.function, region, ranges, access).map_err(|error| error.errno())
+        let exported = self.device.export(self.function, region, ranges, access);
+        exported.map(|exported| exported.fd).map_err(|error| error.errno())
     }
 
     fn reset(&mut self) {

@@ -18,4 +18,5 @@ pub mod log_limit;
 pub mod pci;
 pub mod spdm_socket;
 pub mod state_dir;
+pub mod udmabuf;
 pub mod vfio_user;

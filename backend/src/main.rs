@@ -83,7 +83,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let build = if arguments.sockets.is_empty() { Device::standalone } else { Device::new };
     let device = build(&config, arguments.device.state_dir.as_deref()).map_err(|error| match error {
         BuildError::Config(_) => usage(&error),
-        BuildError::State(_) | BuildError::Memory(_) => host(&error),
+        BuildError::State(_) | BuildError::Memory(_) | BuildError::Udmabuf(_) => host(&error),
     })?;
     // First, so that whoever finds a function's socket finds this one.
     let control =

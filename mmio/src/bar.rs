@@ -138,7 +138,7 @@ impl Bar {
     pub fn new(layout: BarLayout, gate: Gate, exporting: Exporting) -> Result<Self, MemoryError> {
         let slots = layout.ranges().iter().map(|&range| Slot { range, origin: range }).collect();
         let shift = if exporting.behind_itself { layout.pages() } else { 0 };
-        let sides = Sides::new(layout.index(), layout.pages(), shift)?;
+        let sides = Sides::new(layout.index(), layout.pages(), shift, exporting.maker.clone())?;
         Ok(Self { layout, gate, exporting, slots, sides, counters: Cells::new() })
     }
 

@@ -23,11 +23,11 @@ pub use gate::{Attribute, Gate, GateRow, TdiPhase, Tee, TeeSource, Verdict};
 pub use layout::{
     AddressWidth, BarLayout, BarSet, Kind, LayoutError, LayoutProblem, MsixLocation, Range, RangeLayout,
 };
-pub use memory::{FileAccess, MemoryError};
+pub use memory::{DmaBufMaker, FileAccess, FileKind, MemoryError};
 pub use msix::MsixTable;
 pub use pages::PageRange;
 pub use registers::{Register, RegisterHandler, RegisterMap, RegisterWidth};
-pub use sides::{Revocation, Revoked};
+pub use sides::{Exported, Revocation, Revoked};
 pub use size::{ByteSize, NotASize};
 
 /// Bytes in the page that TDISP reports and the gate count in: 4 KiB, whatever the host's own page size

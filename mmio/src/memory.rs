@@ -1,6 +1,8 @@
 //! The memory behind a BAR: memfds, written and read by system call, so that it can be mapped elsewhere and zeroed at once.
+use std::fmt::Debug;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FlockOperation, MemfdFlags, Mode, OFlags, SealFlags, SeekFrom};
 use rustix::io::Errno;
@@ -30,6 +32,35 @@ pub(crate) fn each(results: impl Iterator<Item = Result<(), MemoryError>>) -> Re
     first
 }
 
+/// Makes dma-bufs, which a kernel's drivers import, of memfds, which they do not.
+pub trait DmaBufMaker: Debug + Send + Sync {
+    /// A dma-buf of all `bytes` bytes of `memfd`, which is sealed against shrinking. Both are the same pages from now on.
+    ///
+    /// # Errors
+    /// Why there is none, for people.
+    fn make(&self, memfd: BorrowedFd<'_>, bytes: u64) -> io::Result<OwnedFd>;
+
+    /// Whether somebody has a descriptor or a mapping of `dmabuf` besides this descriptor, or has imported it. Where that cannot be
+    /// found out, somebody has.
+    fn is_held(&self, dmabuf: BorrowedFd<'_>) -> bool;
+}
+
+/// What is given away of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FileKind {
+    /// The file itself.
+    Memfd,
+    /// A dma-buf of its pages.
+    DmaBuf,
+}
+
+/// A dma-buf of a file's pages.
+#[derive(Debug)]
+struct DmaBuf {
+    fd: OwnedFd,
+    maker: Arc<dyn DmaBufMaker>,
+}
+
 /// What a descriptor is open for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileAccess {
@@ -48,12 +79,13 @@ pub(crate) enum Size {
     Cuttable,
 }
 
-/// One memfd. It is sparse: pages nobody touched cost nothing.
+/// One memfd. It is sparse: pages nobody touched cost nothing, unless there is a dma-buf of it.
 #[derive(Debug)]
 pub(crate) struct MemoryFile {
     fd: OwnedFd,
     bar: u8,
     size: Size,
+    dmabuf: Option<DmaBuf>,
 }
 
 impl MemoryFile {
@@ -68,7 +100,28 @@ impl MemoryFile {
             Size::Cuttable => SealFlags::GROW | SealFlags::SEAL,
         };
         rustix::fs::fcntl_add_seals(&fd, seals).map_err(fail("sealing"))?;
-        Ok(Self { fd, bar, size })
+        Ok(Self { fd, bar, size, dmabuf: None })
+    }
+
+    /// From now on a dma-buf is what is handed out. `bytes` is the size of the file, which is [`Size::Final`].
+    pub(crate) fn make_dmabuf(
+        &mut self,
+        maker: &Arc<dyn DmaBufMaker>,
+        bytes: u64,
+    ) -> Result<(), MemoryError> {
+        let fd = maker
+            .make(self.fd.as_fd(), bytes)
+            .map_err(|source| self.fail("making a dma-buf of it", source))?;
+        self.dmabuf = Some(DmaBuf { fd, maker: Arc::clone(maker) });
+        Ok(())
+    }
+
+    /// What is handed out.
+    pub(crate) const fn kind(&self) -> FileKind {
+        match self.dmabuf {
+            Some(_) => FileKind::DmaBuf,
+            None => FileKind::Memfd,
+        }
     }
 
     /// Reads; where the file was cut there are ones.
@@ -110,11 +163,14 @@ impl MemoryFile {
     }
 
     /// Writes ones, as somebody reads who may not.
-    pub(crate) fn fill_with_ones(&self, mut offset: u64, mut length: u64) -> Result<(), MemoryError> {
-        let ones = [0xff; CHUNK];
+    pub(crate) fn fill_with_ones(&self, offset: u64, length: u64) -> Result<(), MemoryError> {
+        self.fill(&[0xff; CHUNK], offset, length)
+    }
+
+    fn fill(&self, pattern: &[u8; CHUNK], mut offset: u64, mut length: u64) -> Result<(), MemoryError> {
         while length > 0 {
             let count = length.min(CHUNK as u64);
-            self.write(offset, ones.get(..count as usize).unwrap_or_default())?;
+            self.write(offset, pattern.get(..count as usize).unwrap_or_default())?;
             offset += count;
             length -= count;
         }
@@ -162,6 +218,9 @@ impl MemoryFile {
     /// A descriptor for somebody else, of whom [`Self::is_held`] knows until the last copy and the last mapping of it are gone.
     pub(crate) fn hand_out(&self, access: FileAccess) -> Result<OwnedFd, MemoryError> {
         let fail = |action| move |errno: Errno| self.fail(action, errno.into());
+        if let Some(dmabuf) = &self.dmabuf {
+            return dmabuf.fd.try_clone().map_err(|error| self.fail("copying a descriptor", error));
+        }
         let fd = self.reopen(access).map_err(fail("opening"))?;
         rustix::fs::flock(&fd, FlockOperation::NonBlockingLockShared).map_err(fail("locking"))?;
         Ok(fd)
@@ -170,6 +229,9 @@ impl MemoryFile {
     /// Whether somebody holds what [`Self::hand_out`] gave. The lock of a descriptor lives as long as whatever keeps the open
     /// file alive, mappings among them. Where that cannot be found out, somebody does.
     pub(crate) fn is_held(&self) -> bool {
+        if let Some(DmaBuf { fd, maker }) = &self.dmabuf {
+            return maker.is_held(fd.as_fd());
+        }
         let Ok(probe) = self.reopen(FileAccess::ReadWrite) else { return true };
         rustix::fs::flock(&probe, FlockOperation::NonBlockingLockExclusive).is_err()
     }
@@ -184,8 +246,12 @@ impl MemoryFile {
         rustix::fs::open(path, mode | OFlags::CLOEXEC, Mode::empty())
     }
 
-    /// Zeroes a range by giving its pages back: the cost is that of the pages in use, and existing mappings see zeroes.
+    /// Zeroes a range by giving its pages back: the cost is that of the pages in use, and existing mappings see zeroes. A dma-buf keeps
+    /// the pages it was made of, so these are written to.
     pub(crate) fn zero(&self, offset: u64, length: u64) -> Result<(), MemoryError> {
+        if self.dmabuf.is_some() {
+            return self.fill(&[0; CHUNK], offset, length);
+        }
         loop {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             match rustix::fs::fallocate(&self.fd, flags, offset, length) {

@@ -175,12 +175,11 @@ impl Pages {
 
     /// From now on `range` is in the BAR's own file again, with whatever that has there.
     pub(crate) fn call_back(&mut self, range: PageRange) {
-        let hit: Vec<u32> = self
-            .moved
-            .range(..range.end())
-            .filter(|(first, moved)| {
-                PageRange { first: **first, pages: moved.pages }.overlap(&range).is_some()
-            })
+        let before = self.moved.range(..range.first).next_back();
+        let hit: Vec<u32> = before
+            .filter(|(first, moved)| **first + moved.pages > range.first)
+            .into_iter()
+            .chain(self.moved.range(range.first..range.end()))
             .map(|(first, _)| *first)
             .collect();
         for first in hit {

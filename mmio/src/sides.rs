@@ -6,7 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::memory::{FileAccess, MemoryFile, Size, each};
+use crate::memory::{DmaBufMaker, FileAccess, FileKind, MemoryFile, Size, each};
 use crate::pages::{PageRange, Pages};
 use crate::{MemoryError, PAGE_SIZE, Tee};
 
@@ -39,11 +39,22 @@ pub struct Revoked {
     pub held: bool,
 }
 
+/// Memory that is given away.
+#[derive(Debug)]
+pub struct Exported {
+    /// The descriptor.
+    pub fd: OwnedFd,
+    /// What it is of.
+    pub kind: FileKind,
+}
+
 /// Why [`Sides::export`] has no descriptor to give.
 #[derive(Debug)]
 pub(crate) enum Refused {
     /// Another export has some of the pages.
     Overlap(PageRange),
+    /// A dma-buf can be written to.
+    ReadOnly,
     /// The host.
     Memory(MemoryError),
 }
@@ -64,11 +75,18 @@ pub(crate) struct Sides {
     revoked: Vec<Revoked>,
     /// Exports that their holders gave up, since the last call of [`Self::take_dropped`].
     dropped: Vec<Tee>,
+    /// What makes exports that cannot be cut.
+    maker: Option<Arc<dyn DmaBufMaker>>,
 }
 
 impl Sides {
     /// `pages` pages of zeroes on each side; those of T = 0 begin at page `shift` of their file.
-    pub(crate) fn new(bar: u8, pages: u32, shift: u32) -> Result<Self, MemoryError> {
+    pub(crate) fn new(
+        bar: u8,
+        pages: u32,
+        shift: u32,
+        maker: Option<Arc<dyn DmaBufMaker>>,
+    ) -> Result<Self, MemoryError> {
         Ok(Self {
             bar,
             non_tee: Pages::new(bar, &format!("bar{bar}-t0"), pages, shift)?,
@@ -76,6 +94,7 @@ impl Sides {
             exports: Vec::new(),
             revoked: Vec::new(),
             dropped: Vec::new(),
+            maker,
         })
     }
 
@@ -118,13 +137,17 @@ impl Sides {
         dark: bool,
         size: Size,
         access: FileAccess,
-    ) -> Result<OwnedFd, Refused> {
+    ) -> Result<Exported, Refused> {
+        let maker = self.maker.clone().filter(|_| size == Size::Final);
+        if maker.is_some() && access == FileAccess::ReadOnly {
+            return Err(Refused::ReadOnly);
+        }
         self.sweep()?;
         let mut sorted = ranges.to_vec();
         sorted.sort_by_key(|range| range.first);
         for export in self.exports.iter().filter(|export| export.side == side) {
             if export.ranges == ranges && export.is_whole() {
-                return Ok(export.file.hand_out(access)?);
+                return Ok(Exported { fd: export.file.hand_out(access)?, kind: export.file.kind() });
             }
             if let Some(taken) = export.first_common(&sorted) {
                 return Err(Refused::Overlap(taken));
@@ -132,8 +155,12 @@ impl Sides {
         }
         let total: u64 = ranges.iter().map(PageRange::size).sum();
         let name = format!("bar{}-export", self.bar);
-        let file = Arc::new(MemoryFile::new(self.bar, &name, total, size)?);
-        let export = Export::new(side, ranges.to_vec(), file, dark);
+        let mut file = MemoryFile::new(self.bar, &name, total, size)?;
+        if let Some(maker) = &maker {
+            file.make_dmabuf(maker, total)?;
+        }
+        let kind = file.kind();
+        let export = Export::new(side, ranges.to_vec(), Arc::new(file), dark);
         for &Piece { pages, file_page } in export.live() {
             let at = u64::from(file_page) * PAGE_SIZE;
             if dark {
@@ -149,7 +176,7 @@ impl Sides {
             self.pages_mut(side).send(pages, &export.file, file_page);
         }
         self.exports.push(export);
-        Ok(fd)
+        Ok(Exported { fd, kind })
     }
 
     /// Takes back exports that nobody holds any more, with what is in them.

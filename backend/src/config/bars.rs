@@ -9,7 +9,8 @@ use mmio::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, Function, Revoke};
+use super::mmio::NOT_BOTH;
+use super::{ConfigError, DmaBuf, Function, Mmio, Revoke};
 
 /// Most ranges of one BAR. Each private one has a file descriptor of its own, and all of them have to fit into a report.
 const MOST_RANGES: usize = 64;
@@ -264,6 +265,23 @@ impl Function {
         {
             *file = directory.join(&*file);
         }
+    }
+
+    /// No range takes away what /dev/udmabuf has to have for good.
+    pub(super) fn check_revocation(&self, number: usize, mmio: &Mmio) -> Result<(), ConfigError> {
+        if mmio.dmabuf != DmaBuf::Udmabuf {
+            return Ok(());
+        }
+        for (at, bar) in self.bars.iter().enumerate() {
+            if let Some(range) = bar.ranges.iter().position(|range| range.revoke == Some(Revoke::Sigbus)) {
+                let field = format!("function[{number}].bar[{at}].range[{range}].revoke");
+                return Err(ConfigError::value(
+                    field,
+                    format!("it does not go with mmio.dmabuf: {NOT_BOTH}"),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Limits that the types do not express. `attributes`: SET_MMIO_ATTRIBUTE is there.

@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 
+/// Why there is no `dmabuf = "udmabuf"` where something is revoked by `sigbus`.
+pub(super) const NOT_BOTH: &str = "udmabuf takes only memory that is sealed against shrinking, and revoke = \"sigbus\" (the default of \
+                                   arch = \"tdx\") shrinks it: say dmabuf = \"auto\" or another revoke";
+
 /// `[mmio]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -19,6 +23,8 @@ pub struct Mmio {
     /// What becomes of exports whose pages go to the other side. By default as `arch` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoke: Option<Revoke>,
+    /// What exports are.
+    pub dmabuf: DmaBuf,
     /// Whether private exports may be made in CONFIG_UNLOCKED already.
     pub private_early: PrivateEarly,
     /// With `arch = "tdx"`: what a T = 0 access to a private page of a bound TDI does, besides being told as an event.
@@ -32,6 +38,9 @@ pub struct Mmio {
 impl Mmio {
     /// Limits that the types do not express.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if self.dmabuf == DmaBuf::Udmabuf && self.revocation() == Revoke::Sigbus {
+            return Err(ConfigError::value("mmio.dmabuf", NOT_BOTH));
+        }
         if self.machine_check != MachineCheck::Event && self.arch != Arch::Tdx {
             let problem = "only arch = \"tdx\" has machine checks";
             return Err(ConfigError::value("mmio.machine_check", problem));
@@ -47,6 +56,19 @@ impl Mmio {
             Arch::Sev => Revoke::Keep,
         })
     }
+}
+
+/// What an export is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DmaBuf {
+    /// A dma-buf where /dev/udmabuf can be used and the export is not one that `sigbus` would cut; a memfd otherwise.
+    #[default]
+    Auto,
+    /// A dma-buf of /dev/udmabuf.
+    Udmabuf,
+    /// A memfd.
+    Memfd,
 }
 
 /// What a machine check does.

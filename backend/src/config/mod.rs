@@ -15,7 +15,7 @@ mod spdm;
 mod tdisp;
 
 pub use bars::{Bar, Range, RangeKind, Side, Width};
-pub use mmio::{AliasHalf, Arch, MachineCheck, MixedDma, Mmio, PrivateEarly, Revoke, TeeSource};
+pub use mmio::{AliasHalf, Arch, DmaBuf, MachineCheck, MixedDma, Mmio, PrivateEarly, Revoke, TeeSource};
 pub use spdm::{Delay, Measurement, MeasurementKind, Mutual, ProviderKind, Psk, Slot, Spdm, Value};
 pub use tdisp::{
     DefaultStream, DmaFault, ForeignState, FunctionIds, Ide, KeysAtLock, LockFlag, OptionalRequest,
@@ -288,6 +288,7 @@ impl Config {
         for (number, function) in self.functions.iter().enumerate() {
             function.check(number)?;
             function.check_bars(number, updates)?;
+            function.check_revocation(number, &self.mmio)?;
         }
         self.spdm.check()
     }

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::os::fd::OwnedFd;
 
-use mmio::FileAccess;
+use mmio::{Exported, FileAccess};
 use serde::Serialize;
 use spdm::responder::{Origin as SpdmOrigin, SessionView};
 use spdm::secured::Protection;
@@ -53,9 +53,10 @@ pub fn answer(now: Duration, command: &Command, recorder: &Recorder, device: &mu
             let access = if *read_only { FileAccess::ReadOnly } else { FileAccess::ReadWrite };
             let region = BarRegion::new(*bar, *tee).ok_or(NotExported::NoBar);
             match region.and_then(|region| device.export(*function, region, &asked, access)) {
-                Ok(fd) => {
+                Ok(Exported { fd, kind }) => {
                     descriptor = Some(fd);
-                    value(&Dmabuf { size: asked.iter().map(|(_, length)| length).sum() })
+                    let size = asked.iter().map(|(_, length)| length).sum();
+                    value(&Dmabuf { size, file: words::file_kind(kind).into() })
                 }
                 Err(error) => Err(Failure { code: error.code(), message: error.to_string() }),
             }

@@ -1,11 +1,11 @@
 //! The BARs of a function as vfio-user regions: where T comes from, and what is exported of them.
 
 use core::ops::Range;
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use mmio::{
-    Access, AddressWidth, Bar, Completion, ExportError, Exporting, FileAccess, Gate, MemoryError,
-    RegisterBlock, Rejection, Revoked, TdiPhase, Tee,
+    Access, AddressWidth, Bar, Completion, DmaBufMaker, ExportError, Exported, Exporting, FileAccess, Gate,
+    MemoryError, RegisterBlock, Rejection, Revoked, TdiPhase, Tee,
 };
 use tdispd_proto::vfio_user::{MmapArea, WINDOW_REGION};
 
@@ -56,14 +56,19 @@ impl Bars {
     ///
     /// # Errors
     /// The host has no memory to give.
-    pub(super) fn new(layouts: &[mmio::BarLayout], config: &Mmio) -> Result<Self, MemoryError> {
+    pub(super) fn new(
+        layouts: &[mmio::BarLayout],
+        config: &Mmio,
+        maker: Option<&Arc<dyn DmaBufMaker>>,
+    ) -> Result<Self, MemoryError> {
         let private_high = config.alias_private == AliasHalf::High;
         let exporting = Exporting {
             revocation: config.revocation().into(),
             early: config.private_early == PrivateEarly::Allow,
             behind_itself: config.tee == TeeSource::Alias && !private_high,
+            maker: maker.cloned(),
         };
-        let bars = layouts.iter().map(|layout| Bar::new(layout.clone(), Gate::default(), exporting));
+        let bars = layouts.iter().map(|layout| Bar::new(layout.clone(), Gate::default(), exporting.clone()));
         Ok(Self { bars: bars.collect::<Result<_, _>>()?, source: config.tee, private_high })
     }
 
@@ -164,7 +169,7 @@ impl Bars {
         phase: TdiPhase,
         ranges: &[(u64, u64)],
         access: FileAccess,
-    ) -> Result<OwnedFd, ExportError> {
+    ) -> Result<Exported, ExportError> {
         let side = if region.window { Tee::Tee } else { Tee::NonTee };
         match self.get_mut(region.bar) {
             Some(bar) => bar.export(phase, side, ranges, access),

@@ -1,9 +1,11 @@
 //! From a configuration to a device.
 
 use core::time::Duration;
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
-use mmio::MemoryError;
+use mmio::{DmaBufMaker, MemoryError};
 use tdisp::dsm::Dsm;
 use tdisp::ide::{StreamControl, StreamIndex};
 
@@ -18,12 +20,13 @@ use super::protocol::Protocol;
 use super::responder::responder;
 use super::unit::{Unit, pci_parts};
 use super::{Device, unit_regions};
-use crate::config::{Arch, Config, ConfigError, CxlRespond, Kind};
+use crate::config::{Arch, Config, ConfigError, CxlRespond, DmaBuf, Kind};
 use crate::doe::Mailbox;
 use crate::function::{Function, TestFunction};
 use crate::pci::registers::{Command, header};
 use crate::pci::{Identity, Plan};
 use crate::state_dir::StateError;
+use crate::udmabuf::{DEVICE, Udmabuf};
 
 /// Why there is no device.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +40,12 @@ pub enum BuildError {
     /// The host gave no memory or descriptor.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// The dma-bufs that were asked for cannot be made.
+    #[error(
+        "mmio.dmabuf = \"udmabuf\": {DEVICE}: {0}; load the module udmabuf and let this user read and write the device, or say \
+         dmabuf = \"auto\""
+    )]
+    Udmabuf(io::Error),
 }
 
 impl Device {
@@ -69,8 +78,9 @@ impl Device {
         let mut units = Vec::new();
         let dsm =
             Dsm::new(dsm_config(config, profile)).map_err(|error| ConfigError::value("tdisp", error))?;
+        let maker = maker(config.mmio.dmabuf)?;
         for (number, function) in config.functions.iter().enumerate() {
-            units.push(unit(config, number, function, dsm.config().ide.length())?);
+            units.push(unit(config, number, function, dsm.config().ide.length(), maker.as_ref())?);
         }
         let (slots, generated) = identity(config, state_dir)?;
         let responder = responder(config, slots, standalone)?;
@@ -130,11 +140,32 @@ impl Device {
     }
 }
 
+/// What exports are made with, and says so.
+fn maker(dmabuf: DmaBuf) -> Result<Option<Arc<dyn DmaBufMaker>>, BuildError> {
+    if dmabuf == DmaBuf::Memfd {
+        return Ok(None);
+    }
+    match Udmabuf::open() {
+        Ok(udmabuf) => {
+            log::info!(
+                "exports of BAR memory are dma-bufs of {DEVICE}, where nothing may take their pages away"
+            );
+            Ok(Some(Arc::new(udmabuf)))
+        }
+        Err(source) if dmabuf == DmaBuf::Udmabuf => Err(BuildError::Udmabuf(source)),
+        Err(error) => {
+            log::info!("exports of BAR memory are memfds: {DEVICE}: {error}");
+            Ok(None)
+        }
+    }
+}
+
 fn unit(
     config: &Config,
     number: usize,
     function: &crate::config::Function,
     ide_bytes: u16,
+    maker: Option<&Arc<dyn DmaBufMaker>>,
 ) -> Result<Unit, BuildError> {
     let what: Box<dyn Function> = match function.kind {
         Kind::Test => Box::new(TestFunction::new(function.layout(number)?)),
@@ -165,7 +196,7 @@ fn unit(
         ide_bytes: (number == 0).then_some(ide_bytes),
     };
     let device_info = function.device_info().unwrap_or_default();
-    let mut unit = Unit::new(number, &plan, what, &config.mmio, device_info)?;
+    let mut unit = Unit::new(number, &plan, what, &config.mmio, maker, device_info)?;
     unit.fill(Contents::new(function, number))?;
     Ok(unit)
 }

@@ -94,7 +94,7 @@ mod tests {
     }
 
     fn bars(function: &Function) -> Bars {
-        Bars::new(function.layout(0).unwrap().bars(), &Mmio::default()).unwrap()
+        Bars::new(function.layout(0).unwrap().bars(), &Mmio::default(), None).unwrap()
     }
 
     struct Nothing;

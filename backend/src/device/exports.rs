@@ -1,8 +1,6 @@
 //! Memory of BARs that is given away: to whom and when.
 
-use std::os::fd::OwnedFd;
-
-use mmio::{ExportError, FileAccess, Tee};
+use mmio::{ExportError, Exported, FileAccess, Tee};
 use tdisp::wire::TdiState;
 use tdispd_proto::control::{ByteRange, FailureCode, Happening, Hex, Sequence};
 
@@ -73,7 +71,7 @@ impl Device {
         region: BarRegion,
         ranges: &[(u64, u64)],
         access: FileAccess,
-    ) -> Result<OwnedFd, NotExported> {
+    ) -> Result<Exported, NotExported> {
         let functions = self.functions();
         let state = self.tdi_state(function);
         let phase = self.phase(function);
@@ -81,12 +79,13 @@ impl Device {
         let exported = unit.export(region, phase, ranges, access);
         let BarRegion { bar, window: tee } = region;
         match exported {
-            Ok(fd) => {
+            Ok(exported) => {
                 let ranges = ranges.iter().map(|(offset, length)| byte_range(*offset, *length)).collect();
-                self.tell(Happening::ExportMade { function, bar, tee, ranges, state: words::state(state) });
+                let (state, file) = (words::state(state), words::file_kind(exported.kind).into());
+                self.tell(Happening::ExportMade { function, bar, tee, ranges, state, file });
                 self.note_dropped(function);
                 self.note_export(function, bar);
-                Ok(fd)
+                Ok(exported)
             }
             Err(error) => {
                 self.tell(Happening::ExportRefused { function, bar, tee, text: error.to_string() });
@@ -133,6 +132,7 @@ fn errno(error: &ExportError) -> Errno {
         | ExportError::NotMemory { .. }
         | ExportError::Mixed { .. }
         | ExportError::OtherSide { .. }
-        | ExportError::Phase { .. } => Errno::INVAL,
+        | ExportError::Phase { .. }
+        | ExportError::ReadOnly => Errno::INVAL,
     }
 }

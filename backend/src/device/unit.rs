@@ -1,10 +1,10 @@
 //! One function of the device: its configuration space, its BARs behind the gate, and what it does.
 
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use mmio::{
-    AddressWidth, Attribute, Bar, FileAccess, Kind, MemoryError, MsixTable, Place, Range, RegisterBlock,
-    Rejection, Revoked, TdiPhase, Tee,
+    AddressWidth, Attribute, Bar, DmaBufMaker, Exported, FileAccess, Kind, MemoryError, MsixTable, Place,
+    Range, RegisterBlock, Rejection, Revoked, TdiPhase, Tee,
 };
 use tdisp::dsm::{BarView, FunctionView, RangeView};
 use tdispd_proto::control::Process;
@@ -74,9 +74,10 @@ impl Unit {
         plan: &Plan,
         function: Box<dyn Function>,
         config: &Mmio,
+        maker: Option<&Arc<dyn DmaBufMaker>>,
         device_info: Vec<u8>,
     ) -> Result<Self, MemoryError> {
-        let bars = Bars::new(function.bars().bars(), config)?;
+        let bars = Bars::new(function.bars().bars(), config, maker)?;
         let msix = plan.msix.map(|msix| MsixTable::new(msix.vectors));
         Ok(Self {
             number,
@@ -221,7 +222,7 @@ impl Unit {
         phase: TdiPhase,
         ranges: &[(u64, u64)],
         access: FileAccess,
-    ) -> Result<OwnedFd, NotExported> {
+    ) -> Result<Exported, NotExported> {
         if self.decodes_memory() {
             Ok(self.bars.export(region, phase, ranges, access)?)
         } else {

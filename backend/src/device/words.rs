@@ -1,6 +1,6 @@
 //! What the cores say, in the words of the log and of the control socket.
 
-use mmio::{Revocation, TdiPhase};
+use mmio::{FileKind, Revocation, TdiPhase};
 use spdm::responder::EndReason;
 use tdisp::dsm::{Cause, Effect, KeysAtLock, ReportOverride};
 use tdisp::ide::{InsecureCause, StreamIndex};
@@ -108,6 +108,13 @@ pub(crate) const fn revocation(how: Revocation) -> &'static str {
         Revocation::Orphan => "orphan",
         Revocation::Sigbus => "sigbus",
         Revocation::Keep => "keep",
+    }
+}
+
+pub(crate) const fn file_kind(kind: FileKind) -> &'static str {
+    match kind {
+        FileKind::Memfd => "memfd",
+        FileKind::DmaBuf => "udmabuf",
     }
 }
 

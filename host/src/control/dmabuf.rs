@@ -40,11 +40,11 @@ pub(super) fn run(
     let fd = connection
         .take_descriptor()
         .ok_or_else(|| Error::Protocol("control socket: no descriptor came with the result".into()))?;
-    let (Dmabuf { size }, value) = typed(result)?;
+    let (Dmabuf { size, file }, value) = typed(result)?;
     if !args.command.is_empty() {
         return Err(become_program(args, fd));
     }
-    output.tell(&Item::Told("dmabuf", &value, &format!("{size:#x} bytes of BAR {}", args.bar)));
+    output.tell(&Item::Told("dmabuf", &value, &format!("{size:#x} bytes of BAR {}, a {file}", args.bar)));
     let length =
         usize::try_from(size).map_err(|_| Error::Usage(format!("{size:#x} bytes cannot be mapped")))?;
     let mapping = Mapping::of_file(&fd, length, !args.read_only, "mapping the export")?;

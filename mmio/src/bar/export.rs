@@ -1,14 +1,14 @@
 //! Exports of a BAR's memory: which may be made when.
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use super::{Bar, Slot};
-use crate::memory::{FileAccess, Size};
+use crate::memory::{DmaBufMaker, FileAccess, Size};
 use crate::pages::PageRange;
-use crate::sides::{Refused, Revocation, Revoked};
+use crate::sides::{Exported, Refused, Revocation, Revoked};
 use crate::{Attribute, Kind, MemoryError, PAGE_SIZE, TdiPhase, Tee};
 
 /// How a BAR's memory is given away.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Exporting {
     /// What becomes of exports whose pages go to the other side, unless their range says so itself.
     pub revocation: Revocation,
@@ -16,6 +16,8 @@ pub struct Exporting {
     pub early: bool,
     /// Whether the file of [`Bar::shared_mapping`] has the BAR in its second half.
     pub behind_itself: bool,
+    /// What makes dma-bufs of exports that are never cut. Without it, and of those that may be, the memfd is given away itself.
+    pub maker: Option<Arc<dyn DmaBufMaker>>,
 }
 
 /// Why memory of a BAR is not exported.
@@ -92,6 +94,9 @@ pub enum ExportError {
         /// Counted from the start of the BAR.
         page: u32,
     },
+    /// A dma-buf of /dev/udmabuf can be written to by whoever has it.
+    #[error("a dma-buf is for reading and writing, not for reading only")]
+    ReadOnly,
     /// The host.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -112,7 +117,7 @@ impl Bar {
         side: Tee,
         ranges: &[(u64, u64)],
         access: FileAccess,
-    ) -> Result<OwnedFd, ExportError> {
+    ) -> Result<Exported, ExportError> {
         let pages = self.page_ranges(ranges)?;
         if side == Tee::Tee {
             match phase {
@@ -126,6 +131,7 @@ impl Bar {
         let dark = side == Tee::Tee && phase != TdiPhase::Run;
         self.sides.export(side, &pages, dark, size, access).map_err(|refused| match refused {
             Refused::Overlap(taken) => ExportError::Overlap { page: taken.first },
+            Refused::ReadOnly => ExportError::ReadOnly,
             Refused::Memory(error) => error.into(),
         })
     }

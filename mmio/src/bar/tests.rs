@@ -230,7 +230,7 @@ fn another_host_gets_what_the_former_cannot_reach() {
     let mut bar = bar();
     let mapped = map(bar.hand_out_shared().unwrap(), 0x9000, PAGE);
     let exported = map(
-        bar.export(TdiPhase::Unlocked, Tee::NonTee, &[(0x1000, 0x2000)], FileAccess::ReadWrite).unwrap(),
+        bar.export(TdiPhase::Unlocked, Tee::NonTee, &[(0x1000, 0x2000)], FileAccess::ReadWrite).unwrap().fd,
         0,
         PAGE,
     );

@@ -185,6 +185,9 @@ pub enum Happening {
         ranges: Vec<ByteRange>,
         /// State of the TDI at that moment.
         state: TdiState,
+        /// What it is: `memfd` or `udmabuf`.
+        #[serde(default)]
+        file: String,
     },
     /// Memory of a BAR was asked for, and not exported.
     ExportRefused {
@@ -463,8 +466,8 @@ impl fmt::Display for Happening {
             Self::FirmwareUpdateForbidden { function } => {
                 write!(f, "firmware update forbidden: function {function} is locked with NO_FW_UPDATE")
             }
-            Self::ExportMade { function, bar, tee, ranges, state } => {
-                write!(f, "function {function}: {} of BAR {bar} exported in {state}:", side(*tee))?;
+            Self::ExportMade { function, bar, tee, ranges, state, file } => {
+                write!(f, "function {function}: {} of BAR {bar} exported in {state} as {file}:", side(*tee))?;
                 ranges.iter().try_for_each(|range| write!(f, " {range}"))
             }
             Self::ExportRefused { function, bar, tee, text } => {

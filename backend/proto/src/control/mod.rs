@@ -204,10 +204,12 @@ pub struct Watching {
 }
 
 /// The result of [`Command::Dmabuf`], with which a descriptor comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dmabuf {
     /// Size of what it is a descriptor of, in bytes.
     pub size: u64,
+    /// What that is: `memfd` or `udmabuf`.
+    pub file: String,
 }
 
 /// The last line to a client that is sent away.

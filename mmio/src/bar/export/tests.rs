@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Access, AddressWidth, BarLayout, Gate, Place, RangeLayout, RegisterBlock, TeeSource};
+use crate::{Access, AddressWidth, BarLayout, FileKind, Gate, Place, RangeLayout, RegisterBlock, TeeSource};
 use Attribute::{Private, Shared};
 use Revocation::{Keep, Orphan, Sigbus};
 use TdiPhase::{Error, Locked, Run, Unlocked};
@@ -41,8 +41,72 @@ fn bar_of(exporting: Exporting, [private, updatable]: [Option<Revocation>; 2]) -
     Bar::new(layout, Gate::default(), exporting).unwrap()
 }
 
+/// A driver without a kernel: what it makes are other descriptors of the file, and it has no idea who holds them.
+#[derive(Debug)]
+struct Fake;
+
+impl DmaBufMaker for Fake {
+    fn make(&self, memfd: std::os::fd::BorrowedFd<'_>, bytes: u64) -> std::io::Result<std::os::fd::OwnedFd> {
+        if bytes > 8 * PAGE {
+            return Err(std::io::Error::other("more than it makes"));
+        }
+        memfd.try_clone_to_owned()
+    }
+
+    fn is_held(&self, _: std::os::fd::BorrowedFd<'_>) -> bool {
+        true
+    }
+}
+
+fn with_dmabufs(revocation: Revocation) -> Exporting {
+    Exporting { revocation, maker: Some(Arc::new(Fake)), ..Exporting::default() }
+}
+
+/// The kernel's dma-buf has the pages that the file had: none may be given back while it lives.
+#[test]
+fn a_dma_buf_keeps_its_pages() {
+    use std::os::unix::fs::MetadataExt;
+    for how in [Orphan, Keep] {
+        let mut bar = bar(with_dmabufs(how));
+        let file = export(&mut bar, Unlocked, NonTee, &[pages(1, 4)]).unwrap();
+        for page in 0..4 {
+            set(&file, page, 5);
+        }
+        let blocks = file.metadata().unwrap().blocks();
+        bar.lock().unwrap();
+        bar.start().unwrap();
+        put(&mut bar, Run, Trusted, 1, 6);
+        stop(&mut bar);
+        bar.scrub_all().unwrap();
+        assert_eq!(file.metadata().unwrap().blocks(), blocks, "{how:?}");
+        assert_eq!(seen(&file, 0), Some(if how == Keep { 0 } else { 5 }));
+    }
+}
+
+#[test]
+fn what_may_be_cut_is_no_dma_buf() {
+    let kind = |bar: &mut Bar, first| {
+        bar.export(Unlocked, NonTee, &[pages(first, 1)], FileAccess::ReadWrite).map(|exported| exported.kind)
+    };
+    let mut cut = bar(with_dmabufs(Sigbus));
+    assert_eq!(kind(&mut cut, 1).unwrap(), FileKind::Memfd);
+    let mut some = bar_of(with_dmabufs(Orphan), [Some(Sigbus), None]);
+    assert_eq!(kind(&mut some, 1).unwrap(), FileKind::Memfd);
+    assert_eq!(kind(&mut some, 4).unwrap(), FileKind::DmaBuf);
+    let read_only = some.export(Unlocked, NonTee, &[pages(5, 1)], FileAccess::ReadOnly).unwrap_err();
+    assert!(matches!(read_only, ExportError::ReadOnly), "{read_only}");
+    let too_large = some.export(Unlocked, NonTee, &[pages(6, 9)], FileAccess::ReadWrite).unwrap_err();
+    assert!(matches!(too_large, ExportError::Memory(_)), "{too_large}");
+    assert_eq!(get(&mut some, Unlocked, NonTee, 6), 0, "nothing has changed");
+    assert!(some.export(Unlocked, NonTee, &[pages(6, 1)], FileAccess::ReadOnly).is_err());
+}
+
+const fn with_policy(revocation: Revocation) -> Exporting {
+    Exporting { revocation, early: false, behind_itself: false, maker: None }
+}
+
 fn with(revocation: Revocation) -> Bar {
-    bar(Exporting { revocation, ..Exporting::default() })
+    bar(with_policy(revocation))
 }
 
 fn pages(first: u64, count: u64) -> (u64, u64) {
@@ -50,7 +114,7 @@ fn pages(first: u64, count: u64) -> (u64, u64) {
 }
 
 fn export(bar: &mut Bar, phase: TdiPhase, side: Tee, ranges: &[(u64, u64)]) -> Result<File, ExportError> {
-    bar.export(phase, side, ranges, FileAccess::ReadWrite).map(File::from)
+    bar.export(phase, side, ranges, FileAccess::ReadWrite).map(|exported| File::from(exported.fd))
 }
 
 fn get(bar: &mut Bar, phase: TdiPhase, tee: Tee, page: u64) -> u8 {
@@ -350,9 +414,10 @@ proptest! {
         how in policy(),
         own in [proptest::option::of(policy()), proptest::option::of(policy())],
         early in any::<bool>(),
+        dmabufs in any::<bool>(),
         steps in proptest::collection::vec(step(), 1..60),
     ) {
-        let mut bar = bar_of(Exporting { revocation: how, early, ..Exporting::default() }, own);
+        let mut bar = bar_of(Exporting { early, ..if dmabufs { with_dmabufs(how) } else { with_policy(how) } }, own);
         let (mut phase, mut host, mut tvm) = (Unlocked, 1_u8, 101_u8);
         // Each export with its side and the value of its owner at that time.
         let mut held: Vec<(File, Tee, u8)> = Vec::new();

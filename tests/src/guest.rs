@@ -43,6 +43,7 @@ pub struct Scene {
     modules: Vec<String>,
     machine: Machine,
     plugged: bool,
+    device_inside: bool,
 }
 
 impl Scene {
@@ -61,6 +62,7 @@ impl Scene {
             modules: Vec::new(),
             machine: Machine::default(),
             plugged: true,
+            device_inside: false,
         })
     }
 
@@ -99,6 +101,13 @@ impl Scene {
         self
     }
 
+    /// The guest finds `tdispd` beside `tdispctl`.
+    #[must_use]
+    pub fn device_inside(mut self) -> Self {
+        self.device_inside = true;
+        self
+    }
+
     /// Starts the device and boots the guest.
     pub fn start(self) -> Stage {
         let directory = target_directory().join("guests").join(&self.name);
@@ -111,6 +120,11 @@ impl Scene {
 
         let mut initramfs =
             Initramfs::new(&self.prepared.testbed).program("tdispctl", &self.prepared.programs.tdispctl);
+        if self.device_inside {
+            // The other build is not static.
+            let programs = or_fail(Programs::build(Profile::Release), "the static programs");
+            initramfs = initramfs.program("tdispd", &programs.tdispd);
+        }
         for module in &self.modules {
             initramfs = initramfs.module(module);
         }

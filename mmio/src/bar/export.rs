@@ -98,7 +98,7 @@ pub enum ExportError {
     #[error("a dma-buf is for reading and writing, not for reading only")]
     ReadOnly,
     /// The host.
-    #[error(transparent)]
+    #[error("{}: {}", .0, .0.source)]
     Memory(#[from] MemoryError),
 }
 

@@ -8,6 +8,7 @@ use qemu_config::programs::Profile;
 use qemu_config::testbed::Overrides;
 use qemu_config::{Daemon, Guest, Initramfs, Machine, Output, Programs, Slot, Testbed};
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,9 @@ const LONG: Duration = Duration::from_secs(300);
 const ALARMS: [&str; 6] =
     ["BUG:", "WARNING:", "Oops", "Call Trace", "general protection", "rcu_sched self-detected"];
 
+/// What the kernel says, as a warning, of every reset that somebody asks for.
+const ROUTINE: [&str; 2] = [": resetting", ": reset done"];
+
 /// The layers that `tdispctl run` has steps of.
 const LAYERS: [&str; 7] = ["PCI", "DOE", "SPDM", "IDE", "TDISP", "MMIO", "DMA"];
 
@@ -41,6 +45,8 @@ pub struct Scene {
     functions: usize,
     config: String,
     modules: Vec<String>,
+    module_files: Vec<PathBuf>,
+    further_programs: Vec<(String, PathBuf)>,
     machine: Machine,
     plugged: bool,
     device_inside: bool,
@@ -60,6 +66,8 @@ impl Scene {
             functions: 1,
             config: String::new(),
             modules: Vec::new(),
+            module_files: Vec::new(),
+            further_programs: Vec::new(),
             machine: Machine::default(),
             plugged: true,
             device_inside: false,
@@ -84,6 +92,34 @@ impl Scene {
     #[must_use]
     pub fn module(mut self, name: &str) -> Self {
         self.modules.push(name.to_owned());
+        self
+    }
+
+    /// A kernel module of one's own, loaded after the others.
+    #[must_use]
+    pub fn module_file(mut self, path: PathBuf) -> Self {
+        self.module_files.push(path);
+        self
+    }
+
+    /// One more static program in the guest's PATH.
+    #[must_use]
+    pub fn program(mut self, name: &str, path: PathBuf) -> Self {
+        self.further_programs.push((name.to_owned(), path));
+        self
+    }
+
+    /// Another processor than the accelerator's best (`Machine::processor`).
+    #[must_use]
+    pub fn processor(mut self, name: &str) -> Self {
+        self.machine.processor = Some(name.to_owned());
+        self
+    }
+
+    /// Further arguments for QEMU.
+    #[must_use]
+    pub fn qemu(mut self, arguments: &[&str]) -> Self {
+        self.machine.qemu_arguments.extend(arguments.iter().map(OsString::from));
         self
     }
 
@@ -125,8 +161,14 @@ impl Scene {
             let programs = or_fail(Programs::build(Profile::Release), "the static programs");
             initramfs = initramfs.program("tdispd", &programs.tdispd);
         }
+        for (name, path) in &self.further_programs {
+            initramfs = initramfs.program(name, path);
+        }
         for module in &self.modules {
             initramfs = initramfs.module(module);
+        }
+        for path in &self.module_files {
+            initramfs = initramfs.module_file(path);
         }
         let image = or_fail(initramfs.build(), "the initramfs");
         let functions = if self.plugged { paths.clone() } else { Vec::new() };
@@ -283,6 +325,11 @@ impl Stage {
         &self.prepared.testbed
     }
 
+    /// What the device process has logged since it was started.
+    pub fn device_log(&self) -> String {
+        self.daemon.as_ref().map(Daemon::log).unwrap_or_default()
+    }
+
     /// Where this test's logs are; for files that help with a failure.
     pub fn directory(&self) -> &Path {
         &self.devices.directory
@@ -296,7 +343,9 @@ impl Stage {
             let priority =
                 line.strip_prefix('<').and_then(|line| line.split('>').next()?.parse::<u32>().ok());
             let warning = priority.is_some_and(|priority| priority & 7 <= 4);
-            (warning && line.contains("0000:01:00")) || ALARMS.iter().any(|alarm| line.contains(alarm))
+            let routine = ROUTINE.iter().any(|end| line.ends_with(end));
+            (warning && !routine && line.contains("0000:01:00"))
+                || ALARMS.iter().any(|alarm| line.contains(alarm))
         });
         complaints.map(str::to_owned).collect()
     }
@@ -339,7 +388,8 @@ fn prepared() -> &'static Prepared {
     })
 }
 
-fn target_directory() -> PathBuf {
+/// Where the build's products and the tests' logs are.
+pub fn target_directory() -> PathBuf {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
     env::var_os("CARGO_TARGET_DIR").map_or_else(default, PathBuf::from)
 }

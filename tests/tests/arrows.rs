@@ -17,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tdispd", &["mmio", "spdm", "tdisp", "tdispd-proto"]),
     ("tdispctl", &["spdm", "tdisp", "tdispd-proto"]),
     ("qemu-config", &[]),
+    ("vfio-export", &[]),
     ("tests", &["mmio", "qemu-config", "spdm", "tdisp", "tdispctl", "tdispd", "tdispd-proto"]),
 ];
 

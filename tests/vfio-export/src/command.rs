@@ -20,6 +20,7 @@ close NAME                                  import and descriptor go
 read REGION OFFSET LENGTH | write REGION OFFSET HEX
                                             the processor reads or writes a BAR; region 7 is configuration space
 reset                                       VFIO_DEVICE_RESET
+leave                                       closes the device and keeps the dma-bufs
 quit";
 
 /// A range of a BAR, in bytes; the kernel is to judge it.
@@ -45,6 +46,7 @@ pub(crate) enum Command {
     Read { region: u32, offset: u64, length: u64 },
     Write { region: u32, offset: u64, bytes: Vec<u8> },
     Reset,
+    Leave,
     Quit,
 }
 
@@ -100,6 +102,7 @@ impl Command {
                 Self::Write { region: small(region)?, offset: number(offset)?, bytes: bytes(hex)? }
             }
             ["reset"] => Self::Reset,
+            ["leave"] => Self::Leave,
             ["quit"] => Self::Quit,
             _ => return Err(Misunderstood::Command(line.trim().chars().take(80).collect())),
         })

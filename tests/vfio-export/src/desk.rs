@@ -24,6 +24,8 @@ pub(crate) enum Refused {
     Unknown(String),
     #[error("usage: '{0}' is not attached")]
     NotAttached(String),
+    #[error("usage: the device was left")]
+    Left,
     #[error("usage: there is a dma-buf '{0}' already, or too many others")]
     Taken(String),
 }
@@ -41,24 +43,25 @@ struct Export {
 #[derive(Debug)]
 pub(crate) struct Desk {
     exports: BTreeMap<String, Export>,
-    device: Device,
+    /// Until it is left.
+    device: Option<Device>,
 }
 
 impl Desk {
     pub(crate) fn new(device: Device) -> Self {
-        Self { exports: BTreeMap::new(), device }
+        Self { exports: BTreeMap::new(), device: Some(device) }
     }
 
     /// Carries a command out; the text is its result, if it has one.
     pub(crate) fn obey(&mut self, command: &Command) -> Result<String, Refused> {
         let done = |()| String::new();
         Ok(match command {
-            Command::Probe => self.device.probe().map(done)?,
+            Command::Probe => self.device()?.probe().map(done)?,
             Command::Export { name, region, flags, open_flags, ranges } => {
                 if self.exports.contains_key(name) || self.exports.len() >= MAX_EXPORTS {
                     return Err(Refused::Taken(name.clone()));
                 }
-                let dmabuf = self.device.export(*region, *open_flags, *flags, ranges)?;
+                let dmabuf = self.device()?.export(*region, *open_flags, *flags, ranges)?;
                 let length = rustix::fs::seek(&dmabuf, rustix::fs::SeekFrom::End(0)).map_err(kernel)?;
                 let length = usize::try_from(length).map_err(|_| Errno::EOVERFLOW)?;
                 self.exports.insert(name.clone(), Export { import: None, dmabuf, length });
@@ -92,16 +95,24 @@ impl Desk {
             }
             Command::Read { region, offset, length } => {
                 let mut bytes = buffer(*length)?;
-                self.device.read(*region, *offset, &mut bytes)?;
+                self.device()?.read(*region, *offset, &mut bytes)?;
                 hex(&bytes)
             }
             Command::Write { region, offset, bytes } => {
-                self.device.write(*region, *offset, bytes).map(done)?
+                self.device()?.write(*region, *offset, bytes).map(done)?
             }
-            Command::Reset => self.device.reset().map(done)?,
+            Command::Reset => self.device()?.reset().map(done)?,
+            Command::Leave => {
+                self.device = None;
+                String::new()
+            }
             // The loop around this one leaves by itself.
             Command::Quit => String::new(),
         })
+    }
+
+    fn device(&self) -> Result<&Device, Refused> {
+        self.device.as_ref().ok_or(Refused::Left)
     }
 
     fn export(&self, name: &str) -> Result<&Export, Refused> {

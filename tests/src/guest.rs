@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -50,6 +50,7 @@ pub struct Scene {
     machine: Machine,
     plugged: bool,
     device_inside: bool,
+    control: bool,
 }
 
 impl Scene {
@@ -71,6 +72,7 @@ impl Scene {
             machine: Machine::default(),
             plugged: true,
             device_inside: false,
+            control: false,
         })
     }
 
@@ -144,6 +146,13 @@ impl Scene {
         self
     }
 
+    /// The device has a control socket, on the host.
+    #[must_use]
+    pub fn control(mut self) -> Self {
+        self.control = true;
+        self
+    }
+
     /// Starts the device and boots the guest.
     pub fn start(self) -> Stage {
         let directory = target_directory().join("guests").join(&self.name);
@@ -174,7 +183,7 @@ impl Scene {
         let functions = if self.plugged { paths.clone() } else { Vec::new() };
         let machine = Machine { slots: vec![Slot { functions }], ..self.machine };
 
-        let mut devices = Devices { directory, config, sockets, paths, started: 0 };
+        let mut devices = Devices { directory, config, sockets, paths, control: self.control, started: 0 };
         let daemon = devices.start(&self.prepared.programs.tdispd);
         let guest = Guest::start(&self.prepared.testbed, &image, &machine, &devices.directory);
         let guest = guest.unwrap_or_else(|error| panic!("{error}\n--- tdispd's log:\n{}", daemon.log()));
@@ -188,6 +197,7 @@ struct Devices {
     config: PathBuf,
     sockets: TempDir,
     paths: Vec<PathBuf>,
+    control: bool,
     started: u32,
 }
 
@@ -196,8 +206,16 @@ impl Devices {
         self.started += 1;
         let log = self.directory.join(format!("tdispd-{}.log", self.started));
         let state = self.sockets.path().join("state");
-        let arguments = ["-v".into(), "--config".into(), self.config.clone(), "--state-dir".into(), state];
+        let mut arguments =
+            vec!["-v".into(), "--config".into(), self.config.clone(), "--state-dir".into(), state];
+        if self.control {
+            arguments.extend(["--control".into(), self.control_socket()]);
+        }
         or_fail(Daemon::start(program, &self.paths, arguments, &log), "tdispd")
+    }
+
+    fn control_socket(&self) -> PathBuf {
+        self.sockets.path().join("control")
     }
 }
 
@@ -254,6 +272,22 @@ impl Stage {
     /// A `tdispctl` command on function 0 within the session in `/run/session`.
     pub fn tdispctl(&mut self, command: &str) -> String {
         self.check(&format!("tdispctl --device {DEVICE} --session /run/session {command}"))
+    }
+
+    /// `tdispctl` on the host, at the device's control socket: `words` are its command, `input` is what it reads. Returns its exit
+    /// code and all that it printed.
+    pub fn control(&mut self, words: &str, input: &str) -> (Option<i32>, String) {
+        let mut command = Command::new(&self.prepared.programs.tdispctl);
+        command.arg("--control").arg(self.devices.control_socket()).args(words.split_whitespace());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = or_fail(command.spawn(), "tdispctl");
+        if let Some(mut stdin) = child.stdin.take() {
+            // Whoever is refused does not read.
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        let output = or_fail(child.wait_with_output(), "tdispctl's end");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
     }
 
     /// The address of a function's BAR, with memory accesses and bus mastering switched on.

@@ -122,7 +122,7 @@ fn module() -> Option<PathBuf> {
 
 fn scene() -> Option<Scene> {
     let scene = Scene::new("iommu_dmabuf")?;
-    let scene = scene.config(CONFIG).iommu().processor("EPYC").qemu(&["-device", "edu"]);
+    let scene = scene.config(CONFIG).control().iommu().processor("EPYC").qemu(&["-device", "edu"]);
     let scene = scene.module("vfio-pci").module("vfio_iommu_type1").module_file(module()?);
     Some(scene.program("vfio-export", programs::vfio_export().unwrap()))
 }
@@ -175,6 +175,7 @@ fn two_dma_bufs_of_one_bar_through_a_bind_and_back() {
     ];
     expect(&mut stage, "in RUN", &run);
     the_device_refuses_what_the_kernel_mixes(&mut stage);
+    the_host_exports_the_same_memory(&mut stage);
 
     // Unbinding tells vfio-pci nothing: the peer keeps its mapping, of pages that nobody is behind.
     stage.tdispctl("stop");
@@ -264,6 +265,23 @@ fn the_device_refuses_what_the_kernel_mixes(stage: &mut Stage) {
     expect(stage, "both sides in one dma-buf, with T = 0", &mixed);
     let log = stage.device_log();
     assert!(log.contains("bytes of the private BAR 2 + 0x0 with T = 0"), "{log}");
+}
+
+/// Exports of the device's own, for a VMM that asks it: it knows the sides, and says why it refuses.
+fn the_host_exports_the_same_memory(stage: &mut Stage) {
+    let seen = stage.control("dmabuf 0 2 private 0x0:0x2000", "read 0x0 8\n");
+    assert!(seen.0 == Some(0) && seen.1.contains("1111111111111111"), "the peer's bytes: {seen:?}");
+    for (range, why) in [
+        ("private 0x1000:0x2000", "private and shared pages in one export"),
+        ("private 0x2800:0x1000", "not whole pages"),
+        ("shared 0x2800:0x1000", "not whole pages"),
+        ("shared 0x7000:0x2000", "beyond the BAR"),
+        // QEMU has mapped what never becomes private.
+        ("shared 0x2000:0x1000", "it cannot be in another file as well"),
+    ] {
+        let refused = stage.control(&format!("dmabuf 0 2 {range}"), "");
+        assert!(refused.0 == Some(4) && refused.1.contains(why), "{range}: {refused:?}");
+    }
 }
 
 /// What takes dma-bufs back is what vfio-pci knows of: memory decoding, a reset, and the end of the device file. It takes all of them.

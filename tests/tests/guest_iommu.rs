@@ -11,28 +11,7 @@ use tests::guest::{DEVICE, SYSFS, Scene, Stage, target_directory};
 
 /// BAR 2 has two ranges of each side, so that an export of a side has a hole. With `alias` its upper half is the same memory with
 /// T = 1: in the guest's physical addresses the side is one bit, as on machines that have one.
-const CONFIG: &str = r#"
-[mmio]
-tee = "alias"
-arch = "tdx"
-
-[[function]]
-
-[[function.bar]]
-index = 0
-range = [{ kind = "registers", size = "4K", side = "private" }]
-
-[[function.bar]]
-index = 2
-width = 64
-prefetchable = true
-range = [
-    { kind = "memory", size = "8K", side = "private" },
-    { kind = "memory", size = "8K", side = "shared" },
-    { kind = "memory", size = "8K", side = "private" },
-    { kind = "memory", size = "8K", side = "shared" },
-]
-"#;
+const CONFIG: &str = include_str!("../../qemu-config/examples/dmabuf.toml");
 
 /// Where T = 1 begins in BAR 2.
 const TEE: u64 = 0x8000;

@@ -12,6 +12,7 @@ mod config;
 mod disk;
 mod gate;
 mod iovec;
+mod ledger;
 mod request;
 mod runner;
 
@@ -19,6 +20,7 @@ pub use backing::{Alignment, Backing, BackingOptions, OpenError};
 pub use config::{CONFIG_SIZE, Config, Geometry, GeometryError};
 pub use disk::Disk;
 pub use gate::{Gate, GateState, Pass};
+pub use ledger::Ledger;
 pub use request::{Scratch, process};
 pub use runner::{Progress, RingError, Runner};
 

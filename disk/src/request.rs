@@ -5,6 +5,7 @@ use std::ops::Deref;
 
 use virtio_bindings::virtio_blk as abi;
 use virtio_queue::DescriptorChain;
+use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, Permissions};
 
 use crate::backing::Bounce;
@@ -122,6 +123,16 @@ where
     M: Deref,
     M::Target: GuestMemory + Sized,
 {
+    carry_out(disk, chain, memory, scratch)
+}
+
+/// Carries out one request from its descriptors, and returns the used length.
+pub(crate) fn carry_out<M: GuestMemory>(
+    disk: &Disk,
+    chain: impl Iterator<Item = Descriptor>,
+    memory: &M,
+    scratch: &mut Scratch,
+) -> u32 {
     match parse(chain, memory, scratch) {
         Chain::Request(request) => {
             let status = execute(disk, &request, memory, scratch);
@@ -133,11 +144,11 @@ where
 }
 
 /// Fails one request without looking at its data.
-pub(crate) fn refuse<M>(chain: DescriptorChain<M>, memory: &M::Target, scratch: &mut Scratch) -> u32
-where
-    M: Deref,
-    M::Target: GuestMemory + Sized,
-{
+pub(crate) fn refuse<M: GuestMemory>(
+    chain: impl Iterator<Item = Descriptor>,
+    memory: &M,
+    scratch: &mut Scratch,
+) -> u32 {
     match parse(chain, memory, scratch) {
         Chain::Request(request) => finish(&request, memory, Status::IoError),
         Chain::Malformed(at, used) => answer(memory, at, used, Status::IoError),
@@ -160,18 +171,18 @@ fn answer<M: GuestMemory>(memory: &M, at: GuestAddress, used: u32, status: Statu
 
 /// Takes a chain apart: a header of 16 bytes, data of one direction, and the status byte at the very end, however they are
 /// spread over descriptors (virtio 1.2 §2.7.4.2: whatever the device reads comes first).
-pub(crate) fn parse<M>(mut chain: DescriptorChain<M>, memory: &M::Target, scratch: &mut Scratch) -> Chain
-where
-    M: Deref,
-    M::Target: GuestMemory + Sized,
-{
+pub(crate) fn parse<M: GuestMemory>(
+    chain: impl Iterator<Item = Descriptor>,
+    memory: &M,
+    scratch: &mut Scratch,
+) -> Chain {
     let Scratch { data, writable, .. } = scratch;
     data.clear();
     writable.clear();
     let mut sound = true;
     let mut unfinished = false;
     let mut total: u64 = 0;
-    for descriptor in chain.by_ref() {
+    for descriptor in chain {
         unfinished = descriptor.has_next();
         if data.len() + writable.len() >= MAX_DESCRIPTORS {
             sound = false;

@@ -1,5 +1,6 @@
 //! The requests of one queue.
 
+use std::marker::PhantomData;
 use std::ops::Deref;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use thiserror::Error;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 
-use crate::request::{Scratch, process, refuse};
+use crate::ledger::{Ledger, Resumed};
+use crate::request::{Scratch, carry_out, refuse};
 use crate::{Disk, Gate, GateState};
 
 /// `VRING_AVAIL_F_NO_INTERRUPT` (virtio 1.2 §2.7.6).
@@ -49,19 +51,29 @@ pub struct Progress {
     pub outstanding: usize,
 }
 
+/// What to say to the driver once the ring is empty.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AtEnd {
+    /// It shall notify us of the next request.
+    Ask,
+    /// Nothing: somebody looks by himself.
+    Quiet,
+}
+
 /// Carries out the requests of one queue.
 pub struct Runner<S: GuestAddressSpace> {
     disk: Arc<Disk>,
     gate: Arc<Gate>,
+    ledger: Option<Box<dyn Ledger>>,
     scratch: Scratch,
-    memory: std::marker::PhantomData<fn(S)>,
+    memory: PhantomData<fn(S)>,
 }
 
 impl<S: GuestAddressSpace> Runner<S> {
     /// A runner for one queue of `disk`.
     #[must_use]
     pub fn new(disk: Arc<Disk>, gate: Arc<Gate>) -> Self {
-        Self { disk, gate, scratch: Scratch::default(), memory: std::marker::PhantomData }
+        Self { disk, gate, ledger: None, scratch: Scratch::default(), memory: PhantomData }
     }
 
     /// The disk.
@@ -73,6 +85,11 @@ impl<S: GuestAddressSpace> Runner<S> {
     /// Goes on with another disk. Requests that are at work end on the one they began on.
     pub fn set_disk(&mut self, disk: Arc<Disk>) {
         self.disk = disk;
+    }
+
+    /// Tells `ledger` of each request from now on.
+    pub fn set_ledger(&mut self, ledger: Option<Box<dyn Ledger>>) {
+        self.ledger = ledger;
     }
 
     /// Readable when requests that are at work were done. `None`: [`Self::run`] never leaves any.
@@ -87,6 +104,63 @@ impl<S: GuestAddressSpace> Runner<S> {
     /// # Errors
     /// The ring makes no sense. What was completed before is in the used ring.
     pub fn run(&mut self, queue: &mut Queue, memory: &S, budget: usize) -> Result<Progress, RingError> {
+        self.round(queue, memory, budget, AtEnd::Ask)
+    }
+
+    /// As [`Self::run`], but does not ask for notifications, for who looks again by himself: [`Self::waiting`] says whether there
+    /// is something. Who stops looking calls [`Self::run`].
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_quietly(
+        &mut self,
+        queue: &mut Queue,
+        memory: &S,
+        budget: usize,
+    ) -> Result<Progress, RingError> {
+        self.round(queue, memory, budget, AtEnd::Quiet)
+    }
+
+    /// Whether there is something to [`Self::run`] for. It looks at the ring, unless the gate holds requests.
+    #[must_use]
+    pub fn waiting(&self, queue: &Queue, memory: &S) -> bool {
+        let Some(_pass) = self.gate.enter() else { return false };
+        let snapshot = memory.memory();
+        // A ring that cannot be read is for `run` to report.
+        queue.avail_idx(snapshot.deref(), Ordering::Acquire).is_ok_and(|index| index.0 != queue.next_avail())
+    }
+
+    /// Carries out requests that a process before this one took from the ring and did not put back, by the descriptor that
+    /// each begins at. True: signal the driver.
+    ///
+    /// # Errors
+    /// The ring makes no sense.
+    pub fn resume(&mut self, queue: &mut Queue, memory: &S, heads: &[u16]) -> Result<bool, RingError> {
+        let gate = Arc::clone(&self.gate);
+        let Some((_pass, state)) = gate.enter() else { return Ok(false) };
+        let snapshot = memory.memory();
+        let memory = snapshot.deref();
+        for head in heads.iter().copied() {
+            if head >= queue.size() {
+                return Err(RingError::Descriptor(head, queue.size()));
+            }
+            let chain = Resumed::new(queue, memory, head);
+            let used = match state {
+                GateState::Fail => refuse(chain, memory, &mut self.scratch),
+                GateState::Open | GateState::Hold => carry_out(&self.disk, chain, memory, &mut self.scratch),
+            };
+            self.complete(queue, memory, head, used)?;
+        }
+        if heads.is_empty() { Ok(false) } else { wants_signal(queue, memory) }
+    }
+
+    fn round(
+        &mut self,
+        queue: &mut Queue,
+        memory: &S,
+        budget: usize,
+        at_end: AtEnd,
+    ) -> Result<Progress, RingError> {
         let mut progress = Progress::default();
         // Inside until the last look at the ring, which is DMA, too.
         let gate = Arc::clone(&self.gate);
@@ -95,7 +169,7 @@ impl<S: GuestAddressSpace> Runner<S> {
             return Ok(progress);
         };
         let snapshot = memory.memory();
-        let result = self.take(queue, &snapshot, budget, &mut progress);
+        let result = self.take(queue, &snapshot, budget, at_end, &mut progress);
         if progress.completed > 0 {
             progress.signal = wants_signal(queue, snapshot.deref())?;
         }
@@ -107,6 +181,7 @@ impl<S: GuestAddressSpace> Runner<S> {
         queue: &mut Queue,
         snapshot: &S::T,
         budget: usize,
+        at_end: AtEnd,
         progress: &mut Progress,
     ) -> Result<(), RingError> {
         let memory = snapshot.deref();
@@ -119,28 +194,42 @@ impl<S: GuestAddressSpace> Runner<S> {
                     return Ok(());
                 }
                 let Some(chain) = next(queue, snapshot)? else { break };
-                progress.taken += 1;
                 let head = chain.head_index();
                 if head >= queue.size() {
                     return Err(RingError::Descriptor(head, queue.size()));
                 }
+                progress.taken += 1;
+                if let Some(ledger) = &mut self.ledger {
+                    ledger.taken(head);
+                }
                 let used = match state {
                     GateState::Fail => refuse(chain, memory, &mut self.scratch),
                     GateState::Open | GateState::Hold => {
-                        process(&self.disk, chain, memory, &mut self.scratch)
+                        carry_out(&self.disk, chain, memory, &mut self.scratch)
                     }
                 };
-                queue.add_used(memory, head, used).map_err(|_| RingError::Memory)?;
+                self.complete(queue, memory, head, used)?;
                 progress.completed += 1;
             }
             if progress.taken >= budget {
                 progress.more = true;
                 return Ok(());
             }
-            if !queue.enable_notification(memory).map_err(|_| RingError::Memory)? {
+            if at_end == AtEnd::Quiet || !queue.enable_notification(memory).map_err(|_| RingError::Memory)? {
                 return Ok(());
             }
         }
+    }
+
+    fn complete(&mut self, queue: &mut Queue, memory: &S::M, head: u16, used: u32) -> Result<(), RingError> {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.completing(head);
+        }
+        queue.add_used(memory, head, used).map_err(|_| RingError::Memory)?;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.completed(head, queue.next_used());
+        }
+        Ok(())
     }
 }
 

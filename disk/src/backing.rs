@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -204,12 +204,33 @@ impl Backing {
         self.direct.is_some_and(|need| !pieces.iter().all(|piece| piece.aligned(need.memory)))
     }
 
+    /// Reads what is in the page cache of the first pieces, from `offset` on: bytes. Nothing is an answer.
+    pub(crate) fn read_cached(&self, pieces: &mut [Piece], offset: u64) -> usize {
+        let now = pieces.len().min(MAX_PIECES);
+        let now = pieces.get_mut(..now).unwrap_or_default();
+        iovec::read_at(self.file.as_fd(), now, offset, true).unwrap_or(0)
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Whether reads and writes may take a while, so that others should go on meanwhile.
+    pub(crate) fn slow(&self) -> bool {
+        self.kind != Kind::Memory
+    }
+
+    /// Whether a flush cannot be believed any more.
+    pub(crate) fn lost(&self) -> bool {
+        self.lost.load(Ordering::SeqCst)
+    }
+
     /// Reads all of `pieces` from `offset` on. The memory has to be mapped.
     pub(crate) fn read_pieces(&self, mut pieces: &mut [Piece], mut offset: u64) -> io::Result<()> {
         while !pieces.is_empty() {
             let now = pieces.len().min(MAX_PIECES);
             let now = pieces.get_mut(..now).unwrap_or_default();
-            match iovec::read_at(self.file.as_fd(), now, offset) {
+            match iovec::read_at(self.file.as_fd(), now, offset, false) {
                 // Shorter than it was a moment ago.
                 Ok(0) if now.iter().any(|piece| piece.length() > 0) => {
                     return Err(io::ErrorKind::UnexpectedEof.into());
@@ -275,7 +296,7 @@ impl Backing {
         if self.volatile() || self.read_only {
             return Ok(());
         }
-        if self.lost.load(Ordering::SeqCst) {
+        if self.lost() {
             return Err(io::Error::from_raw_os_error(Errno::IO.raw_os_error()));
         }
         self.file.sync_data().map_err(|error| self.failed_sync(true, error))

@@ -1,6 +1,7 @@
 //! Whether requests may reach guest memory now. The transport turns it by the state of its TDI; runners ask it before
 //! each request.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 /// What becomes of requests.
@@ -63,6 +64,11 @@ impl Gate {
             state @ (GateState::Open | GateState::Fail) => Some((pass, state)),
         }
     }
+
+    /// One more beside somebody who is inside already, whatever the state.
+    pub(crate) fn beside(&self) -> Pass<'_> {
+        Pass::new(self)
+    }
 }
 
 /// Somebody who is inside; it is out when this is dropped.
@@ -77,6 +83,24 @@ impl<'a> Pass<'a> {
 }
 
 impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        self.0.inside.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// As [`Pass`], for who is inside for longer than a call.
+#[derive(Debug)]
+pub(crate) struct OwnedPass(Arc<Gate>);
+
+impl OwnedPass {
+    /// Another one for somebody who is inside already.
+    pub(crate) fn beside(gate: &Arc<Gate>) -> Self {
+        gate.inside.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(gate))
+    }
+}
+
+impl Drop for OwnedPass {
     fn drop(&mut self) {
         self.0.inside.fetch_sub(1, Ordering::SeqCst);
     }

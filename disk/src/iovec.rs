@@ -69,19 +69,26 @@ fn position(offset: u64) -> io::Result<libc::off_t> {
     libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }
 
-/// `preadv(2)` into guest memory; fewer bytes than asked for are a success.
+/// `preadv2(2)` into guest memory; fewer bytes than asked for are a success. `cached`: only what takes no wait
+/// (`RWF_NOWAIT`), EAGAIN if that is nothing.
 ///
 /// The memory behind `pieces` has to be mapped: whoever calls holds the guest memory they were made from.
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) fn read_at(file: BorrowedFd<'_>, pieces: &mut [Piece], offset: u64) -> io::Result<usize> {
+pub(crate) fn read_at(
+    file: BorrowedFd<'_>,
+    pieces: &mut [Piece],
+    offset: u64,
+    cached: bool,
+) -> io::Result<usize> {
     let (vector, count) = raw(pieces);
     let offset = position(offset)?;
+    let flags = if cached { libc::RWF_NOWAIT } else { 0 };
     // SAFETY: `vector` points to `count` valid iovecs, which are only read. What they point to is guest memory that the caller
     // keeps mapped; nobody in this process has a reference to it, for the guest writes it whenever it likes. If it is
     // mapped read-only or not at all, the kernel answers EFAULT.
-    outcome(unsafe { libc::preadv(file.as_raw_fd(), vector, count, offset) })
+    outcome(unsafe { libc::preadv2(file.as_raw_fd(), vector, count, offset, flags) })
 }
 
 /// `pwritev2(2)` from guest memory; fewer bytes than asked for are a success. `stable`: they are on stable storage when it

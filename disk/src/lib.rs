@@ -15,6 +15,7 @@ mod iovec;
 mod ledger;
 mod request;
 mod runner;
+mod uring;
 
 pub use backing::{Alignment, Backing, BackingOptions, OpenError};
 pub use config::{CONFIG_SIZE, Config, Geometry, GeometryError};

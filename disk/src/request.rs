@@ -41,7 +41,8 @@ pub struct Scratch {
     /// Data of the request, without header and status.
     data: Vec<Segment>,
     writable: Vec<Segment>,
-    pieces: Vec<Piece>,
+    /// The data in our address space, once it was looked for.
+    pub(crate) pieces: Vec<Piece>,
 }
 
 /// The status byte (virtio 1.2 §5.2.6).
@@ -138,7 +139,7 @@ pub(crate) fn carry_out<M: GuestMemory>(
             let status = execute(disk, &request, memory, scratch);
             finish(&request, memory, status)
         }
-        Chain::Malformed(at, used) => answer(memory, at, used, Status::IoError),
+        Chain::Malformed(at, used) => fail(memory, at, used),
         Chain::Hopeless => 0,
     }
 }
@@ -151,7 +152,7 @@ pub(crate) fn refuse<M: GuestMemory>(
 ) -> u32 {
     match parse(chain, memory, scratch) {
         Chain::Request(request) => finish(&request, memory, Status::IoError),
-        Chain::Malformed(at, used) => answer(memory, at, used, Status::IoError),
+        Chain::Malformed(at, used) => fail(memory, at, used),
         Chain::Hopeless => 0,
     }
 }
@@ -159,6 +160,11 @@ pub(crate) fn refuse<M: GuestMemory>(
 /// Writes the status byte and returns the used length.
 pub(crate) fn finish<M: GuestMemory>(request: &Request, memory: &M, status: Status) -> u32 {
     answer(memory, request.status, request.writable, status)
+}
+
+/// Fails a chain that is no request.
+pub(crate) fn fail<M: GuestMemory>(memory: &M, at: GuestAddress, used: u32) -> u32 {
+    answer(memory, at, used, Status::IoError)
 }
 
 fn answer<M: GuestMemory>(memory: &M, at: GuestAddress, used: u32, status: Status) -> u32 {

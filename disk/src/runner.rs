@@ -1,17 +1,22 @@
 //! The requests of one queue.
 
-use std::marker::PhantomData;
+use std::io;
 use std::ops::Deref;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use thiserror::Error;
+use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
+use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemory};
 
+use crate::gate::OwnedPass;
 use crate::ledger::{Ledger, Resumed};
-use crate::request::{Scratch, carry_out, refuse};
+use crate::request::{
+    Chain, Kind, Request, Scratch, Status, carry_out, execute, fail, finish, parse, pieces, place, refuse,
+};
+use crate::uring::{Engine, Job, MAX_AT_WORK, Operation};
 use crate::{Disk, Gate, GateState};
 
 /// `VRING_AVAIL_F_NO_INTERRUPT` (virtio 1.2 §2.7.6).
@@ -66,14 +71,23 @@ pub struct Runner<S: GuestAddressSpace> {
     gate: Arc<Gate>,
     ledger: Option<Box<dyn Ledger>>,
     scratch: Scratch,
-    memory: PhantomData<fn(S)>,
+    engine: Option<Engine<S::T>>,
 }
 
 impl<S: GuestAddressSpace> Runner<S> {
-    /// A runner for one queue of `disk`.
+    /// A runner for one queue of `disk`. It does one request after the other.
     #[must_use]
     pub fn new(disk: Arc<Disk>, gate: Arc<Gate>) -> Self {
-        Self { disk, gate, ledger: None, scratch: Scratch::default(), memory: PhantomData }
+        Self { disk, gate, ledger: None, scratch: Scratch::default(), engine: None }
+    }
+
+    /// A runner for one queue of `disk` that has the kernel work on several requests at once where that helps (io_uring).
+    ///
+    /// # Errors
+    /// The kernel has no io_uring, or none for this process: [`Self::new`] always works.
+    pub fn concurrent(disk: Arc<Disk>, gate: Arc<Gate>) -> io::Result<Self> {
+        let engine = if disk.backing().slow() { Some(Engine::new()?) } else { None };
+        Ok(Self { engine, ..Self::new(disk, gate) })
     }
 
     /// The disk.
@@ -95,7 +109,31 @@ impl<S: GuestAddressSpace> Runner<S> {
     /// Readable when requests that are at work were done. `None`: [`Self::run`] never leaves any.
     #[must_use]
     pub fn completions(&self) -> Option<BorrowedFd<'_>> {
-        None
+        self.engine.as_ref().map(Engine::completions)
+    }
+
+    /// Requests that are at work.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.engine.as_ref().map_or(0, Engine::at_work)
+    }
+
+    /// Waits until no request is at work any more, and completes them all. True: signal the driver.
+    ///
+    /// # Errors
+    /// The used ring is not in guest memory.
+    pub fn drain(&mut self, queue: &mut Queue, memory: &S) -> Result<bool, RingError> {
+        let mut progress = Progress::default();
+        let mut result = Ok(());
+        let gate = Arc::clone(&self.gate);
+        let _pass = gate.beside();
+        while let Some(engine) = self.engine.as_mut().filter(|engine| engine.at_work() > 0) {
+            engine.wait();
+            // Whatever becomes of the ring, nothing may be at work in the end.
+            result = result.and(self.reap(queue, &mut progress));
+        }
+        result?;
+        if progress.completed > 0 { wants_signal(queue, memory.memory().deref()) } else { Ok(false) }
     }
 
     /// Takes up to `budget` requests from the ring and carries them out, asks for notifications again once it is empty, and says
@@ -164,12 +202,23 @@ impl<S: GuestAddressSpace> Runner<S> {
         let mut progress = Progress::default();
         // Inside until the last look at the ring, which is DMA, too.
         let gate = Arc::clone(&self.gate);
-        let Some(_pass) = gate.enter() else {
+        let Some(_inside) = gate.enter() else {
             progress.held = true;
+            if self.outstanding() > 0 {
+                // What was let in before goes out.
+                let _pass = gate.beside();
+                self.reap(queue, &mut progress)?;
+                progress.signal = progress.completed > 0 && wants_signal(queue, memory.memory().deref())?;
+                progress.outstanding = self.outstanding();
+            }
             return Ok(progress);
         };
         let snapshot = memory.memory();
-        let result = self.take(queue, &snapshot, budget, at_end, &mut progress);
+        let mut result = self.reap(queue, &mut progress);
+        if result.is_ok() {
+            result = self.take(queue, &snapshot, budget, at_end, &mut progress);
+        }
+        progress.outstanding = self.outstanding();
         if progress.completed > 0 {
             progress.signal = wants_signal(queue, snapshot.deref())?;
         }
@@ -187,13 +236,19 @@ impl<S: GuestAddressSpace> Runner<S> {
         let memory = snapshot.deref();
         loop {
             queue.disable_notification(memory).map_err(|_| RingError::Memory)?;
-            while progress.taken < budget {
+            let full = loop {
+                // A driver that offers the same descriptors again and again has no more at work than an honest one.
+                let full = self.outstanding() >= MAX_AT_WORK.min(queue.size().into());
+                if progress.taken >= budget || full {
+                    break full;
+                }
                 let state = self.gate.state();
                 if state == GateState::Hold {
                     progress.held = true;
+                    self.submit();
                     return Ok(());
                 }
-                let Some(chain) = next(queue, snapshot)? else { break };
+                let Some((chain, waiting)) = next(queue, snapshot)? else { break false };
                 let head = chain.head_index();
                 if head >= queue.size() {
                     return Err(RingError::Descriptor(head, queue.size()));
@@ -203,22 +258,102 @@ impl<S: GuestAddressSpace> Runner<S> {
                     ledger.taken(head);
                 }
                 let used = match state {
-                    GateState::Fail => refuse(chain, memory, &mut self.scratch),
-                    GateState::Open | GateState::Hold => {
-                        carry_out(&self.disk, chain, memory, &mut self.scratch)
-                    }
+                    GateState::Fail => Some(refuse(chain, memory, &mut self.scratch)),
+                    GateState::Open | GateState::Hold => self.begin(head, chain, snapshot, waiting),
                 };
-                self.complete(queue, memory, head, used)?;
-                progress.completed += 1;
-            }
+                if let Some(used) = used {
+                    self.complete(queue, memory, head, used)?;
+                    progress.completed += 1;
+                }
+            };
+            self.submit();
+            self.reap(queue, progress)?;
             if progress.taken >= budget {
                 progress.more = true;
+                return Ok(());
+            }
+            if full {
+                // There is more, but room for it only when something is done.
+                progress.more = self.outstanding() < MAX_AT_WORK.min(queue.size().into());
                 return Ok(());
             }
             if at_end == AtEnd::Quiet || !queue.enable_notification(memory).map_err(|_| RingError::Memory)? {
                 return Ok(());
             }
         }
+    }
+
+    /// Carries a request out, or has the kernel begin it: then there is no used length yet.
+    fn begin(
+        &mut self,
+        head: u16,
+        chain: impl Iterator<Item = Descriptor>,
+        snapshot: &S::T,
+        waiting: u16,
+    ) -> Option<u32> {
+        let memory = snapshot.deref();
+        // One that is alone is done sooner, and for less, if we wait for it.
+        let alone = waiting <= 1 && self.outstanding() == 0;
+        let Some(engine) = self.engine.as_mut().filter(|_| !alone) else {
+            return Some(carry_out(&self.disk, chain, memory, &mut self.scratch));
+        };
+        let request = match parse(chain, memory, &mut self.scratch) {
+            Chain::Request(request) => request,
+            Chain::Malformed(at, used) => return Some(fail(memory, at, used)),
+            Chain::Hopeless => return Some(0),
+        };
+        let Some((operation, offset, done)) = plan(&self.disk, &request, memory, &mut self.scratch) else {
+            let status = execute(&self.disk, &request, memory, &mut self.scratch);
+            return Some(finish(&request, memory, status));
+        };
+        if done {
+            return Some(finish(&request, memory, Status::Ok));
+        }
+        let pieces = std::mem::replace(&mut self.scratch.pieces, engine.vector());
+        engine.begin(Job {
+            head,
+            request,
+            operation,
+            offset,
+            pieces,
+            done: 0,
+            memory: snapshot.clone(),
+            disk: Arc::clone(&self.disk),
+            _pass: OwnedPass::beside(&self.gate),
+        });
+        None
+    }
+
+    fn submit(&mut self) {
+        if let Some(engine) = &mut self.engine {
+            engine.submit();
+        }
+    }
+
+    /// Completes what the kernel has done.
+    fn reap(&mut self, queue: &mut Queue, progress: &mut Progress) -> Result<(), RingError> {
+        if self.outstanding() == 0 {
+            return Ok(());
+        }
+        while let Some((mut job, result)) = self.engine.as_mut().and_then(Engine::next_finished) {
+            let status = match result {
+                Ok(()) => Status::Ok,
+                Err(error) => {
+                    let stable =
+                        matches!(job.operation, Operation::Flush | Operation::Write { stable: true });
+                    job.disk.backing().failed_sync(stable, error);
+                    Status::IoError
+                }
+            };
+            let used = finish(&job.request, job.memory.deref(), status);
+            let pieces = std::mem::take(&mut job.pieces);
+            if let Some(engine) = &mut self.engine {
+                engine.give_back(pieces);
+            }
+            self.complete(queue, job.memory.deref(), job.head, used)?;
+            progress.completed += 1;
+        }
+        Ok(())
     }
 
     fn complete(&mut self, queue: &mut Queue, memory: &S::M, head: u16, used: u32) -> Result<(), RingError> {
@@ -233,11 +368,54 @@ impl<S: GuestAddressSpace> Runner<S> {
     }
 }
 
-/// The next available chain.
-fn next<T>(queue: &mut Queue, snapshot: &T) -> Result<Option<virtio_queue::DescriptorChain<T>>, RingError>
+/// What to ask of the kernel for a request: the operation, where in the file, and whether it is already done. `None`: it is to
+/// be carried out right here.
+fn plan<M: GuestMemory>(
+    disk: &Disk,
+    request: &Request,
+    memory: &M,
+    scratch: &mut Scratch,
+) -> Option<(Operation, u64, bool)> {
+    let backing = disk.backing();
+    let write = match request.kind {
+        Kind::Read => false,
+        Kind::Write => true,
+        Kind::Flush => {
+            scratch.pieces.clear();
+            let can = !backing.read_only() && !backing.lost();
+            return can.then_some((Operation::Flush, 0, false));
+        }
+        Kind::GetId | Kind::Discard | Kind::WriteZeroes | Kind::Other => return None,
+    };
+    // What is wrong with it is found again by who carries it out.
+    let offset = place(disk, request).ok()?;
+    let stable = disk.write_through();
+    if write && !stable && backing.direct().is_none() {
+        // Into the page cache is only a copy.
+        return None;
+    }
+    if request.bytes == 0 || !pieces(memory, scratch, write) || backing.misaligned(&scratch.pieces) {
+        return None;
+    }
+    if write {
+        return Some((Operation::Write { stable }, offset, false));
+    }
+    if backing.direct().is_some() {
+        return Some((Operation::Read, offset, false));
+    }
+    let cached = backing.read_cached(&mut scratch.pieces, offset) as u64;
+    // Some of it may be there and the rest not; the kernel reads all of it then.
+    Some((Operation::Read, offset, cached == request.bytes))
+}
+
+/// The next available chain, and how many wait with it.
+fn next<T>(
+    queue: &mut Queue,
+    snapshot: &T,
+) -> Result<Option<(virtio_queue::DescriptorChain<T>, u16)>, RingError>
 where
     T: Clone + Deref,
-    T::Target: vm_memory::GuestMemory + Sized,
+    T::Target: GuestMemory + Sized,
 {
     if !queue.ready() {
         return Err(RingError::NotReady);
@@ -252,11 +430,11 @@ where
     }
     let mut chains = queue.iter(snapshot.clone()).map_err(|_| RingError::NotReady)?;
     // There is one, so nothing means that the ring cannot be read.
-    chains.next().map(Some).ok_or(RingError::Memory)
+    chains.next().map(|chain| Some((chain, waiting))).ok_or(RingError::Memory)
 }
 
 /// Whether the driver wants to hear of what was completed since this was last asked.
-fn wants_signal<M: vm_memory::GuestMemory>(queue: &mut Queue, memory: &M) -> Result<bool, RingError> {
+fn wants_signal<M: GuestMemory>(queue: &mut Queue, memory: &M) -> Result<bool, RingError> {
     let wants = queue.needs_notification(memory).map_err(|_| RingError::Memory)?;
     if queue.event_idx_enabled() {
         return Ok(wants);

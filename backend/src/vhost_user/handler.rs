@@ -87,6 +87,7 @@ impl Handler {
             let Some(worker) = &slot.worker else { continue };
             let (map, places) = (self.memory.map(), places(&self.memory, slot.addresses));
             worker.with(move |ring| {
+                ring.drain();
                 ring.memory = map;
                 if places.and_then(|places| place(&mut ring.queue, places)).is_err() {
                     ring.broken = true;
@@ -349,7 +350,7 @@ impl VhostUserBackendReqHandlerMut for Handler {
         let slot = self.slot(index)?;
         slot.enabled = enable;
         if let Some(worker) = &slot.worker {
-            worker.with(move |ring| ring.enabled = enable);
+            worker.with(move |ring| ring.enable(enable));
         }
         Ok(())
     }

@@ -76,6 +76,7 @@ impl Regions {
     }
 
     /// Whether there is none.
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.regions.is_empty()
     }

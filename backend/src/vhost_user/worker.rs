@@ -55,9 +55,19 @@ impl Ring {
         }
     }
 
+    /// Waits for what is at work, and puts it into the used ring.
+    pub(super) fn drain(&mut self) {
+        match self.runner.drain(&mut self.queue, &self.memory) {
+            Ok(true) => self.signal(),
+            Ok(false) => {}
+            Err(error) => log::warn!("vhost-user: requests that were at work cannot be completed: {error}"),
+        }
+    }
+
     fn fail(&mut self, error: RingError) {
         log::warn!("vhost-user: the ring makes no sense, it is left alone: {error}");
         self.broken = true;
+        self.drain();
         if let Some(bell) = &self.error {
             ring_bell(bell);
         }
@@ -98,10 +108,22 @@ impl Ring {
         }
     }
 
+    /// Begins or ends taking requests.
+    pub(super) fn enable(&mut self, enabled: bool) {
+        self.enabled = enabled;
+        if !enabled {
+            self.drain();
+        }
+    }
+
     /// As [`Self::turn`], but goes on looking for a while. Meanwhile the client sees no reason to notify us.
     fn turn_polling(&mut self) -> bool {
         if self.run(true) {
             return true;
+        }
+        if self.runner.outstanding() > 0 {
+            // The kernel says when something is done.
+            return self.run(false);
         }
         let until = Instant::now() + self.poll;
         loop {
@@ -151,11 +173,19 @@ impl Worker {
     /// The kick descriptor cannot be waited for, or the host has no thread or descriptor left.
     pub(super) fn start(setup: Setup) -> io::Result<Self> {
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let waiting = Waiting::new(Arc::clone(&wake), setup.kick)?;
+        let runner = Runner::concurrent(Arc::clone(&setup.disk), Arc::clone(&setup.gate));
+        let runner = runner.unwrap_or_else(|error| {
+            log::info!(
+                "queue {}: one request after the other, for there is no io_uring: {error}",
+                setup.index
+            );
+            Runner::new(setup.disk, setup.gate)
+        });
+        let waiting = Waiting::new(Arc::clone(&wake), setup.kick, &runner)?;
         let ring = Ring {
             queue: setup.queue,
             memory: setup.memory,
-            runner: Runner::new(setup.disk, setup.gate),
+            runner,
             call: setup.call,
             error: setup.error,
             enabled: setup.enabled,
@@ -186,7 +216,10 @@ impl Worker {
 
     /// Ends serving, and returns where the ring was: the index of the next request to take.
     pub(super) fn stop(mut self) -> u16 {
-        let next = self.with(|ring| ring.queue.next_avail());
+        let next = self.with(|ring| {
+            ring.drain();
+            ring.queue.next_avail()
+        });
         self.end();
         next.unwrap_or(0)
     }
@@ -217,9 +250,14 @@ struct Waiting {
 
 const WAKE: u64 = 0;
 const KICK: u64 = 1;
+const DONE: u64 = 2;
 
 impl Waiting {
-    fn new(wake: Arc<OwnedFd>, kick: Option<File>) -> io::Result<Self> {
+    fn new(
+        wake: Arc<OwnedFd>,
+        kick: Option<File>,
+        runner: &Runner<Arc<GuestMemoryMmap>>,
+    ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, wake.as_fd(), EventData::new_u64(WAKE), EventFlags::IN)?;
         if let Some(kick) = &kick {
@@ -227,13 +265,16 @@ impl Waiting {
             // in reading it by reading it first.
             epoll::add(&epoll, kick, EventData::new_u64(KICK), EventFlags::IN | EventFlags::ET)?;
         }
+        if let Some(completions) = runner.completions() {
+            epoll::add(&epoll, completions, EventData::new_u64(DONE), EventFlags::IN)?;
+        }
         let timeout = if kick.is_some() { None } else { Some(NO_KICK) };
         Ok(Self { epoll, wake, timeout, _kick: kick })
     }
 
     /// Sleeps until there is something to do.
     fn sleep(&self) {
-        let mut events = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(KICK) }; 2];
+        let mut events = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(KICK) }; 4];
         match epoll::wait(&self.epoll, events.as_mut_slice(), self.timeout.as_ref()) {
             Ok(count) => {
                 if events.iter().take(count).any(|event| event.data.u64() == WAKE) {
@@ -253,7 +294,7 @@ fn serve(mut ring: Ring, orders: &Receiver<Order>, waiting: &Waiting) {
             match orders.try_recv() {
                 Ok(order) => order(&mut ring),
                 Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Disconnected) => return ring.drain(),
             }
         }
         if !ring.turn() {

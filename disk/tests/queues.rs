@@ -32,7 +32,7 @@ fn a_call_does_no_more_than_it_was_told() {
     for _ in 0..5 {
         flush(&mut driver);
     }
-    let step = |driver: &mut Driver| driver.runner.run(&mut driver.queue, &driver.memory, 2).unwrap();
+    let step = |driver: &mut Driver| driver.step(2).unwrap();
     for (taken, more) in [(2, true), (2, true), (1, false)] {
         let progress = step(&mut driver);
         assert_eq!((progress.taken, progress.more), (taken, more));
@@ -73,11 +73,11 @@ fn a_notification_is_asked_for_only_by_who_will_wait_for_it() {
     for _ in 0..3 {
         flush(&mut driver);
     }
-    driver.runner.run_quietly(&mut driver.queue, &driver.memory, 64).unwrap();
+    driver.quietly().unwrap();
     assert_eq!(driver.avail_event(), 0);
-    assert!(!driver.runner.waiting(&driver.queue, &driver.memory));
+    assert!(!driver.waiting());
     flush(&mut driver);
-    assert!(driver.runner.waiting(&driver.queue, &driver.memory));
+    assert!(driver.waiting());
     driver.run();
     assert_eq!(driver.avail_event(), 4);
 }
@@ -85,7 +85,7 @@ fn a_notification_is_asked_for_only_by_who_will_wait_for_it() {
 #[test]
 fn rings_that_make_no_sense_are_reported() {
     let mut driver = Driver::new(memory_disk(SIZE));
-    let run = |driver: &mut Driver| driver.runner.run(&mut driver.queue, &driver.memory, 64);
+    let run = |driver: &mut Driver| driver.step(64);
     driver.set_available(QUEUE_SIZE + 1);
     assert_eq!(run(&mut driver), Err(RingError::Index(QUEUE_SIZE + 1, QUEUE_SIZE)));
     driver.set_available(0);
@@ -123,7 +123,7 @@ fn a_closed_gate_keeps_everything_out_of_memory() {
     let before = driver.get(0, MEMORY as usize);
     let progress = driver.run();
     assert_eq!(progress, Progress { held: true, ..Progress::default() });
-    assert!(!driver.runner.waiting(&driver.queue, &driver.memory));
+    assert!(!driver.waiting());
     assert!(driver.get(0, MEMORY as usize) == before, "not a byte of memory was written");
     driver.gate.set(GateState::Fail);
     assert_eq!(driver.run().completed, 1);
@@ -174,7 +174,7 @@ fn requests_that_an_earlier_process_took_are_carried_out_from_their_descriptors(
     let (second, second_status) = write(&mut driver, 2, true);
     // The earlier process took both: they are not available any more.
     driver.queue.set_next_avail(2);
-    let signal = driver.runner.resume(&mut driver.queue, &driver.memory, &[second, first]).unwrap();
+    let signal = driver.resume(&[second, first]).unwrap();
     assert!(signal);
     assert_eq!(driver.used(), [(second, 1), (first, 1)]);
     for status in [first_status, second_status] {
@@ -183,9 +183,9 @@ fn requests_that_an_earlier_process_took_are_carried_out_from_their_descriptors(
     for sector in [1, 2] {
         assert_eq!(driver.receive(IN, sector, 512).1, [sector as u8; 512]);
     }
-    let wrong = driver.runner.resume(&mut driver.queue, &driver.memory, &[QUEUE_SIZE]);
+    let wrong = driver.resume(&[QUEUE_SIZE]);
     assert_eq!(wrong, Err(RingError::Descriptor(QUEUE_SIZE, QUEUE_SIZE)));
-    assert_eq!(driver.runner.resume(&mut driver.queue, &driver.memory, &[]), Ok(false));
+    assert_eq!(driver.resume(&[]), Ok(false));
 }
 
 /// A queue on a file past the page cache, worked on concurrently; `None` where this machine has no such thing.
@@ -258,7 +258,7 @@ fn a_descriptor_that_is_offered_again_and_again_takes_no_more_than_its_share() {
         let progress = driver.run();
         completed += progress.completed;
         assert!(progress.outstanding <= QUEUE_SIZE.into());
-        driver.runner.drain(&mut driver.queue, &driver.memory).unwrap();
+        driver.drain().unwrap();
     }
     assert!(completed <= 20 * usize::from(QUEUE_SIZE));
     assert_eq!(driver.runner.outstanding(), 0);

@@ -7,7 +7,6 @@ use std::os::unix::fs::MetadataExt;
 
 use disk::{Backing, BackingOptions, Disk, Geometry};
 use driver::*;
-use virtio_queue::desc::split::Descriptor;
 
 const SIZE: u64 = 1 << 20;
 
@@ -159,20 +158,20 @@ fn chains_without_an_end_end() {
         driver.used().last().unwrap().1
     };
     // In a circle, to itself, to nowhere; with a status in it and without.
-    assert_eq!(check(&[Descriptor::new(header, 16, NEXT, 0)]), 0);
+    assert_eq!(check(&[(header, 16, NEXT, 0)]), 0);
     assert_eq!(
-        check(&[Descriptor::new(header, 16, NEXT, 1), Descriptor::new(status, 1, NEXT | 2, 0)]),
+        check(&[(header, 16, NEXT, 1), (status, 1, NEXT | 2, 0)]),
         32,
         "every time round it counts as room"
     );
-    assert_eq!(check(&[Descriptor::new(header, 16, NEXT, QUEUE_SIZE)]), 0);
-    assert_eq!(check(&[Descriptor::new(header, 16, NEXT, 1), Descriptor::new(status, 1, 3, 9999)]), 1);
+    assert_eq!(check(&[(header, 16, NEXT, QUEUE_SIZE)]), 0);
+    assert_eq!(check(&[(header, 16, NEXT, 1), (status, 1, 3, 9999)]), 1);
     // Indirect tables: of no length, of half a descriptor, within themselves, outside of memory.
     for (at, length) in [(header, 0), (header, 17), (MEMORY, 32), (u64::MAX, 32)] {
-        assert_eq!(check(&[Descriptor::new(at, length, 4, 0)]), 0);
+        assert_eq!(check(&[(at, length, 4, 0)]), 0);
     }
     let table = 0x1000;
-    assert_eq!(check(&[Descriptor::new(table, 16, 4, 0)]), 0, "the table is itself");
+    assert_eq!(check(&[(table, 16, 4, 0)]), 0, "the table is itself");
     assert_eq!(driver.get(status, 1), [IOERR]);
 }
 

@@ -1,5 +1,10 @@
 //! A ring full of anything, and guest memory behind it, against a disk.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "what fails here is the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "what fails here is the test"
+)]
 
 use std::sync::Arc;
 
@@ -105,7 +110,9 @@ pub fn disk_queue(bytes: &[u8]) {
         let heads = heads(&mut twin);
         match guest.runner.run(&mut guest.queue, &guest.memory, 64) {
             Ok(progress) => {
-                assert!(progress.taken <= usize::from(QUEUE_SIZE) + 1 && progress.taken == progress.completed);
+                assert!(
+                    progress.taken <= usize::from(QUEUE_SIZE) + 1 && progress.taken == progress.completed
+                );
                 // Requests that overwrite their own ring come to something else, and may.
                 if heads.len() == progress.taken && !touches_itself(&twin) {
                     twin.runner.resume(&mut twin.queue, &twin.memory, &heads).unwrap();
@@ -193,11 +200,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         descriptor(0x310, 1, 2, 0),
         descriptor(0x500, 48, 4, 0),
     ];
-    let indirect = [
-        descriptor(0x320, 16, 1, 1),
-        descriptor(0x5000, 0x400, 1, 2),
-        descriptor(0x330, 1, 2, 0),
-    ];
+    let indirect = [descriptor(0x320, 16, 1, 1), descriptor(0x5000, 0x400, 1, 2), descriptor(0x330, 1, 2, 0)];
     vec![
         seed(0, &request(0, 3, vec![0; 512], 2)),
         seed(2, &request(1, 3, vec![7; 512], 0)),

@@ -69,7 +69,7 @@ impl Client {
 
     /// The same, accepting only these features of those that are offered.
     pub fn connect_with(path: &Path, queues: usize, wanted: u64) -> Self {
-        let mut frontend = hello(path, queues);
+        let frontend = hello(path, queues);
         let (memory, file) = memory(queues, MemfdFlags::ALLOW_SEALING);
         let offered = frontend.get_features().unwrap();
         let features = offered & (wanted | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits());

@@ -70,13 +70,13 @@ fn a_stock_guest_uses_the_disk_and_loses_nothing_when_its_server_is_killed() {
     let queue = "/sys/block/vda/queue";
     let facts = guest
         .check(&format!(
-            "cat /sys/block/vda/size /sys/block/vda/serial {queue}/logical_block_size \
+            "cat /sys/block/vda/size /sys/block/vda/serial; echo; cat {queue}/logical_block_size \
              {queue}/physical_block_size {queue}/write_cache {queue}/discard_granularity /sys/block/vda/ro; \
-             echo; ls /sys/block/vda/mq | wc -l"
+             ls /sys/block/vda/mq | wc -l"
         ))
         .unwrap();
     let facts: Vec<&str> = facts.split_whitespace().collect();
-    assert_eq!(facts, ["98304", "stock-guest", "512", "4096", "write", "back", "512", "0", "2"]);
+    assert_eq!(facts, ["98304", "stock-guest", "512", "4096", "write", "back", "4096", "0", "2"]);
     let pattern = "dd if=/dev/vda bs=4096 skip=10240 count=1 2>/dev/null | sha256sum";
     let of_pattern = guest.check("printf '\\303%.0s' $(seq 4096) | sha256sum").unwrap();
     assert_eq!(guest.check(pattern).unwrap(), of_pattern);

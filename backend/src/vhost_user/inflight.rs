@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering;
 
 use disk::Ledger;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
-use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
+use vm_memory::{Bytes, MmapRegion, VolatileMemory};
+
+use super::memory::map_file;
 
 /// Bytes of `QueueRegionSplit` before its descriptor states, and of one `DescStateSplit`.
 const STATE: usize = 16;
@@ -54,8 +56,7 @@ impl Inflight {
     /// # Errors
     /// It is too short, or cannot be mapped.
     pub(super) fn from_file(file: File, offset: u64, queues: u16, queue_size: u16) -> io::Result<Self> {
-        let memory = MmapRegion::from_file(FileOffset::new(file, offset), Self::bytes(queues, queue_size))
-            .map_err(io::Error::other)?;
+        let memory = map_file(file, offset, Self::bytes(queues, queue_size)).map_err(io::Error::other)?;
         Ok(Self { memory: Arc::new(memory), queues, queue_size })
     }
 

@@ -194,6 +194,10 @@ fn converse(stream: UnixStream, handler: Handler, back: &Mutex<Backchannel>, end
         }
         other => log::warn!("vhost-user: the client is sent away: {other}"),
     }
+    // The server has the socket, too: nobody would hear that we are gone.
+    if let Ok(watched) = &watched {
+        let _ = watched.shutdown(std::net::Shutdown::Both);
+    }
     drop(messages);
     // With the handler end the queues. What they took is completed first.
     drop(handler);

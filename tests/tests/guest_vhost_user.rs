@@ -83,24 +83,26 @@ fn a_stock_guest_uses_the_disk_and_loses_nothing_when_its_server_is_killed() {
 
     // A file system, and a checksum of what is in it past the page cache.
     guest.check("mke2fs /dev/vda 32768 >/dev/null && mkdir -p /mnt && mount -t ext4 /dev/vda /mnt").unwrap();
-    guest.check("dd if=/dev/urandom of=/mnt/a bs=64k count=128 2>/dev/null && sync").unwrap();
+    guest.check("dd if=/dev/urandom of=/mnt/a bs=64k count=64 2>/dev/null && sync").unwrap();
     let sum = guest.check("sha256sum < /mnt/a").unwrap();
     let read = "echo 3 > /proc/sys/vm/drop_caches; sha256sum < /mnt/a";
     assert_eq!(guest.check(read).unwrap(), sum);
 
     // Killed in the middle of writes; what was in flight is carried out by the next one, and the guest sees no error.
-    guest.check("(for i in 1 2 3 4 5 6 7 8; do dd if=/mnt/a of=/mnt/b$i bs=64k conv=fsync; done) >/run/dd 2>&1 & echo $! >/run/pid").unwrap();
+    let work = "(while [ ! -e /run/stop ]; do for i in 1 2 3 4 5; do dd if=/mnt/a of=/mnt/b$i bs=64k conv=fsync; done; done) \
+                >/run/dd 2>&1 & echo $! >/run/pid";
+    guest.check(work).unwrap();
     guest.check("while [ ! -e /mnt/b2 ]; do sleep 0.05; done").unwrap();
     disk.kill(daemon);
     std::thread::sleep(Duration::from_millis(300));
     let daemon = disk.start();
     guest
-        .check("while kill -0 $(cat /run/pid) 2>/dev/null; do sleep 0.1; done; ! grep -i error /run/dd")
+        .check("touch /run/stop; while kill -0 $(cat /run/pid) 2>/dev/null; do sleep 0.1; done; ! grep -i error /run/dd")
         .unwrap();
     let sums = guest
-        .check("echo 3 > /proc/sys/vm/drop_caches; for i in 1 2 3; do sha256sum < /mnt/b$i; done")
+        .check("echo 3 > /proc/sys/vm/drop_caches; for i in 1 2 3 4 5; do sha256sum < /mnt/b$i; done")
         .unwrap();
-    assert_eq!(sums, sum.repeat(3));
+    assert_eq!(sums, sum.repeat(5));
     assert_eq!(guest.check(read).unwrap(), sum);
 
     // Space that is given back leaves the host's file.

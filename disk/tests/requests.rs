@@ -130,10 +130,11 @@ fn chains_that_make_no_sense_get_an_error_where_there_is_room_for_one() {
         check(&data, IOERR, 1);
     }
     // No room for a status at all: used with length 0, and the next one is served.
-    let nowhere: [&dyn Fn(&mut Driver) -> Vec<Piece>; 3] = [
-        &|driver| vec![(driver.header(FLUSH, 0), 16, false)],
-        &|driver| vec![(driver.header(FLUSH, 0), 16, false), (BUFFERS, 0, true)],
-        &|driver| vec![(driver.header(FLUSH, 0), 16, false), (MEMORY, 1, true)],
+    type Pieces = fn(&mut Driver) -> Vec<Piece>;
+    let nowhere: [Pieces; 3] = [
+        |driver| vec![(driver.header(FLUSH, 0), 16, false)],
+        |driver| vec![(driver.header(FLUSH, 0), 16, false), (BUFFERS, 0, true)],
+        |driver| vec![(driver.header(FLUSH, 0), 16, false), (MEMORY, 1, true)],
     ];
     for pieces in nowhere {
         let pieces = pieces(&mut driver);
@@ -334,7 +335,7 @@ fn the_cache_is_written_through_unless_the_driver_can_flush() {
             disk.write_config(33, &[0]).unwrap();
             disk.write_config(0, &[0; 8]).unwrap();
             disk.write_config(usize::MAX, &[0]).unwrap();
-            assert_eq!(disk.write_through(), false);
+            assert!(!disk.write_through());
         }
     }
     disk.reset();

@@ -66,10 +66,10 @@ device "[mmio]\nrevoke = \"$how\"\ndmabuf = \"udmabuf\"\n"
 mapper 7 shared 0x0:0x2000
 grep -q 'a udmabuf' map7.out || fail "no udmabuf"
 grep -q 'exported in CONFIG_UNLOCKED as udmabuf' device.log || fail "not told"
+put 7 0x10 11
 # The kernel's word for it; there is a mapping and no descriptor.
 grep -q '/dmabuf:' /proc/$(cat map7.pid)/maps || fail "no dma-buf is mapped"
 grep -l 'exp_name:' /proc/$(cat map7.pid)/fdinfo/* && fail "the mapper has a descriptor"
-put 7 0x10 11
 expect "$(peek 0x10)" 11 "the device before LOCK"
 vmm lock CONFIG_LOCKED
 expect "$(see 7 0x10)" $locked "T = 0 after LOCK"

@@ -347,7 +347,7 @@ mod tests {
             ),
             (
                 "[mmio]\ndmabuf = \"udmabuf\"\n[[function]]\nmsix = false\n[[function.bar]]\nindex = 2\n\
-                 [[function.bar.range]]\nkind = \"memory\"\nsize = \"4K\"\nrevoke = \"sigbus\"",
+                 [[function.bar.range]]\nkind = \"memory\"\nsize = \"4K\"\nside = \"private\"\nrevoke = \"sigbus\"",
                 &["function[0].bar[0].range[0].revoke", "mmio.dmabuf"],
             ),
             ("[mmio]\ndmabuf = \"dma-buf\"", &["line 2", "dma-buf", "`udmabuf`"]),

@@ -218,6 +218,8 @@ fn what_the_kernel_refuses(stage: &mut Stage) {
         ("export x 2 0x10000:0x1000", "EINVAL"),
         ("export x 2 0xfffffffffffff000:0x1000", "EOVERFLOW"),
         ("export x 1 0:0x1000", "ENODEV"),
+        ("export x 1 0x800:0", "ENODEV"),
+        ("export x 1 -", "EINVAL"),
         ("export x 6 0:0x1000", "ENODEV"),
         ("export x 7 0:0x1000", "ENODEV"),
         ("export x 11 0:0x1000", "ENODEV"),

@@ -125,6 +125,7 @@ fn errno(error: &ExportError) -> Errno {
     match error {
         ExportError::Overlap { .. } | ExportError::Mapped { .. } => Errno::BUSY,
         ExportError::Memory(_) => Errno::NOMEM,
+        ExportError::TooMany { .. } | ExportError::Lingering { .. } => Errno::NOSPC,
         ExportError::Empty
         | ExportError::Unaligned { .. }
         | ExportError::Outside { .. }

@@ -104,7 +104,9 @@ pub enum ExportError {
         most: usize,
     },
     /// What was revoked stays in use as long as its holders do not let go.
-    #[error("{bytes:#x} bytes of exports that lost their pages are still held, which leaves no room for more")]
+    #[error(
+        "{bytes:#x} bytes of exports that lost their pages are still held, which leaves no room for more"
+    )]
     Lingering {
         /// Theirs.
         bytes: u64,

@@ -144,7 +144,11 @@ mod tests {
             assert_eq!(places(export.live()), left, "{cut:?}");
             assert_eq!(export.is_whole(), lost.is_empty(), "{cut:?}");
             assert_eq!(export.is_alive(), !left.is_empty(), "{cut:?}");
-            assert_eq!(export.lost(), lost.iter().map(|(_, pages, _)| u64::from(*pages) * 4096).sum::<u64>(), "{cut:?}");
+            assert_eq!(
+                export.lost(),
+                lost.iter().map(|(_, pages, _)| u64::from(*pages) * 4096).sum::<u64>(),
+                "{cut:?}"
+            );
         }
     }
 

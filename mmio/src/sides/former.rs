@@ -64,17 +64,17 @@ mod tests {
     fn lingering(refused: Result<OwnedFd, Refused>) -> Option<u64> {
         match refused {
             Err(Refused::Lingering(bytes)) => Some(bytes),
-            Ok(_) | Err(Refused::Overlap(_) | Refused::ReadOnly | Refused::TooMany | Refused::Memory(_)) => None,
+            Ok(_) | Err(Refused::Overlap(_) | Refused::ReadOnly | Refused::TooMany | Refused::Memory(_)) => {
+                None
+            }
         }
     }
 
     #[test]
     fn who_never_lets_go_gets_no_more_until_it_does() {
-        for (side, how) in [
-            (Tee::NonTee, Revocation::Orphan),
-            (Tee::Tee, Revocation::Orphan),
-            (Tee::Tee, Revocation::Keep),
-        ] {
+        for (side, how) in
+            [(Tee::NonTee, Revocation::Orphan), (Tee::Tee, Revocation::Orphan), (Tee::Tee, Revocation::Keep)]
+        {
             let mut sides = sides(ALL.pages);
             let mut held = Vec::new();
             for _ in 0..4 {
@@ -127,8 +127,11 @@ mod tests {
         let pages = u32::try_from(MAX_EXPORTS).unwrap() + 1;
         let mut sides = sides(pages);
         let mut page = (0..pages).map(|first| PageRange { first, pages: 1 });
-        let mut held: Vec<_> =
-            page.by_ref().take(MAX_EXPORTS).map(|page| export(&mut sides, Tee::NonTee, page).unwrap()).collect();
+        let mut held: Vec<_> = page
+            .by_ref()
+            .take(MAX_EXPORTS)
+            .map(|page| export(&mut sides, Tee::NonTee, page).unwrap())
+            .collect();
         let last = page.next().unwrap();
         assert!(matches!(export(&mut sides, Tee::NonTee, last), Err(Refused::TooMany)));
         // Who asks for the same again gets the same.

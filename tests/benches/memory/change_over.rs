@@ -118,7 +118,8 @@ impl Case {
         let neighbour = neighbour(rig.socket(1));
         host.session();
         host.secure_stream();
-        let export = |host: &mut Host, region: u32| File::from(host.device.dma_buf(region, &[(0, GIB)]).unwrap());
+        let export =
+            |host: &mut Host, region: u32| File::from(host.device.dma_buf(region, &[(0, GIB)]).unwrap());
         let shared = export(&mut host, 0);
         if self.written {
             write_all(&shared);

@@ -215,6 +215,11 @@ impl Unit {
         rejections
     }
 
+    /// What a region offers for mapping.
+    pub(super) fn mapping(&mut self, region: BarRegion) -> Result<Option<Mmap>, MemoryError> {
+        self.bars.mapping(region)
+    }
+
     /// A descriptor of a BAR's memory.
     pub(super) fn export(
         &mut self,

@@ -153,15 +153,16 @@ impl Case {
         let rounds: Vec<_> = (0..ROUNDS).map(|_| self.measure()).collect();
         let column = |of: fn(&Measured) -> f64| Spread::of(rounds.iter().map(of).collect());
         println!("{}:", self.words());
-        for (name, of) in [
-            ("  LOCK", (|all| all.lock / all.write) as fn(&Measured) -> f64),
+        let columns: [(&str, fn(&Measured) -> f64); 7] = [
+            ("  LOCK", |all| all.lock / all.write),
             ("  T = 1 export before RUN", |all| all.export / all.write),
             ("  START", |all| all.start / all.write),
             ("  STOP", |all| all.stop / all.write),
             ("  the longest wait of another function's client", |all| all.wait / all.write),
             ("  (giving a GiB back)", |all| all.punch / all.write),
             ("  memory in use at most, in GiB", |all| all.memory / GIB as f64),
-        ] {
+        ];
+        for (name, of) in columns {
             if self.held || !name.contains("export") {
                 println!("{name:<52} {}", column(of));
             }

@@ -179,7 +179,7 @@ fn bare() -> (f64, f64) {
     (write, punch)
 }
 
-pub fn run() {
+pub(super) fn run() {
     println!("change-over of 1 GiB / writing 1 GiB:");
     for (written, held, policy) in [
         (false, false, "orphan"),

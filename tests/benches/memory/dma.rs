@@ -129,7 +129,7 @@ fn grow(behind: Behind) {
     );
 }
 
-pub fn run() {
+pub(super) fn run() {
     for behind in [Behind::Sealed, Behind::Unsealed, Behind::Messages] {
         grow(behind);
     }

@@ -279,7 +279,9 @@ impl Daemon {
 
     /// What has to happen between messages. True: there is more to do at once.
     fn turn(&mut self) -> bool {
-        let now = self.started.elapsed();
+        // Asked for once: this is on the way of every trapped access.
+        let instant = Instant::now();
+        let now = instant.saturating_duration_since(self.started);
         self.device.run(now);
         let ended = self.abandon();
         self.drained.extend(ended);
@@ -290,7 +292,7 @@ impl Daemon {
         self.abandon();
         let mut more = false;
         for function in 0..self.servers.len() {
-            more |= self.work(function);
+            more |= self.work(function, instant);
             let Some(server) = self.servers.get_mut(function) else { continue };
             if server.next_deadline().is_some() {
                 server.resume(Instant::now());
@@ -306,13 +308,12 @@ impl Daemon {
         more
     }
 
-    fn work(&mut self, function: usize) -> bool {
+    fn work(&mut self, function: usize, now: Instant) -> bool {
         let (Some(server), Some(outstanding)) =
             (self.servers.get_mut(function), self.outstanding.get_mut(function))
         else {
             return false;
         };
-        let now = Instant::now();
         let mut more = false;
         for turn in 0..WORK_PER_TURN {
             let Some(work) = self.device.poll_work(function) else { break };
@@ -365,16 +366,14 @@ impl Daemon {
 
     /// Milliseconds until something is due; −1 for nothing.
     fn timeout(&self) -> i32 {
-        let now = Instant::now();
         let control = self.control.as_ref().and_then(Control::next_deadline);
         let due = self.device.next_deadline().into_iter().chain(control);
         let due = due.map(|deadline| self.started + deadline);
         let dma = self.outstanding.iter().flatten().map(|(_, deadline)| *deadline);
         let listeners = self.servers.iter().filter_map(Server::next_deadline);
         match due.chain(dma).chain(listeners).chain(self.drained_by).min() {
-            Some(due) => {
-                i32::try_from(due.saturating_duration_since(now).as_millis() + 1).unwrap_or(i32::MAX)
-            }
+            Some(due) => i32::try_from(due.saturating_duration_since(Instant::now()).as_millis() + 1)
+                .unwrap_or(i32::MAX),
             None => -1,
         }
     }

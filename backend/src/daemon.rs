@@ -24,6 +24,8 @@ const WORK_PER_TURN: usize = 16;
 const DMA_PATIENCE: Duration = Duration::from_secs(5);
 /// How long an answer waits for DMA to drain: a DOE instance has a second for its answer (PCIe 6.1 §6.30.2).
 const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
+/// How old the time of day may be that the device has; it counts seconds.
+const TIME_OF_DAY: Duration = Duration::from_millis(100);
 /// Epoll data of the descriptor that says stop; no [`Token`] looks like this.
 const STOP: u64 = u64::MAX;
 /// Epoll data of the SPDM socket; no [`Token`] looks like this either.
@@ -53,6 +55,8 @@ pub struct Daemon {
     drained: Vec<usize>,
     /// When those go out at the latest.
     drained_by: Option<Instant>,
+    /// When the device is to be told the time of day again.
+    time_due: Option<Instant>,
     epoll: Arc<OwnedFd>,
     /// Watched by `epoll` for as long as it is open.
     _stop: OwnedFd,
@@ -91,6 +95,7 @@ impl Daemon {
             outstanding,
             drained: Vec::new(),
             drained_by: None,
+            time_due: None,
             epoll,
             _stop: stop,
             firmware: None,
@@ -140,7 +145,9 @@ impl Daemon {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            self.device.set_time(time_of_day());
+            // Asked for once: this is on the way of every trapped access.
+            let now = Instant::now();
+            self.set_time(now);
             for event in events.iter().take(ready) {
                 match Token::from_data(event.data) {
                     Some(token) => self.serve(token.server as usize, token.source),
@@ -158,7 +165,7 @@ impl Daemon {
                     None => return Ok(End::Asked),
                 }
             }
-            more = self.turn();
+            more = self.turn(now);
             if self.machine_check() == Some(MachineCheck::Exit) {
                 return Ok(End::MachineCheck);
             }
@@ -277,10 +284,16 @@ impl Daemon {
         draining
     }
 
-    /// What has to happen between messages. True: there is more to do at once.
-    fn turn(&mut self) -> bool {
-        // Asked for once: this is on the way of every trapped access.
-        let instant = Instant::now();
+    /// Tells the device the time of day, if that may have changed since it was told last.
+    fn set_time(&mut self, now: Instant) {
+        if self.time_due.is_none_or(|due| due <= now) {
+            self.device.set_time(time_of_day());
+            self.time_due = Some(now + TIME_OF_DAY);
+        }
+    }
+
+    /// What has to happen between messages, `instant` being now. True: there is more to do at once.
+    fn turn(&mut self, instant: Instant) -> bool {
         let now = instant.saturating_duration_since(self.started);
         self.device.run(now);
         let ended = self.abandon();

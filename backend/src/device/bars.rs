@@ -101,8 +101,8 @@ impl Bars {
     }
 
     /// What a region offers for mapping: pages of the T = 0 side that never become TEE memory.
-    pub(super) fn mapping(&self, region: BarRegion) -> Result<Option<Mmap>, MemoryError> {
-        let Some(bar) = self.get(region.bar).filter(|_| !region.window) else { return Ok(None) };
+    pub(super) fn mapping(&mut self, region: BarRegion) -> Result<Option<Mmap>, MemoryError> {
+        let Some(bar) = self.get_mut(region.bar).filter(|_| !region.window) else { return Ok(None) };
         let Some(shared) = bar.shared_mapping() else { return Ok(None) };
         // Where T = 0 begins in the region, and the BAR in the file.
         let areas = shared

@@ -241,7 +241,11 @@ impl Host {
             loop {
                 let now = Timespec { tv_sec: 0, tv_nsec: 0 };
                 let timeout = server.is_waiting().then_some(&now);
-                epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut ready), timeout).unwrap();
+                match epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut ready), timeout) {
+                    // The process was stopped and goes on.
+                    Err(Errno::INTR) => continue,
+                    waited => waited.unwrap(),
+                };
                 for event in ready.drain(..) {
                     let Some(token) = Token::from_data(event.data.u64()) else { return };
                     server.on_ready(token.source, &mut device);

@@ -14,9 +14,7 @@ use crate::control::Control;
 use crate::device::{BarRegion, CONFIG_REGION, Device, DmaOrder, FirmwareUpdate};
 use crate::function::{DmaError, DmaId, Work};
 use crate::spdm_socket::{Behind, SpdmSocket, Wish};
-use crate::vfio_user::{
-    self, Errno, FileAccess, IrqKind, Listener, Mmap, Region, Server, Source, Token, Watcher,
-};
+use crate::vfio_user::{self, Errno, FileAccess, IrqKind, Listener, Mmap, Region, Server, Token, Watcher};
 
 /// Pieces of work that one function gets done before the others and the sockets have their turn again.
 const WORK_PER_TURN: usize = 16;
@@ -149,8 +147,8 @@ impl Daemon {
             let now = Instant::now();
             self.set_time(now);
             for event in events.iter().take(ready) {
-                match Token::from_data(event.data) {
-                    Some(token) => self.serve(token.server as usize, token.source),
+                match Token::from_event(event.events, event.data) {
+                    Some(token) => self.serve(token),
                     None if event.data == CONTROL => {
                         if let Some(control) = &mut self.control {
                             control.on_ready(self.started.elapsed(), &mut self.device);
@@ -198,9 +196,10 @@ impl Daemon {
     }
 
     /// Messages of the client of `function`, or its coming and going.
-    fn serve(&mut self, function: usize, source: Source) {
+    fn serve(&mut self, token: Token) {
+        let function = token.server as usize;
         if let Some(server) = self.servers.get_mut(function) {
-            server.on_ready(source, &mut Port { device: &mut self.device, function });
+            server.on_ready(token, &mut Port { device: &mut self.device, function });
         }
         self.abandon();
     }
@@ -235,16 +234,18 @@ impl Daemon {
     /// functions.
     fn abandon(&mut self) -> Vec<usize> {
         let mut ended = Vec::new();
-        for (function, (server, outstanding)) in
-            self.servers.iter_mut().zip(&mut self.outstanding).enumerate()
-        {
-            match self.device.take_dma_order(function) {
-                Some(DmaOrder::Abandon) => {
+        while let Some((function, order)) = self.device.take_dma_order() {
+            let (Some(server), Some(outstanding)) =
+                (self.servers.get_mut(function), self.outstanding.get_mut(function))
+            else {
+                continue;
+            };
+            match order {
+                DmaOrder::Abandon => {
                     server.abandon_dma();
                     outstanding.clear();
                 }
-                Some(DmaOrder::Drain) => server.drain_dma(),
-                None => continue,
+                DmaOrder::Drain => server.drain_dma(),
             }
             ended.push(function);
         }
@@ -311,7 +312,8 @@ impl Daemon {
                 server.resume(Instant::now());
             }
             if server.is_waiting() {
-                self.serve(function, Source::Client);
+                server.go_on(&mut Port { device: &mut self.device, function });
+                self.abandon();
                 more = true;
             }
         }

@@ -153,7 +153,7 @@ impl Bars {
         let pieces = self.pieces(region, offset, length);
         let Some(bar) = self.get_mut(region.bar) else { return Ok(rejected) };
         let mut result = Ok(());
-        for Piece { tee, offset, bytes } in pieces {
+        for Piece { tee, offset, bytes } in pieces.into_iter().filter(|piece| !piece.bytes.is_empty()) {
             match act(bar, Access { phase, tee }, offset, bytes) {
                 Ok(done) => rejected.extend(done.rejected),
                 Err(error) => result = result.and(Err(error)),
@@ -199,8 +199,9 @@ impl Bars {
     }
 
     /// An access to a region, cut where T changes.
-    fn pieces(&self, region: BarRegion, offset: u64, length: usize) -> Vec<Piece> {
-        let whole = |tee| vec![Piece { tee, offset, bytes: 0..length }];
+    fn pieces(&self, region: BarRegion, offset: u64, length: usize) -> [Piece; 2] {
+        let whole =
+            |tee| [Piece { tee, offset, bytes: 0..length }, Piece { tee, offset, bytes: length..length }];
         let known = mmio::TeeSource::Known;
         if region.window {
             return whole(known(Tee::Tee));
@@ -213,22 +214,18 @@ impl Bars {
                 let (low, high) =
                     if self.private_high { (Tee::NonTee, Tee::Tee) } else { (Tee::Tee, Tee::NonTee) };
                 let in_low = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(length);
-                let mut pieces = Vec::with_capacity(2);
-                if in_low > 0 {
-                    pieces.push(Piece { tee: known(low), offset, bytes: 0..in_low });
-                }
-                if in_low < length {
-                    // The region ends where the alias does.
-                    let offset = (offset + in_low as u64).saturating_sub(size);
-                    pieces.push(Piece { tee: known(high), offset, bytes: in_low..length });
-                }
-                pieces
+                // The region ends where the alias does.
+                let in_high = offset.saturating_add(in_low as u64).saturating_sub(size);
+                [
+                    Piece { tee: known(low), offset, bytes: 0..in_low },
+                    Piece { tee: known(high), offset: in_high, bytes: in_low..length },
+                ]
             }
         }
     }
 }
 
-/// A part of an access that has one T.
+/// A part of an access that has one T; it may be empty.
 struct Piece {
     tee: mmio::TeeSource,
     /// In the BAR's layout.

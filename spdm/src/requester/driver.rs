@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::{
     Challenged, Command, ConnectionInfo, CsrQuery, EndpointReport, KeyPairReport, MeasurementLogReport,
     MeasurementQuery, MeasurementReport, Misuse, PeerCertificate, Reply, Requester, RequesterError, Served,
-    SessionInfo, SlotContent, SlotDigests, Step, UpdateKeys,
+    SessionInfo, SlotCommand, SlotContent, SlotDigests, SlotReply, Step, UpdateKeys,
 };
 use crate::wire::{EventGroup, KeyPairOperation, SummaryType};
 
@@ -112,6 +112,8 @@ commands! {
     /// [`Command::SetKeyPair`].
     set_key_pair(key_pair: u8, operation: KeyPairOperation) -> (),
         Command::SetKeyPair { key_pair, operation }, Reply::KeyPairSet => ();
+    /// [`Command::Slots`].
+    slots(command: SlotCommand) -> SlotReply, Command::Slots(command), Reply::Slots(reply) => reply;
     /// [`Command::MeasurementLog`].
     measurement_log() -> MeasurementLogReport, Command::MeasurementLog, Reply::MeasurementLog(log) => log;
     /// [`Command::EndpointInfo`].

@@ -346,9 +346,8 @@ fn a_bank_is_configured() {
     }
     let mut pair = pair(MANAGED, two_banks());
     let mut other = Other(Vec::new());
-    let configure = SlotCommand::Configure { bank: 1, algorithm: KeyPairAlgorithms::of(P384) };
-    let reply = Driver::new(&mut pair.requester, &mut other).slots(configure).unwrap();
-    assert_eq!(reply, SlotReply::Done);
+    let mut driver = Driver::new(&mut pair.requester, &mut other);
+    driver.configure_bank(1, KeyPairAlgorithms::of(P384)).unwrap();
     let sent = [
         &[0x14, 0x88, 0x20, 0, 8, 0, 0, 0][..],
         &[8, 0, 1, 0, 0, 0, 0, 0],

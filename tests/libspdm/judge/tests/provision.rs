@@ -77,6 +77,8 @@ fn config(case: &Case, at_reset: bool) -> ResponderConfig {
     config.capabilities.provisioning = Provisioning {
         set_certificate: true,
         csr: true,
+        // Of 1.4, which this libspdm does not know.
+        slot_management: false,
         at_reset,
         trusted_environment: false,
         key_pair_info: true,

@@ -55,6 +55,8 @@ pub struct Testbed {
     pub modules: Option<PathBuf>,
     /// The unpacked packages: busybox, lspci and their libraries are in it.
     pub root: PathBuf,
+    /// The directory of `qemu-img`, `qemu-io` and `qemu-storage-daemon`, which find libblkio.
+    pub tools: PathBuf,
     /// Package name → version, of everything under `root`.
     pub versions: BTreeMap<String, String>,
 }
@@ -66,6 +68,7 @@ struct Answer {
     kernel: PathBuf,
     modules: PathBuf,
     root: PathBuf,
+    tools: PathBuf,
     versions: PathBuf,
 }
 
@@ -94,6 +97,7 @@ impl Testbed {
             kernel: answer.kernel,
             modules: Some(answer.modules).filter(|path| !path.as_os_str().is_empty()),
             root: answer.root,
+            tools: answer.tools,
             versions: parse_versions(&versions),
         })
     }
@@ -124,6 +128,7 @@ mod tests {
             kernel: PathBuf::new(),
             modules: None,
             root: PathBuf::new(),
+            tools: PathBuf::new(),
             versions: parse_versions("pciutils=1:3.13.0-2\nlinux=7.3.4-1~bpo13+1\nplain=5\n\nnoise\n"),
         };
         assert_eq!(testbed.upstream_version("pciutils"), Some("3.13.0"));

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use qemu_config::{Daemon, Guest, Initramfs, Machine};
@@ -129,4 +130,45 @@ fn a_stock_guest_uses_the_disk_and_loses_nothing_when_its_server_is_killed() {
     guest.quit().unwrap();
     assert!(daemon.stop().unwrap().success());
     drop(fs::remove_file(&image));
+}
+
+/// QEMU's block layer over libblkio: another client that nobody here wrote, and without a guest.
+#[test]
+fn libblkio_uses_the_disk() {
+    let name = "libblkio";
+    let Some(prepared) = prepare(name) else { return };
+    let directory = logs(name);
+    fs::create_dir_all(&directory).unwrap();
+    let sockets = tempfile::Builder::new().prefix("tdispd-test-").tempdir().unwrap();
+    // Its memory is a memfd that nobody can seal.
+    let config = "[disk]\nsize = \"8M\"\nqueues = 2\nclient_memory = \"any\"\n";
+    fs::write(directory.join("disk.toml"), config).unwrap();
+    let mut disk = Disk { prepared, directory, socket: sockets.path().join("disk"), starts: 0 };
+    let daemon = disk.start();
+    let tool = |name: &str, arguments: &[&str]| {
+        let options = format!("driver=virtio-blk-vhost-user,cache.direct=on,path={}", disk.socket.display());
+        let mut command = Command::new(prepared.testbed.tools.join(name));
+        let output = command.args(arguments).args(["--image-opts", &options]).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    };
+    for (commands, good) in [
+        (&["length", "write -P 0x5a 4096 1M", "flush", "read -P 0x5a 4096 1M"][..], true),
+        // Another connection finds what the first one wrote.
+        (&["read -P 0x5a 4096 1M", "write -z 8192 64k", "read -P 0 8192 64k", "read -P 0x5a 73728 4096"], true),
+        (&["discard 0 2M", "flush", "read -P 0 0 2M"], true),
+        (&["read -P 1 0 512"], false),
+        (&["read 8M 512"], false),
+    ] {
+        let arguments: Vec<&str> = commands.iter().flat_map(|command| ["-c", command]).collect();
+        let (done, text) = tool("qemu-io", &arguments);
+        let right = done && !text.contains("failed");
+        assert_eq!(right, good, "{commands:?}: {text}");
+    }
+    for write in [&["-w"][..], &[]] {
+        let arguments = [&["bench", "-t", "none", "-c", "5000", "-d", "64", "-s", "4096"], write].concat();
+        let (done, text) = tool("qemu-img", &arguments);
+        assert!(done && text.contains("Run completed"), "{text}");
+    }
+    disk.kill(daemon);
 }

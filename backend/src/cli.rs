@@ -14,13 +14,18 @@ use crate::config::{Config, ConfigError};
 pub struct Arguments {
     /// Unix socket on which a function waits for its vfio-user client; repeat it for more functions, the n-th
     /// is function n−1. Created with mode 0600, removed at the end.
-    #[arg(long = "socket", value_name = "PATH", required_unless_present_any = ["print_config", "spdm_socket"])]
+    #[arg(long = "socket", value_name = "PATH", required_unless_present_any = ["print_config", "spdm_socket", "vhost_user"])]
     pub sockets: Vec<PathBuf>,
 
     /// TCP address on which SPDM data objects are taken in spdm-emu's framing, as spdm_responder_emu does; a port alone
     /// means 127.0.0.1. Without any --socket the device is configured as firmware would leave it, and SHUTDOWN ends it.
     #[arg(long, value_name = "[IP:]PORT", value_parser = socket_address)]
     pub spdm_socket: Option<SocketAddr>,
+
+    /// Unix socket on which the disk of the configuration waits for a vhost-user client, as QEMU's vhost-user-blk-pci: a plain
+    /// virtio disk, with no TDISP around it. Created with mode 0600, removed at the end.
+    #[arg(long, value_name = "PATH")]
+    pub vhost_user: Option<PathBuf>,
 
     /// Unix socket for tdispctl --control: the state of every TDI, stream and session, everything that happens, and what
     /// interface reports say. Created with mode 0600, removed at the end.
@@ -179,6 +184,12 @@ Examples:
   A device that can be watched:
     tdispd --socket /tmp/f0 --control /tmp/control &
     tdispctl --control /tmp/control watch
+
+  A virtio disk for QEMU, without TDISP:
+    tdispd --vhost-user /tmp/disk --config disk.toml &
+    qemu-system-x86_64 -machine q35,memory-backend=m0 -m 2G \\
+      -object memory-backend-memfd,id=m0,size=2G,share=on \\
+      -chardev socket,id=d0,path=/tmp/disk,reconnect-ms=500 -device vhost-user-blk-pci,chardev=d0 ...
 
   A responder for SPDM tools, and one of them:
     tdispd --spdm-socket 2323 &

@@ -1,7 +1,7 @@
 //! tdispd: a TDISP-capable PCIe device, as a process.
 //!
 //! The cores `spdm`, `tdisp` and `mmio` know nothing of each other; here they become one device. [`device`] composes
-//! them and is itself free of sockets and clocks; [`vfio_user`], [`spdm_socket`] and [`control`] are the ways in;
+//! them and is itself free of sockets and clocks; [`vfio_user`], [`vhost_user`], [`spdm_socket`] and [`control`] are the ways in;
 //! [`daemon`] is the loop around all of them.
 
 pub mod bars;
@@ -20,3 +20,4 @@ pub mod spdm_socket;
 pub mod state_dir;
 pub mod udmabuf;
 pub mod vfio_user;
+pub mod vhost_user;

@@ -3,18 +3,24 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
+use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tdispd::bars;
 use tdispd::certs::{self, CertsError};
 use tdispd::cli::{Arguments, Command};
+use tdispd::config::Config;
 use tdispd::daemon::{Daemon, End};
 use tdispd::device::{BuildError, Device};
 use tdispd::log_limit::Limited;
 use tdispd::spdm_socket::SpdmSocket;
 use tdispd::vfio_user::Listener;
+use tdispd::vhost_user::{self, VhostUser};
 
 /// The host failed.
 const EXIT_HOST: u8 = 1;
@@ -80,6 +86,18 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         print!("{}", config.effective(standalone).to_toml().map_err(|error| host(&error))?);
         return Ok(());
     }
+    let disk = match &arguments.vhost_user {
+        Some(path) => Some(serve_disk(path, &config)?),
+        None => None,
+    };
+    if arguments.sockets.is_empty() && arguments.spdm_socket.is_none() {
+        // Only a disk: there is no device to make.
+        let stop = signals(&[SIGTERM, SIGINT]).map_err(|error| host(&error))?;
+        wait_for(&stop).map_err(|error| host(&error))?;
+        drop(disk);
+        log::info!("ended as asked");
+        return Ok(());
+    }
     let build = if arguments.sockets.is_empty() { Device::standalone } else { Device::new };
     let device = build(&config, arguments.device.state_dir.as_deref()).map_err(|error| match error {
         BuildError::Config(_) => usage(&error),
@@ -122,6 +140,32 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         End::MachineCheck => {
             let message = "ended by a machine check (machine_check = \"exit\")".into();
             Err(Failure(message, EXIT_MACHINE_CHECK))
+        }
+    }
+}
+
+/// Opens the disk and serves it.
+fn serve_disk(path: &Path, config: &Config) -> Result<VhostUser, Failure> {
+    let disk = config.disk.open("disk").map_err(|error| Failure(error.to_string(), EXIT_USAGE))?;
+    let host = |error: &dyn std::fmt::Display| Failure(error.to_string(), EXIT_HOST);
+    let listener = Listener::bind(path).map_err(|error| host(&error))?;
+    let settings = vhost_user::Settings {
+        client_memory: config.disk.client_memory,
+        poll: Duration::from_micros(config.disk.poll_us.into()),
+    };
+    raise_descriptor_limit();
+    let served = VhostUser::start(listener, Arc::new(disk), settings).map_err(|error| host(&error))?;
+    log::info!("disk: waiting on {}", path.display());
+    Ok(served)
+}
+
+/// Waits until `stop` is readable.
+fn wait_for(stop: &OwnedFd) -> io::Result<()> {
+    let mut waiting = [PollFd::new(stop, PollFlags::IN)];
+    loop {
+        match poll(&mut waiting, None) {
+            Err(rustix::io::Errno::INTR) => {}
+            done => return done.map(drop).map_err(io::Error::from),
         }
     }
 }

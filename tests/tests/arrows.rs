@@ -13,11 +13,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("spdm", &[]),
     ("tdisp", &[]),
     ("mmio", &[]),
+    ("disk", &[]),
     ("tdispd-proto", &[]),
-    ("tdispd", &["mmio", "spdm", "tdisp", "tdispd-proto"]),
+    ("tdispd", &["disk", "mmio", "spdm", "tdisp", "tdispd-proto"]),
     ("tdispctl", &["spdm", "tdisp", "tdispd-proto"]),
     ("qemu-config", &[]),
-    ("tests", &["mmio", "qemu-config", "spdm", "tdisp", "tdispctl", "tdispd", "tdispd-proto"]),
+    ("tests", &["disk", "mmio", "qemu-config", "spdm", "tdisp", "tdispctl", "tdispd", "tdispd-proto"]),
 ];
 
 fn metadata() -> serde_json::Value {

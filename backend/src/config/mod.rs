@@ -10,11 +10,14 @@ use serde::{Deserialize, Serialize};
 use crate::doe::Malformed;
 
 mod bars;
+mod disk;
 mod mmio;
+mod size;
 mod spdm;
 mod tdisp;
 
 pub use bars::{Bar, Range, RangeKind, Side, Width};
+pub use disk::{ClientMemory, Disk};
 pub use mmio::{AliasHalf, Arch, DmaBuf, MachineCheck, MixedDma, Mmio, PrivateEarly, Revoke, TeeSource};
 pub use spdm::{Delay, Measurement, MeasurementKind, Mutual, ProviderKind, Psk, Slot, Spdm, Value};
 pub use tdisp::{
@@ -40,6 +43,8 @@ pub struct Config {
     pub cxl: Cxl,
     /// BARs: the gate, and what is given away of their memory.
     pub mmio: Mmio,
+    /// The virtio block device.
+    pub disk: Disk,
     /// One table per function; the n-th belongs to the n-th `--socket`.
     #[serde(rename = "function")]
     pub functions: Vec<Function>,
@@ -219,6 +224,7 @@ impl Config {
             std::path::absolute(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
         let directory = here.parent().unwrap_or(Path::new("/"));
         config.spdm.locate(directory);
+        config.disk.locate(directory);
         for function in &mut config.functions {
             function.locate_files(directory);
         }
@@ -277,6 +283,7 @@ impl Config {
         self.ide.check()?;
         self.tdisp.check(self.pci.ats)?;
         self.mmio.check()?;
+        self.disk.check("disk")?;
         let most = if self.pci.ari { 256 } else { 8 };
         if self.functions.len() > most {
             return Err(ConfigError::value(
@@ -387,6 +394,10 @@ mod tests {
             ),
             ("[cxl]\nrespond = \"maybe\"", &["line 2", "maybe", "`always`"]),
             ("[tdisp]\nkeys_at_lock = \"none\"", &["line 2", "none", "`in-use`", "`rehearsed`"]),
+            ("[disk]\npth = \"a\"", &["line 2", "pth", "`path`"]),
+            ("[disk]\nsize = \"1X\"", &["line 2", "1X"]),
+            ("[disk]\nblock_size = 8", &["disk.block_size", "512"]),
+            ("[disk]\ndirect = true", &["disk.direct", "memory"]),
             ("nonsense", &["line 1"]),
         ] {
             let error = load(text).unwrap_err().to_string();

@@ -24,7 +24,7 @@ const HUGETLBFS: u32 = 0x9584_58F6;
 
 /// Whether `fd` is a file of huge pages, which only its owner can use safely: a mapping of it kills whoever touches a page
 /// that the host has run out of, seal or not, and the kernel does not write to it for us.
-pub(super) fn on_huge_pages(fd: &OwnedFd) -> bool {
+pub(crate) fn on_huge_pages(fd: &OwnedFd) -> bool {
     // Only memory files have seals; no other file system is asked anything.
     fcntl_get_seals(fd).is_ok() && fstatfs(fd).is_ok_and(|stat| stat.f_type as u32 == HUGETLBFS)
 }

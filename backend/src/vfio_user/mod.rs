@@ -20,6 +20,7 @@ mod server;
 mod socket;
 mod watch;
 
+pub(crate) use backing::on_huge_pages;
 pub use connection::{Connection, Progress};
 pub use device::{Device, Errno, FileAccess, Mmap, Region};
 pub use dma::{DmaError, DmaTable};

@@ -267,6 +267,7 @@ impl Unit {
         if let Err(error) = entered {
             self.give_up(&error);
         }
+        self.function.enter(to);
         if to == TdiPhase::Run {
             self.refill(Tee::Tee);
         }
@@ -427,5 +428,6 @@ impl RegisterBlock for Registers<'_> {
     }
 }
 
+mod in_memory;
 #[cfg(test)]
 mod tests;

@@ -7,3 +7,4 @@ pub mod host;
 pub mod rig;
 pub mod scenario;
 pub mod spdm_socket;
+pub mod virtio;

@@ -10,7 +10,7 @@ use crate::function::Work;
 
 /// Every register, in the order of the structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Name {
+pub(super) enum Name {
     DeviceFeatureSelect,
     DeviceFeature,
     DriverFeatureSelect,

@@ -1,6 +1,6 @@
 //! tdispd: a TDISP-capable PCIe device, as a process.
 //!
-//! The cores `spdm`, `tdisp` and `mmio` know nothing of each other; here they become one device. [`device`] composes
+//! The cores `spdm`, `tdisp`, `mmio` and `disk` know nothing of each other; here they become one device. [`device`] composes
 //! them and is itself free of sockets and clocks; [`vfio_user`], [`vhost_user`], [`spdm_socket`] and [`control`] are the ways in;
 //! [`daemon`] is the loop around all of them.
 

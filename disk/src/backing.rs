@@ -272,7 +272,12 @@ impl Backing {
                     offset = offset.saturating_add(done as u64);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.failed_sync(stable, error)),
+                Err(error) => {
+                    if stable {
+                        self.stable_write_failed(&error);
+                    }
+                    return Err(error);
+                }
             }
         }
         Ok(())
@@ -305,14 +310,21 @@ impl Backing {
         if self.lost() {
             return Err(io::Error::from_raw_os_error(Errno::IO.raw_os_error()));
         }
-        self.file.sync_data().map_err(|error| self.failed_sync(true, error))
+        self.file.sync_data().inspect_err(|_| self.flush_failed())
     }
 
-    pub(crate) fn failed_sync(&self, stable: bool, error: io::Error) -> io::Error {
-        if stable && self.direct.is_none() {
+    /// Notes that a flush failed.
+    pub(crate) fn flush_failed(&self) {
+        if self.direct.is_none() {
             self.lost.store(true, Ordering::SeqCst);
         }
-        error
+    }
+
+    /// Notes that a write failed which was to be stable. Only EIO comes from after it was in the page cache.
+    pub(crate) fn stable_write_failed(&self, error: &io::Error) {
+        if error.raw_os_error() == Some(Errno::IO.raw_os_error()) {
+            self.flush_failed();
+        }
     }
 
     /// Gives space back. What is read there afterwards is not said; where space cannot be given back, it is as before.

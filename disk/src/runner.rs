@@ -169,7 +169,7 @@ impl<S: GuestAddressSpace> Runner<S> {
     }
 
     /// Carries out requests that a process before this one took from the ring and did not put back, by the descriptor that
-    /// each begins at. True: signal the driver.
+    /// each begins at. True: signal the driver. While the gate holds requests, nothing is done, and it has to be called again.
     ///
     /// # Errors
     /// The ring makes no sense.
@@ -339,9 +339,11 @@ impl<S: GuestAddressSpace> Runner<S> {
             let status = match result {
                 Ok(()) => Status::Ok,
                 Err(error) => {
-                    let stable =
-                        matches!(job.operation, Operation::Flush | Operation::Write { stable: true });
-                    job.disk.backing().failed_sync(stable, error);
+                    match job.operation {
+                        Operation::Flush => job.disk.backing().flush_failed(),
+                        Operation::Write { stable: true } => job.disk.backing().stable_write_failed(&error),
+                        Operation::Write { stable: false } | Operation::Read => {}
+                    }
                     Status::IoError
                 }
             };

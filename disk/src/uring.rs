@@ -196,10 +196,8 @@ enum Step {
 fn step<T>(job: &mut Job<T>, result: i32) -> Step {
     let Ok(bytes) = usize::try_from(result) else {
         let error = io::Error::from_raw_os_error(result.saturating_neg());
-        return match error.kind() {
-            io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => Step::Again,
-            _ => Step::Done(Err(error)),
-        };
+        let again = matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock);
+        return if again { Step::Again } else { Step::Done(Err(error)) };
     };
     if job.operation == Operation::Flush {
         return Step::Done(Ok(()));

@@ -66,12 +66,32 @@ impl Daemon {
         arguments: impl IntoIterator<Item = A>,
         log: &Path,
     ) -> Result<Self, DaemonError> {
+        Self::start_with("--socket", program, sockets, arguments, log)
+    }
+
+    /// Starts `tdispd` as a disk only, with `--vhost-user` and further arguments; returns when its socket is there.
+    pub fn disk<A: AsRef<std::ffi::OsStr>>(
+        program: &Path,
+        socket: &Path,
+        arguments: impl IntoIterator<Item = A>,
+        log: &Path,
+    ) -> Result<Self, DaemonError> {
+        Self::start_with("--vhost-user", program, &[socket.to_owned()], arguments, log)
+    }
+
+    fn start_with<A: AsRef<std::ffi::OsStr>>(
+        option: &str,
+        program: &Path,
+        sockets: &[PathBuf],
+        arguments: impl IntoIterator<Item = A>,
+        log: &Path,
+    ) -> Result<Self, DaemonError> {
         let log_error = |source| DaemonError::Log { path: log.to_owned(), source };
         let file = File::create(log).map_err(log_error)?;
         let copy = file.try_clone().map_err(log_error)?;
         let mut command = Command::new(program);
         for socket in sockets {
-            command.arg("--socket").arg(socket);
+            command.arg(option).arg(socket);
         }
         let child = command
             .args(arguments)

@@ -29,9 +29,27 @@ const ALARMS: [&str; 6] =
 /// The layers that `tdispctl run` has steps of.
 const LAYERS: [&str; 7] = ["PCI", "DOE", "SPDM", "IDE", "TDISP", "MMIO", "DMA"];
 
-struct Prepared {
-    testbed: Testbed,
-    programs: Programs,
+/// What every guest test needs, made once.
+pub struct Prepared {
+    /// QEMU, kernel, and what an initramfs is made of.
+    pub testbed: Testbed,
+    /// The programs under test.
+    pub programs: Programs,
+}
+
+/// What a guest test needs; `None` if guests are to be skipped, which it says.
+pub fn prepare(name: &str) -> Option<&'static Prepared> {
+    if env::var_os("TDISPD_SKIP_GUESTS").is_some_and(|value| value == "1") {
+        // Not with eprintln!, whose text the test harness keeps to itself.
+        let _ = writeln!(std::io::stderr(), "SKIPPED guest test {name}: TDISPD_SKIP_GUESTS=1");
+        return None;
+    }
+    Some(prepared())
+}
+
+/// Where a guest test of this name leaves its logs.
+pub fn logs(name: &str) -> PathBuf {
+    target_directory().join("guests").join(name)
 }
 
 /// What a test wants to be there when it begins.
@@ -49,14 +67,9 @@ pub struct Scene {
 impl Scene {
     /// A device with one function and a guest that has it in its first slot; `None` if guests are to be skipped.
     pub fn new(name: &str) -> Option<Self> {
-        if env::var_os("TDISPD_SKIP_GUESTS").is_some_and(|value| value == "1") {
-            // Not with eprintln!, whose text the test harness keeps to itself.
-            let _ = writeln!(std::io::stderr(), "SKIPPED guest test {name}: TDISPD_SKIP_GUESTS=1");
-            return None;
-        }
         Some(Self {
             name: name.to_owned(),
-            prepared: prepared(),
+            prepared: prepare(name)?,
             functions: 1,
             config: String::new(),
             modules: Vec::new(),
@@ -110,7 +123,7 @@ impl Scene {
 
     /// Starts the device and boots the guest.
     pub fn start(self) -> Stage {
-        let directory = target_directory().join("guests").join(&self.name);
+        let directory = logs(&self.name);
         let sockets =
             or_fail(tempfile::Builder::new().prefix("tdispd-test-").tempdir(), "a temporary directory");
         or_fail(fs::create_dir_all(&directory), "the directory for logs");

@@ -85,6 +85,7 @@ replays! {
     control_request,
     cxl_message,
     device_traffic,
+    disk_queue,
     doe_object,
     ide_km_object,
     interface_report,

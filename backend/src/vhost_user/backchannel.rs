@@ -59,9 +59,8 @@ pub(super) fn look(stream: BorrowedFd<'_>, back: &Mutex<Backchannel>) {
     if recvmsg(stream, &mut [IoSliceMut::new(&mut header)], &mut ancillary, flags).is_err() {
         return;
     }
-    let channel = ancillary.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
+    let channel = ancillary.drain().find_map(|message| {
+        if let RecvAncillaryMessage::ScmRights(mut fds) = message { fds.next() } else { None }
     });
     *back.lock().unwrap_or_else(PoisonError::into_inner) = Backchannel(channel);
 }

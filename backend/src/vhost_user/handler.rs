@@ -21,7 +21,7 @@ use vm_memory::GuestMemoryMmap;
 use super::Settings;
 use super::inflight::{Inflight, QueueLedger};
 use super::memory::{MAX_REGIONS, MemoryError, Regions};
-use super::worker::{Setup, Worker};
+use super::worker::{Setup, Worker, place};
 use crate::config::ClientMemory;
 
 /// Most descriptors of a queue.
@@ -81,18 +81,12 @@ impl Handler {
 
     /// Goes on with other memory. Workers are told one after the other; what they do until then is in the old one.
     fn set_memory(&mut self, memory: Regions) -> Result<()> {
-        // A ring whose addresses are gone is left alone: its client said where it is, and takes it away.
         self.memory = memory;
         for slot in &mut self.slots {
             let Some(worker) = &slot.worker else { continue };
             let (map, places) = (self.memory.map(), places(&self.memory, slot.addresses));
-            worker.with(move |ring| {
-                ring.drain();
-                ring.memory = map;
-                if places.and_then(|places| place(&mut ring.queue, places)).is_err() {
-                    ring.broken = true;
-                }
-            });
+            let places = places.ok();
+            worker.with(move |ring| ring.move_to(map, places));
         }
         Ok(())
     }
@@ -116,7 +110,7 @@ impl Handler {
         }
         let mut queue = Queue::new(MAX_QUEUE_SIZE).map_err(|error| host(error.to_string()))?;
         queue.try_set_size(slot.size).map_err(|_| Error::InvalidParam)?;
-        place(&mut queue, places(&memory, slot.addresses)?)?;
+        place(&mut queue, places(&memory, slot.addresses)?).ok_or(Error::InvalidParam)?;
         queue.set_event_idx(event_idx);
         queue.set_ready(true);
         if !queue.is_valid(map.as_ref()) {
@@ -180,13 +174,6 @@ fn places(memory: &Regions, addresses: Option<[u64; 3]>) -> Result<[u64; 3]> {
     let [table, available, used] = addresses.ok_or(Error::InvalidParam)?;
     let place = |address| memory.translate(address).ok_or(Error::InvalidParam);
     Ok([place(table)?, place(available)?, place(used)?])
-}
-
-fn place(queue: &mut Queue, [table, available, used]: [u64; 3]) -> Result<()> {
-    use vm_memory::GuestAddress;
-    queue.try_set_desc_table_address(GuestAddress(table)).map_err(|_| Error::InvalidParam)?;
-    queue.try_set_avail_ring_address(GuestAddress(available)).map_err(|_| Error::InvalidParam)?;
-    queue.try_set_used_ring_address(GuestAddress(used)).map_err(|_| Error::InvalidParam)
 }
 
 fn used_index(queue: &Queue, memory: &GuestMemoryMmap) -> Result<u16> {
@@ -273,7 +260,8 @@ impl VhostUserBackendReqHandlerMut for Handler {
         slot.addresses = Some(addresses);
         if let Some(worker) = &slot.worker {
             // A running ring may be told again where it is, as when logging is turned on.
-            worker.with(move |ring| place(&mut ring.queue, places)).unwrap_or(Ok(()))?;
+            let placed = worker.with(move |ring| place(&mut ring.queue, places)).flatten();
+            placed.ok_or(Error::InvalidParam)?;
         }
         Ok(())
     }

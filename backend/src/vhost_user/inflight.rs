@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering;
 
 use disk::Ledger;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
-use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
+use vm_memory::{Bytes, MmapRegion, VolatileMemory};
+
+use super::memory::map_file;
 
 /// Bytes of `QueueRegionSplit` before its descriptor states, and of one `DescStateSplit`.
 const STATE: usize = 16;
@@ -54,8 +56,7 @@ impl Inflight {
     /// # Errors
     /// It is too short, or cannot be mapped.
     pub(super) fn from_file(file: File, offset: u64, queues: u16, queue_size: u16) -> io::Result<Self> {
-        let memory = MmapRegion::from_file(FileOffset::new(file, offset), Self::bytes(queues, queue_size))
-            .map_err(io::Error::other)?;
+        let memory = map_file(file, offset, Self::bytes(queues, queue_size)).map_err(io::Error::other)?;
         Ok(Self { memory: Arc::new(memory), queues, queue_size })
     }
 
@@ -172,7 +173,7 @@ mod tests {
     fn what_was_not_put_back_is_found_in_the_order_it_was_taken() {
         let (region, _file) = Inflight::new(2, 8).unwrap();
         let mut ledger = again(&region);
-        assert_eq!(ledger.recover(100), []);
+        assert!(ledger.recover(100).is_empty());
         for head in [5, 2, 7, 0] {
             ledger.taken(head);
         }
@@ -184,7 +185,7 @@ mod tests {
         next.recover(101);
         next.taken(2);
         assert_eq!(again(&region).recover(101), [5, 7, 0, 2]);
-        assert_eq!(region.queue(0, 8).unwrap().recover(0), [], "the other queue has a record of its own");
+        assert!(region.queue(0, 8).unwrap().recover(0).is_empty(), "the other queue has a record of its own");
     }
 
     #[test]

@@ -159,12 +159,20 @@ fn map_region(
     let file = safe(file, policy)?;
     let (guest, user, size) = (region.guest_phys_addr, region.user_addr, region.memory_size);
     let length = usize::try_from(size).map_err(|_| MemoryError::Map("too large".into()))?;
-    // The length of the file is checked there.
-    let mapping = MmapRegion::from_file(FileOffset::new(file, region.mmap_offset), length)
-        .map_err(|error| MemoryError::Map(error.to_string()))?;
+    let mapping = map_file(file, region.mmap_offset, length)?;
     let mapping = GuestRegionMmap::new(mapping, GuestAddress(guest))
         .ok_or_else(|| MemoryError::Map("it ends beyond the last address".into()))?;
     Ok(Region { user, guest, size, mapping: Arc::new(mapping) })
+}
+
+/// Maps a part of a file that is there: a page beyond its end would be there in the mapping, too, and end whoever touches it.
+pub(super) fn map_file(file: File, offset: u64, length: usize) -> Result<MmapRegion, MemoryError> {
+    let end = offset.checked_add(length as u64);
+    if end.is_none_or(|end| file.metadata().map_or(true, |file| file.len() < end)) {
+        return Err(MemoryError::Map("it is longer than its file".into()));
+    }
+    MmapRegion::from_file(FileOffset::new(file, offset), length)
+        .map_err(|error| MemoryError::Map(error.to_string()))
 }
 
 /// A file whose pages stay, unless the configuration trusts the client with that.

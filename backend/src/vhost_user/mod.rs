@@ -188,11 +188,14 @@ fn converse(stream: UnixStream, handler: Handler, back: &Mutex<Backchannel>, end
             break error;
         }
     };
-    match why {
-        Error::Disconnected | Error::PartialMessage | Error::SocketBroken(_) => {
-            log::info!("vhost-user: the client is gone");
-        }
-        other => log::warn!("vhost-user: the client is sent away: {other}"),
+    if matches!(why, Error::Disconnected | Error::PartialMessage | Error::SocketBroken(_)) {
+        log::info!("vhost-user: the client is gone");
+    } else {
+        log::warn!("vhost-user: the client is sent away: {why}");
+    }
+    // The server has the socket, too: nobody would hear that we are gone.
+    if let Ok(watched) = &watched {
+        let _ = watched.shutdown(std::net::Shutdown::Both);
     }
     drop(messages);
     // With the handler end the queues. What they took is completed first.

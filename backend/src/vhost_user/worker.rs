@@ -13,7 +13,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
 use virtio_queue::{Queue, QueueT};
-use vm_memory::GuestMemoryMmap;
+use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 /// Requests that are carried out before messages of the client have their turn.
 const BUDGET: usize = 64;
@@ -32,8 +32,10 @@ pub(super) struct Ring {
     pub(super) call: Option<File>,
     pub(super) error: Option<File>,
     pub(super) enabled: bool,
+    /// All of it is in memory. A client may take memory away and give it back.
+    placed: bool,
     /// The ring made no sense: it is left alone until it is set up anew.
-    pub(super) broken: bool,
+    broken: bool,
     /// How long to look for requests before sleeping.
     poll: Duration,
 }
@@ -64,6 +66,14 @@ impl Ring {
         }
     }
 
+    /// Goes on in other memory, where the ring is at these addresses if it is there at all: descriptor table, available ring,
+    /// used ring.
+    pub(super) fn move_to(&mut self, memory: Arc<GuestMemoryMmap>, places: Option<[u64; 3]>) {
+        self.drain();
+        self.memory = memory;
+        self.placed = places.is_some_and(|places| place(&mut self.queue, places).is_some());
+    }
+
     fn fail(&mut self, error: RingError) {
         log::warn!("vhost-user: the ring makes no sense, it is left alone: {error}");
         self.broken = true;
@@ -74,7 +84,7 @@ impl Ring {
     }
 
     fn idle(&self) -> bool {
-        self.broken || !self.enabled
+        self.broken || !self.placed || !self.enabled
     }
 
     /// Carries requests out; whether there is more to do at once.
@@ -140,6 +150,13 @@ impl Ring {
     }
 }
 
+/// Tells a queue where its parts are; `None` if one is not aligned (virtio 1.2 §2.7).
+pub(super) fn place(queue: &mut Queue, [table, available, used]: [u64; 3]) -> Option<()> {
+    queue.try_set_desc_table_address(GuestAddress(table)).ok()?;
+    queue.try_set_avail_ring_address(GuestAddress(available)).ok()?;
+    queue.try_set_used_ring_address(GuestAddress(used)).ok()
+}
+
 /// Adds 1 to an eventfd. One that is full has been rung already.
 fn ring_bell(bell: &File) {
     let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
@@ -189,6 +206,7 @@ impl Worker {
             call: setup.call,
             error: setup.error,
             enabled: setup.enabled,
+            placed: true,
             broken: false,
             poll: setup.poll,
         };

@@ -4,6 +4,7 @@
 pub mod control;
 pub mod cxl;
 pub mod device;
+pub mod disk;
 pub mod dsm;
 mod peer;
 pub mod requester;
@@ -35,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     target("control_request", control::control_request, 100),
     target("cxl_message", cxl::cxl_message, 600),
     target("device_traffic", device::device_traffic, 40),
+    target("disk_queue", disk::disk_queue, 400),
     target("doe_object", wire::doe_object, 1000),
     target("ide_km_object", dsm::ide_km_object, 600),
     target("interface_report", wire::interface_report, 1000),

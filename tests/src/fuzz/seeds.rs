@@ -26,6 +26,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "control_request" => control_request(),
         "cxl_message" => cxl_messages(),
         "device_traffic" => device_traffic(),
+        "disk_queue" => super::disk::seeds(),
         "doe_object" => doe_object(),
         "ide_km_object" => ide_km_object(),
         "interface_report" => interface_report(),

@@ -289,8 +289,8 @@ impl Bar {
     /// # Errors
     /// As [`Bar::scrub_private`].
     pub fn lock(&mut self) -> Result<(), MemoryError> {
-        let swept = self.sides.sweep();
         let private = self.memory(Range::is_private);
+        let swept = self.sides.sweep_but(Tee::NonTee, &pages(&private));
         let empty = each(private.iter().map(|range| self.change_hands(range, &[Tee::NonTee])));
         // What was exported early shows ones again.
         swept.and(empty).and(self.sides.darken())
@@ -301,9 +301,9 @@ impl Bar {
     /// # Errors
     /// As [`Bar::scrub_private`].
     pub fn start(&mut self) -> Result<(), MemoryError> {
-        let swept = self.sides.sweep();
-        self.sides.start();
         let private = self.memory(Range::is_private);
+        let swept = self.sides.sweep_but(Tee::Tee, &pages(&private));
+        self.sides.start();
         swept.and(each(private.iter().map(|range| self.sides.pages(Tee::Tee).zero(range.page_range()))))
     }
 
@@ -312,8 +312,8 @@ impl Bar {
     /// # Errors
     /// As [`Bar::scrub_private`].
     pub fn fail(&mut self) -> Result<(), MemoryError> {
-        let swept = self.sides.sweep();
         let private = self.memory(Range::is_private);
+        let swept = self.sides.sweep_but(Tee::Tee, &pages(&private));
         swept.and(each(private.iter().map(|range| self.change_hands(range, &[Tee::Tee]))))
     }
 
@@ -334,7 +334,8 @@ impl Bar {
     /// The first failure; the other ranges were still zeroed. Confidential data may then be left: the TDI must not be
     /// given to anyone else.
     pub fn scrub_private(&mut self) -> Result<(), MemoryError> {
-        let mut result = self.sides.sweep();
+        let tee = self.memory(Range::may_be_private);
+        let mut result = self.sides.sweep_but(Tee::Tee, &pages(&tee));
         for slot in self.slots.clone() {
             if slot.is_memory() && slot.origin.may_be_private() {
                 let lost: &[Tee] = if slot.range.attribute == Attribute::Shared && slot.origin.is_private() {
@@ -423,6 +424,10 @@ impl Bar {
     fn zero(&self, pages: PageRange) -> Result<(), MemoryError> {
         self.sides.pages(Tee::NonTee).zero(pages).and(self.sides.pages(Tee::Tee).zero(pages))
     }
+}
+
+fn pages(ranges: &[Range]) -> Vec<PageRange> {
+    ranges.iter().map(Range::page_range).collect()
 }
 
 /// The side that a page's memory belongs to while the TDI is locked.

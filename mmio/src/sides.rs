@@ -181,10 +181,20 @@ impl Sides {
 
     /// Takes back exports that nobody holds any more, with what is in them.
     pub(crate) fn sweep(&mut self) -> Result<(), MemoryError> {
-        let (held, gone): (Vec<_>, Vec<_>) =
+        self.sweep_but(Tee::NonTee, &[])
+    }
+
+    /// The same, but what is in `doomed` pages of `side` is lost: they are to be zeroed next.
+    pub(crate) fn sweep_but(&mut self, side: Tee, doomed: &[PageRange]) -> Result<(), MemoryError> {
+        let (held, mut gone): (Vec<_>, Vec<_>) =
             core::mem::take(&mut self.exports).into_iter().partition(|export| export.file.is_held());
         self.exports = held;
         self.dropped.extend(gone.iter().map(|export| export.side));
+        for export in gone.iter_mut().filter(|export| export.side == side) {
+            for lost in doomed.iter().flat_map(|range| export.lose(*range, false)) {
+                self.pages_mut(side).call_back(lost.pages);
+            }
+        }
         each(gone.iter().map(|export| self.take_back(export)))
     }
 
@@ -294,11 +304,9 @@ impl Sides {
 
     /// The pages that are in exports, each run with its side. Of some of them the last holder may be gone.
     pub(crate) fn exports(&self) -> impl Iterator<Item = (Tee, PageRange)> {
-        let pages = |export: &'_ Export| {
-            let side = export.side;
-            export.live().iter().map(move |piece| (side, piece.pages)).collect::<Vec<_>>()
-        };
-        self.exports.iter().flat_map(pages)
+        self.exports
+            .iter()
+            .flat_map(|export| export.live().iter().map(move |piece| (export.side, piece.pages)))
     }
 
     /// How many exports somebody holds.

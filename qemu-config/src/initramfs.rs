@@ -61,12 +61,13 @@ pub struct Initramfs {
     testbed: Testbed,
     programs: Vec<(String, PathBuf)>,
     modules: Vec<String>,
+    module_files: Vec<PathBuf>,
 }
 
 impl Initramfs {
     /// An initramfs with nothing but the basic system.
     pub fn new(testbed: &Testbed) -> Self {
-        Self { testbed: testbed.clone(), programs: Vec::new(), modules: Vec::new() }
+        Self { testbed: testbed.clone(), programs: Vec::new(), modules: Vec::new(), module_files: Vec::new() }
     }
 
     /// Adds a statically linked program, which the guest finds by this name in its PATH.
@@ -80,6 +81,13 @@ impl Initramfs {
     #[must_use]
     pub fn module(mut self, name: &str) -> Self {
         self.modules.push(name.to_owned());
+        self
+    }
+
+    /// Adds a kernel module of one's own, which `kbuild` has built; init loads it after all others.
+    #[must_use]
+    pub fn module_file(mut self, path: &Path) -> Self {
+        self.module_files.push(path.to_owned());
         self
     }
 
@@ -119,19 +127,21 @@ impl Initramfs {
     }
 
     fn add_modules(&self, archive: &mut Archive) -> Result<(), InitramfsError> {
-        let mut list = String::new();
+        let mut files = Vec::new();
         if let Some(first) = self.modules.first() {
             let directory =
                 self.testbed.modules.as_ref().ok_or_else(|| InitramfsError::NoModules(first.clone()))?;
-            let files = Modules::open(directory)?.resolve(self.modules.iter().map(String::as_str))?;
-            archive.directory("modules", 0o755)?;
-            for (index, file) in files.iter().enumerate() {
-                // Numbered: two modules of one kernel may share a file name.
-                let name = file.file_name().unwrap_or_default().to_string_lossy();
-                let path = format!("modules/{index}-{name}");
-                archive.file(&path, 0o644, &read(file)?)?;
-                list.push_str(&format!("/{path}\n"));
-            }
+            files = Modules::open(directory)?.resolve(self.modules.iter().map(String::as_str))?;
+        }
+        files.extend_from_slice(&self.module_files);
+        let mut list = String::new();
+        archive.directory("modules", 0o755)?;
+        for (index, file) in files.iter().enumerate() {
+            // Numbered: two modules of one kernel may share a file name.
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            let path = format!("modules/{index}-{name}");
+            archive.file(&path, 0o644, &read(file)?)?;
+            list.push_str(&format!("/{path}\n"));
         }
         archive.file("etc/modules", 0o644, list.as_bytes())?;
         Ok(())

@@ -5,6 +5,7 @@ pub mod cpio;
 pub mod daemon;
 pub mod guest;
 pub mod initramfs;
+pub mod kbuild;
 pub mod machine;
 pub mod modules;
 pub mod programs;

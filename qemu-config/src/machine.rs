@@ -29,6 +29,9 @@ pub struct Slot {
 pub struct Machine {
     /// TCG unless KVM is asked for.
     pub accelerator: Accelerator,
+    /// QEMU's name of a processor; without one the most that the accelerator has. Linux lets devices reach each other's BARs only
+    /// with processors that it knows to pass that on: with `EPYC`, not with TCG's `max`.
+    pub processor: Option<String>,
     /// Guest memory in MiB; shared with the device processes.
     pub memory: u32,
     /// The root ports.
@@ -47,6 +50,7 @@ impl Default for Machine {
     fn default() -> Self {
         Self {
             accelerator: Accelerator::Tcg,
+            processor: None,
             memory: 512,
             slots: Vec::new(),
             iommu: false,
@@ -95,10 +99,11 @@ impl Machine {
     pub(crate) fn arguments(&self, run: &RunFiles<'_>) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = Vec::new();
         let mut add = |option: &str, value: OsString| arguments.extend([OsString::from(option), value]);
-        let (accelerator, processor) = match self.accelerator {
+        let (accelerator, most) = match self.accelerator {
             Accelerator::Tcg => ("tcg", "max"),
             Accelerator::Kvm => ("kvm", "host"),
         };
+        let processor = self.processor.as_deref().unwrap_or(most);
         add("-machine", "q35,memory-backend=memory".into());
         add("-accel", accelerator.into());
         add("-cpu", processor.into());
@@ -183,13 +188,20 @@ mod tests {
         assert!(line.contains(r#""addr":"0.1","bus":"slot0","driver":"vfio-user-pci","id":"slot0-function1","multifunction":false"#));
         assert!(line.contains("-serial unix:/s,,1,server"));
         assert!(!line.contains("iommu"));
+        assert!(line.contains("-accel tcg -cpu max "));
         assert_eq!(Machine::address(0, 1), "0000:01:00.1");
     }
 
     #[test]
     fn the_iommu_comes_before_the_ports_and_the_kernel_uses_it() {
-        let machine = Machine { iommu: true, slots: vec![Slot::default()], ..Machine::default() };
+        let machine = Machine {
+            iommu: true,
+            processor: Some("EPYC".to_owned()),
+            slots: vec![Slot::default()],
+            ..Machine::default()
+        };
         let line = line(&machine);
+        assert!(line.contains("-accel tcg -cpu EPYC "));
         assert!(line.find("intel-iommu").unwrap() < line.find("pcie-root-port").unwrap());
         assert!(line.contains("intel_iommu=on"));
     }

@@ -63,6 +63,15 @@ impl Programs {
     }
 }
 
+/// Builds `vfio-export`, statically linked, which plays vfio-pci's user space in a guest. `VFIO_EXPORT` in the environment names a
+/// ready-made one instead.
+pub fn vfio_export() -> Result<PathBuf, BuildError> {
+    match env::var_os("VFIO_EXPORT") {
+        Some(path) => existing(path.into()),
+        None => build("vfio-export", Profile::Release),
+    }
+}
+
 /// Builds the program of the same name as its package.
 fn build(package: &'static str, profile: Profile) -> Result<PathBuf, BuildError> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -75,6 +75,8 @@ impl Drop for Server {
 
 impl Server {
     fn start(mut command: Command, socket: &Path) -> Self {
+        // A terminal would stop one that reads from it in the background.
+        command.stdin(std::process::Stdio::null());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         while !socket.exists() {
             assert!(child.try_wait().unwrap().is_none(), "{command:?} ended");

@@ -1,4 +1,5 @@
-//! One 4-byte REGION_READ through the whole server against a bare socketpair ping-pong of the same sizes.
+//! One 4-byte REGION_READ against a bare socketpair ping-pong of the same sizes: through the server to a device that does nothing,
+//! and through the whole daemon with its gate to a register of a BAR.
 //!
 //! Both ends of both run on one CPU: across CPUs the scheduler's wake-ups hide what the server itself costs.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
@@ -13,7 +14,8 @@ use std::time::{Duration, Instant};
 use criterion::Criterion;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tdispd_proto::vfio_user::{Command, RegionAccess, put_request};
-use vfio_user_support::Host;
+use tests::rig::Rig;
+use vfio_user_support::{Client, Host};
 use zerocopy::IntoBytes;
 
 const REPLY: usize = 16 + 16 + 4;
@@ -49,11 +51,22 @@ fn echo() -> UnixStream {
     near
 }
 
-/// The median of many short runs, alternating between the two, so that whatever else the machine does meets both.
-fn ratio(bare: &mut UnixStream, server: &mut UnixStream, request: &[u8]) -> f64 {
-    let mut times = [Vec::new(), Vec::new()];
+/// A device with its memory switched on, and a client of it.
+fn device() -> (Rig, UnixStream) {
+    let rig = Rig::new();
+    let mut client = Client::connect(rig.socket(0));
+    client.request(Command::VERSION, &[0; 4]).unwrap();
+    let memory_space = 2_u16.to_le_bytes();
+    client.write(7, 4, &memory_space).unwrap();
+    assert_eq!(client.read(0, 0, 4).unwrap(), *b"TDSP");
+    (rig, client.stream)
+}
+
+/// The medians of many short runs by turns, so that whatever else the machine does meets all of them.
+fn medians<const N: usize>(mut streams: [&mut UnixStream; N], request: &[u8]) -> [Duration; N] {
+    let mut times = [const { Vec::new() }; N];
     for _ in 0..400 {
-        for (stream, times) in [&mut *bare, &mut *server].into_iter().zip(&mut times) {
+        for (stream, times) in streams.iter_mut().zip(&mut times) {
             let start = Instant::now();
             for _ in 0..100 {
                 round_trip(stream, request);
@@ -61,12 +74,10 @@ fn ratio(bare: &mut UnixStream, server: &mut UnixStream, request: &[u8]) -> f64 
             times.push(start.elapsed());
         }
     }
-    let [bare, server] = times.map(|mut times| {
+    times.map(|mut times| {
         times.sort();
         times[times.len() / 2] / 100
-    });
-    println!("bare {bare:?}, server {server:?}");
-    server.as_secs_f64() / bare.as_secs_f64()
+    })
 }
 
 fn main() {
@@ -75,9 +86,15 @@ fn main() {
     let mut bare = echo();
     let host = Host::start();
     let mut server = host.client().stream;
+    let (_rig, mut device) = device();
     let mut criterion = Criterion::default().measurement_time(Duration::from_secs(3)).configure_from_args();
     criterion.bench_function("bare ping-pong", |b| b.iter(|| round_trip(&mut bare, &request)));
     criterion.bench_function("region read", |b| b.iter(|| round_trip(&mut server, &request)));
-    println!("region read / bare ping-pong = {:.3}", ratio(&mut bare, &mut server, &request));
+    criterion.bench_function("BAR register read", |b| b.iter(|| round_trip(&mut device, &request)));
+    let [bare, server, device] = medians([&mut bare, &mut server, &mut device], &request);
+    println!("bare {bare:?}, server {server:?}, device {device:?}");
+    let ratio = |time: Duration| time.as_secs_f64() / bare.as_secs_f64();
+    println!("region read / bare ping-pong = {:.3}", ratio(server));
+    println!("BAR register read / bare ping-pong = {:.3}", ratio(device));
     criterion.final_summary();
 }

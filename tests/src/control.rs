@@ -114,6 +114,7 @@ impl Client {
                 let [fd] = <[_; 1]>::try_from(fds).unwrap();
                 let file = File::from(fd);
                 assert_eq!(value["size"], file.metadata().unwrap().len());
+                assert_eq!(value["file"], "memfd");
                 Ok(file)
             }
             Line::Reply(Reply { outcome: Outcome::Error(failure), .. }) => {

@@ -8,10 +8,11 @@ use qemu_config::programs::Profile;
 use qemu_config::testbed::Overrides;
 use qemu_config::{Daemon, Guest, Initramfs, Machine, Output, Programs, Slot, Testbed};
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -25,6 +26,9 @@ const LONG: Duration = Duration::from_secs(300);
 /// A kernel that says one of these has a problem, whoever caused it.
 const ALARMS: [&str; 6] =
     ["BUG:", "WARNING:", "Oops", "Call Trace", "general protection", "rcu_sched self-detected"];
+
+/// What the kernel says, as a warning, of every reset that somebody asks for.
+const ROUTINE: [&str; 2] = [": resetting", ": reset done"];
 
 /// The layers that `tdispctl run` has steps of.
 const LAYERS: [&str; 7] = ["PCI", "DOE", "SPDM", "IDE", "TDISP", "MMIO", "DMA"];
@@ -59,9 +63,12 @@ pub struct Scene {
     functions: usize,
     config: String,
     modules: Vec<String>,
+    module_files: Vec<PathBuf>,
+    further_programs: Vec<(String, PathBuf)>,
     machine: Machine,
     plugged: bool,
     device_inside: bool,
+    control: bool,
 }
 
 impl Scene {
@@ -73,9 +80,12 @@ impl Scene {
             functions: 1,
             config: String::new(),
             modules: Vec::new(),
+            module_files: Vec::new(),
+            further_programs: Vec::new(),
             machine: Machine::default(),
             plugged: true,
             device_inside: false,
+            control: false,
         })
     }
 
@@ -100,6 +110,34 @@ impl Scene {
         self
     }
 
+    /// A kernel module of one's own, loaded after the others.
+    #[must_use]
+    pub fn module_file(mut self, path: PathBuf) -> Self {
+        self.module_files.push(path);
+        self
+    }
+
+    /// One more static program in the guest's PATH.
+    #[must_use]
+    pub fn program(mut self, name: &str, path: PathBuf) -> Self {
+        self.further_programs.push((name.to_owned(), path));
+        self
+    }
+
+    /// Another processor than the accelerator's best (`Machine::processor`).
+    #[must_use]
+    pub fn processor(mut self, name: &str) -> Self {
+        self.machine.processor = Some(name.to_owned());
+        self
+    }
+
+    /// Further arguments for QEMU.
+    #[must_use]
+    pub fn qemu(mut self, arguments: &[&str]) -> Self {
+        self.machine.qemu_arguments.extend(arguments.iter().map(OsString::from));
+        self
+    }
+
     /// DMA through an emulated IOMMU, which translates unless the guest decides otherwise.
     #[must_use]
     pub fn iommu(mut self) -> Self {
@@ -121,6 +159,13 @@ impl Scene {
         self
     }
 
+    /// The device has a control socket, on the host.
+    #[must_use]
+    pub fn control(mut self) -> Self {
+        self.control = true;
+        self
+    }
+
     /// Starts the device and boots the guest.
     pub fn start(self) -> Stage {
         let directory = logs(&self.name);
@@ -138,14 +183,20 @@ impl Scene {
             let programs = or_fail(Programs::build(Profile::Release), "the static programs");
             initramfs = initramfs.program("tdispd", &programs.tdispd);
         }
+        for (name, path) in &self.further_programs {
+            initramfs = initramfs.program(name, path);
+        }
         for module in &self.modules {
             initramfs = initramfs.module(module);
+        }
+        for path in &self.module_files {
+            initramfs = initramfs.module_file(path);
         }
         let image = or_fail(initramfs.build(), "the initramfs");
         let functions = if self.plugged { paths.clone() } else { Vec::new() };
         let machine = Machine { slots: vec![Slot { functions }], ..self.machine };
 
-        let mut devices = Devices { directory, config, sockets, paths, started: 0 };
+        let mut devices = Devices { directory, config, sockets, paths, control: self.control, started: 0 };
         let daemon = devices.start(&self.prepared.programs.tdispd);
         let guest = Guest::start(&self.prepared.testbed, &image, &machine, &devices.directory);
         let guest = guest.unwrap_or_else(|error| panic!("{error}\n--- tdispd's log:\n{}", daemon.log()));
@@ -159,6 +210,7 @@ struct Devices {
     config: PathBuf,
     sockets: TempDir,
     paths: Vec<PathBuf>,
+    control: bool,
     started: u32,
 }
 
@@ -167,8 +219,16 @@ impl Devices {
         self.started += 1;
         let log = self.directory.join(format!("tdispd-{}.log", self.started));
         let state = self.sockets.path().join("state");
-        let arguments = ["-v".into(), "--config".into(), self.config.clone(), "--state-dir".into(), state];
+        let mut arguments =
+            vec!["-v".into(), "--config".into(), self.config.clone(), "--state-dir".into(), state];
+        if self.control {
+            arguments.extend(["--control".into(), self.control_socket()]);
+        }
         or_fail(Daemon::start(program, &self.paths, arguments, &log), "tdispd")
+    }
+
+    fn control_socket(&self) -> PathBuf {
+        self.sockets.path().join("control")
     }
 }
 
@@ -225,6 +285,22 @@ impl Stage {
     /// A `tdispctl` command on function 0 within the session in `/run/session`.
     pub fn tdispctl(&mut self, command: &str) -> String {
         self.check(&format!("tdispctl --device {DEVICE} --session /run/session {command}"))
+    }
+
+    /// `tdispctl` on the host, at the device's control socket: `words` are its command, `input` is what it reads. Returns its exit
+    /// code and all that it printed.
+    pub fn control(&mut self, words: &str, input: &str) -> (Option<i32>, String) {
+        let mut command = Command::new(&self.prepared.programs.tdispctl);
+        command.arg("--control").arg(self.devices.control_socket()).args(words.split_whitespace());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = or_fail(command.spawn(), "tdispctl");
+        if let Some(mut stdin) = child.stdin.take() {
+            // Whoever is refused does not read.
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        let output = or_fail(child.wait_with_output(), "tdispctl's end");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
     }
 
     /// The address of a function's BAR, with memory accesses and bus mastering switched on.
@@ -296,6 +372,11 @@ impl Stage {
         &self.prepared.testbed
     }
 
+    /// What the device process has logged since it was started.
+    pub fn device_log(&self) -> String {
+        self.daemon.as_ref().map(Daemon::log).unwrap_or_default()
+    }
+
     /// Where this test's logs are; for files that help with a failure.
     pub fn directory(&self) -> &Path {
         &self.devices.directory
@@ -309,7 +390,9 @@ impl Stage {
             let priority =
                 line.strip_prefix('<').and_then(|line| line.split('>').next()?.parse::<u32>().ok());
             let warning = priority.is_some_and(|priority| priority & 7 <= 4);
-            (warning && line.contains("0000:01:00")) || ALARMS.iter().any(|alarm| line.contains(alarm))
+            let routine = ROUTINE.iter().any(|end| line.ends_with(end));
+            (warning && !routine && line.contains("0000:01:00"))
+                || ALARMS.iter().any(|alarm| line.contains(alarm))
         });
         complaints.map(str::to_owned).collect()
     }
@@ -352,7 +435,8 @@ fn prepared() -> &'static Prepared {
     })
 }
 
-fn target_directory() -> PathBuf {
+/// Where the build's products and the tests' logs are.
+pub fn target_directory() -> PathBuf {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
     env::var_os("CARGO_TARGET_DIR").map_or_else(default, PathBuf::from)
 }

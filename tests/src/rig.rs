@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use tdispd::config::Config;
+use tdispd::config::{Config, DmaBuf};
 use tdispd::daemon::{Daemon, End};
 use tdispd::device::Device;
 use tdispd::spdm_socket::{Silence, SpdmSocket};
@@ -48,7 +48,11 @@ impl Rig {
         Self::start(config, None)
     }
 
-    fn start(config: Config, spdm: Option<SpdmSocket>) -> Self {
+    fn start(mut config: Config, spdm: Option<SpdmSocket>) -> Self {
+        // The same on every machine. Tests also read(2) what they are given, which a dma-buf cannot.
+        if config.mmio.dmabuf == DmaBuf::Auto {
+            config.mmio.dmabuf = DmaBuf::Memfd;
+        }
         let directory = tempfile::Builder::new().prefix("tdispd-rig-").tempdir().unwrap();
         let functions = config.functions.len();
         config.check().unwrap();

@@ -199,7 +199,8 @@ pub fn try_hello(path: &Path, queues: usize) -> Option<Frontend> {
     let protocol = frontend.get_protocol_features().ok()?;
     frontend.set_protocol_features(protocol & protocol_features()).ok()?;
     frontend.set_hdr_flags(vhost::vhost_user::message::VhostUserHeaderFlag::NEED_REPLY);
-    frontend.set_features(features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()).ok()?;
+    // libvhost-user ends at once if VERSION_1 is not accepted.
+    frontend.set_features(features & (VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() | 1 << 32)).ok()?;
     Some(frontend)
 }
 

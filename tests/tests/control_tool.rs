@@ -179,6 +179,16 @@ fn the_end_of_the_device_is_the_end_of_the_watch() {
     assert_eq!(watcher.join().unwrap().0, 3);
 }
 
+#[test]
+fn a_report_comes_from_standard_input_too() {
+    let rig = Rig::new();
+    let (code, text) = run_with(rig.control(), "report set 0 -", r#"{"hex": "00ff"}"#);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("from the next LOCK on it lies"), "{text}");
+    let (code, text) = run_with(rig.control(), "report set 0 -", "");
+    assert!(code == 2 && text.contains("empty"), "{text}");
+}
+
 /// Page 0x80 of BAR 2 is the first shared one of the default device.
 #[test]
 fn memory_is_mapped_as_the_side_sees_it() {

@@ -43,6 +43,8 @@ mapper() { # NUMBER SIDE RANGE: its input is descriptor NUMBER
     eval "exec $1>map$1.in"
     until_so grep -q 'bytes of BAR 2' map$1.out
 }
+# Exports a range and drops it.
+other() { tdispctl --control control dmabuf 0 2 shared "$1" </dev/null; }
 see() { # NUMBER OFFSET: the byte that the mapper sees
     before=$(reads map$1.out)
     echo "read $2 1" >&$1
@@ -63,9 +65,11 @@ const LIFE: &str = r#"
 device "[mmio]\nrevoke = \"$how\"\ndmabuf = \"udmabuf\"\n"
 mapper 7 shared 0x0:0x2000
 grep -q 'a udmabuf' map7.out || fail "no udmabuf"
-# The kernel's word for it.
-grep -l 'exp_name:.*udmabuf' /proc/$(cat map7.pid)/fdinfo/* >/dev/null || fail "no dma-buf"
+grep -q 'exported in CONFIG_UNLOCKED as udmabuf' device.log || fail "not told"
 put 7 0x10 11
+# The kernel's word for it; there is a mapping and no descriptor.
+grep -q '/dmabuf:' /proc/$(cat map7.pid)/maps || fail "no dma-buf is mapped"
+grep -l 'exp_name:' /proc/$(cat map7.pid)/fdinfo/* && fail "the mapper has a descriptor"
 expect "$(peek 0x10)" 11 "the device before LOCK"
 vmm lock CONFIG_LOCKED
 expect "$(see 7 0x10)" $locked "T = 0 after LOCK"
@@ -85,9 +89,17 @@ expect "$(see 7 0x10)" $back "T = 0 after STOP"
 put 7 0x10 55
 expect "$(peek 0x10)" $again "the device after STOP"
 # The pages are free for another once the last mapping is gone; an orphan's are so already.
-[ "$how" = orphan ] || { tdispctl --control control dmabuf 0 2 shared 0x1000:0x1000 </dev/null && fail "mapped twice"; }
+[ "$how" = orphan ] || { other 0x1000:0x1000 && fail "mapped twice"; }
 exec 7>&- 8>&-
-until_so tdispctl --control control dmabuf 0 2 shared 0x1000:0x1000
+until_so other 0x1000:0x1000
+# So does a descriptor that nobody has mapped keep them.
+tdispctl --control control dmabuf 0 2 shared 0x1000:0x1000 -- sh -c 'echo has it; exec sleep 1000' >has.out &
+holder=$!
+until_so grep -q has has.out
+grep -l 'exp_name:.*udmabuf' /proc/$holder/fdinfo/* >/dev/null || fail "no dma-buf"
+other 0x1000:0x2000 && fail "given twice"
+kill $holder
+until_so other 0x1000:0x2000
 exec 6>&-
 kill $(cat device.pid)
 wait
@@ -132,6 +144,17 @@ fn real_dma_bufs_are_orphaned_kept_or_cut() {
     assert!(both.stderr.contains("mmio.dmabuf: udmabuf takes only memory that is sealed"), "{}", both.stderr);
     // More than the driver makes at once.
     run(&mut stage, LARGE);
+
+    stage.check("rm /dev/udmabuf");
+    let none = stage.run("printf '[mmio]\\ndmabuf = \"udmabuf\"\\n' >/run/none.toml; tdispd --config /run/none.toml --socket /run/x");
+    assert_eq!(none.code, 1);
+    assert!(
+        none.stderr.contains("/dev/udmabuf: No such file or directory")
+            && none.stderr.contains("load the module udmabuf"),
+        "{}",
+        none.stderr
+    );
+    run(&mut stage, MISSING);
     stage.finish();
 }
 
@@ -142,6 +165,20 @@ until_so grep -q 'client connected' device.log
 code=0; tdispctl --control control dmabuf 0 2 shared 0x0:0x800000 </dev/null >large.out 2>&1 || code=$?
 expect $code 4 "too large"
 grep -q 'size_limit_mb' large.out || fail "no advice: $(cat large.out)"
+exec 6>&-
+kill $(cat device.pid)
+wait
+"#;
+
+/// Without the driver an export is a memfd, and is held by a mapping of it, too.
+const MISSING: &str = r#"
+device ''
+grep -q 'exports of BAR memory are memfds: /dev/udmabuf: No such file' device.log || fail "not said"
+mapper 7 shared 0x0:0x2000
+grep -q 'a memfd' map7.out || fail "no memfd"
+other 0x1000:0x1000 && fail "mapped twice"
+exec 7>&-
+until_so other 0x1000:0x1000
 exec 6>&-
 kill $(cat device.pid)
 wait

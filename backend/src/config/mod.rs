@@ -367,6 +367,20 @@ mod tests {
             ("[tdisp]\nlock_flags = [\"bind-p2p\"]", &["tdisp.lock_flags", "tdisp.requests"]),
             ("[tdisp]\nsegment = 1", &["tdisp.segment", "requester_id"]),
             ("[[function]]\nupdatable_pages = 1", &["function[0].updatable_pages", "mmio-attribute"]),
+            (
+                "[mmio]\ndmabuf = \"udmabuf\"\nrevoke = \"sigbus\"",
+                &["mmio.dmabuf", "sealed against shrinking", "revoke = \"sigbus\""],
+            ),
+            (
+                "[mmio]\ndmabuf = \"udmabuf\"\narch = \"tdx\"",
+                &["mmio.dmabuf", "the default of arch = \"tdx\""],
+            ),
+            (
+                "[mmio]\ndmabuf = \"udmabuf\"\n[[function]]\nmsix = false\n[[function.bar]]\nindex = 2\n\
+                 [[function.bar.range]]\nkind = \"memory\"\nsize = \"4K\"\nside = \"private\"\nrevoke = \"sigbus\"",
+                &["function[0].bar[0].range[0].revoke", "mmio.dmabuf"],
+            ),
+            ("[mmio]\ndmabuf = \"dma-buf\"", &["line 2", "dma-buf", "`udmabuf`"]),
             ("[tdisp]\nfunction_ids = \"pinned\"", &["tdisp.requester_id"]),
             ("[[function]]\ndevice_info = \"0\"", &["function[0].device_info"]),
             ("[[function]]\nupdatable_pages = 128", &["function[0].updatable_pages", "0–127"]),

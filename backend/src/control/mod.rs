@@ -1,5 +1,5 @@
 //! The control socket: who asks is told everything but keys, who watches hears of everything that happens to TDIs, streams,
-//! sessions, firmware and clients. Changed certificate slots and key pairs are in the log only.
+//! sessions, certificates, firmware, exports and clients; and it gives out memory of BARs.
 //!
 //! Clients are served by the event loop, a step at a time, with bounded buffers; none of them can hold up the device. What
 //! they can change is what reports say from the next LOCK on, and nothing else.

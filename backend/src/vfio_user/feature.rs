@@ -90,8 +90,9 @@ fn check_ranges(wanted: &DmaBuf<'_>, regions: &[Region]) -> Result<Vec<(u64, u64
     if wanted.ranges.is_empty() || wanted.flags != 0 {
         return Err(Errno::INVAL);
     }
-    // `if (get_dma_buf.region_index >= VFIO_PCI_ROM_REGION_INDEX) return -ENODEV;` The kernel has no windows.
-    let region = exportable(regions, wanted.region).ok_or(Errno::NODEV)?;
+    // `if (get_dma_buf.region_index >= VFIO_PCI_ROM_REGION_INDEX) return -ENODEV;` The kernel has no windows. From 7.3 on a BAR that is
+    // not mapped, as one that is not there, is answered alike, also before the ranges are looked at.
+    let region = exportable(regions, wanted.region).filter(|region| region.size != 0).ok_or(Errno::NODEV)?;
     // `validate_dmabuf_input`, to its end before any range is compared with the region.
     let mut total = 0_u64;
     let mut ranges = Vec::with_capacity(wanted.ranges.len());
@@ -107,10 +108,6 @@ fn check_ranges(wanted: &DmaBuf<'_>, regions: &[Region]) -> Result<Vec<(u64, u64
     }
     // `if ((u64)(length) & DMA_IOVA_USE_SWIOTLB) return -EINVAL;`, the highest bit.
     if total >> 63 != 0 {
-        return Err(Errno::INVAL);
-    }
-    // `pcim_p2pdma_provider` knows no BAR that is not memory: `if (!*provider) return -EINVAL;`
-    if region.size == 0 {
         return Err(Errno::INVAL);
     }
     // `vfio_pci_core_fill_phys_vec`: `return -EOVERFLOW;` if the end does not fit, `if (end > max_addr) return -EINVAL;` The kernel adds

@@ -47,7 +47,8 @@ pub(super) fn run(
     output.tell(&Item::Told("dmabuf", &value, &format!("{size:#x} bytes of BAR {}, a {file}", args.bar)));
     let length =
         usize::try_from(size).map_err(|_| Error::Usage(format!("{size:#x} bytes cannot be mapped")))?;
-    let mapping = Mapping::of_file(&fd, length, !args.read_only, "mapping the export")?;
+    // The mapping keeps the memory by itself.
+    let mapping = Mapping::of_file(fd, length, !args.read_only, "mapping the export")?;
     for number in 1.. {
         let mut line = String::new();
         let taken =

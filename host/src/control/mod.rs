@@ -60,7 +60,7 @@ fn carry_out(
                     mmio_reporting_offset: Hex(*mmio_offset),
                 },
                 ReportAction::Set { function, file } => {
-                    Ask::ReportSet { function: *function, report: report_file::read(file)? }
+                    Ask::ReportSet { function: *function, report: report_file::read(file, input)? }
                 }
                 ReportAction::Reset { function } => Ask::ReportReset { function: *function },
             };

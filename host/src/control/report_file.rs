@@ -1,7 +1,7 @@
 //! What `report set` reads.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{BufRead, Read};
 use std::path::Path;
 
 use serde_json::{Deserializer, Value};
@@ -9,13 +9,15 @@ use tdispd_proto::control::{MAX_REQUEST, ReportText};
 
 use crate::error::{Error, Result};
 
-/// The report in a file, or from standard input if it is called `-`.
-pub(super) fn read(path: &Path) -> Result<ReportText> {
+/// The report in a file, or from `input` if it is called `-`.
+pub(super) fn read(path: &Path, input: &mut dyn BufRead) -> Result<ReportText> {
     let fail = |problem: String| Error::Usage(format!("{}: {problem}", path.display()));
-    let from: Box<dyn Read> = if path == Path::new("-") {
-        Box::new(io::stdin().lock())
+    let mut file;
+    let from: &mut dyn Read = if path == Path::new("-") {
+        input
     } else {
-        Box::new(File::open(path).map_err(|error| fail(error.to_string()))?)
+        file = File::open(path).map_err(|error| fail(error.to_string()))?;
+        &mut file
     };
     let mut bytes = Vec::new();
     let limit = u64::try_from(MAX_REQUEST).unwrap_or(u64::MAX);
@@ -85,7 +87,7 @@ mod tests {
             let error = parse(text.as_bytes()).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
         }
-        let error = read(Path::new("/nowhere/report.json")).unwrap_err();
+        let error = read(Path::new("/nowhere/report.json"), &mut &b""[..]).unwrap_err();
         assert!(error.to_string().contains("/nowhere/report.json"), "{error}");
     }
 }

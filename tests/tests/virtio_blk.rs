@@ -4,7 +4,7 @@
 
 use tdisp::wire::TdiState;
 use tdispctl::pci::Width;
-use tests::control::Watcher;
+use tests::control::Client;
 use tests::host::Host;
 use tests::rig::Rig;
 use tests::virtio::{Driver, FLUSH, MUST, NEEDS_RESET, PENDING, QUEUE_SIZE, request};
@@ -189,7 +189,7 @@ fn with_shared_registers_a_request_waits_through_lock_and_is_mixed_dma_in_run() 
     for (mixed, served) in [("allow", true), ("refuse", false)] {
         let text = format!("{}[mmio]\nmixed_dma = \"{mixed}\"\n", shared_registers(""));
         let (rig, mut host) = plugged(&text);
-        let mut watcher = Watcher::watch(rig.control());
+        let mut watcher = Client::watch(rig.control());
         let mut driver = Driver::new(&mut host, MUST);
         assert_eq!(driver.write_disk(&mut host, 7, &[6; 512]), 0);
         host.session();

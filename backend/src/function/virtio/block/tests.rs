@@ -253,7 +253,7 @@ fn event_idx_spares_interrupts_that_nobody_wants() {
     bench.begin(MUST | EVENT_IDX);
     bench.put(RINGS + 0x400 + 4 + 2 * u64::from(SIZE), &1_u16.to_le_bytes());
     assert_eq!(bench.first_byte(), Ok(0));
-    assert_eq!(bench.interrupts(), [], "the driver waits for the second");
+    assert!(bench.interrupts().is_empty(), "the driver waits for the second");
     assert_eq!(bench.first_byte(), Ok(0));
     assert_eq!(bench.interrupts(), [0]);
 }
@@ -457,7 +457,7 @@ fn a_disk_that_grows_is_told_of() {
     bench.write(0x14, &[0x0F]);
     let generation = bench.read::<1>(0x15)[0];
     assert!(bench.block.follow_backing());
-    assert_eq!(bench.interrupts(), []);
+    assert!(bench.interrupts().is_empty());
     File::options().write(true).open(&path).unwrap().set_len(16384).unwrap();
     assert!(bench.block.follow_backing());
     assert_eq!((bench.interrupts(), bench.read::<1>(0x15)), (vec![1], [generation + 1]));

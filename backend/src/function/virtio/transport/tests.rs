@@ -98,7 +98,8 @@ fn a_status_gains_bits_and_loses_all_or_none() {
         for value in 0..=u8::MAX {
             let mut transport = transport();
             accept(&mut transport, MUST);
-            transport.write_common(STATUS, &[before]);
+            // Not 0, which would forget the features.
+            transport.write_common(STATUS, &[before | ACKNOWLEDGE]);
             let before = status(&mut transport);
             let events = transport.write_common(STATUS, &[value]);
             let after = status(&mut transport);

@@ -172,12 +172,8 @@ impl Driver {
     /// Writes a descriptor.
     pub fn descriptor(&self, index: u16, offset: u64, length: u32, flags: u16, next: u16) {
         let address = self.base + offset;
-        let bytes = [
-            &address.to_le_bytes()[..],
-            &length.to_le_bytes(),
-            &flags.to_le_bytes(),
-            &next.to_le_bytes(),
-        ];
+        let bytes =
+            [&address.to_le_bytes()[..], &length.to_le_bytes(), &flags.to_le_bytes(), &next.to_le_bytes()];
         self.put(DESCRIPTORS + 16 * u64::from(index), &bytes.concat());
     }
 

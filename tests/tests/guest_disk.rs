@@ -102,8 +102,9 @@ fn a_guest_mounts_its_private_disk_in_run_only() {
     assert_eq!(stage.check("cat /sys/block/vda/size").trim(), "2048");
     stage.check(&format!("echo {DEVICE} > {DRIVER}/unbind"));
     stage.tdispctl("lock");
-    let locked = stage.run(&format!("echo {DEVICE} > {DRIVER}/bind; [ -e /sys/block/vda ]"));
-    assert_ne!(locked.code, 0, "no driver finds its registers in CONFIG_LOCKED");
+    // Linux would wait for ever for the reset that it asks for here: nobody reads anything but ones in CONFIG_LOCKED.
+    let registers = stage.bar(DEVICE, 0);
+    assert_eq!([0x14, 0x400].map(|offset| stage.load(registers + offset)), [u32::MAX; 2]);
     stage.tdispctl("start");
     stage.check(&format!("echo {DEVICE} > {DRIVER}/bind"));
     assert_eq!(stage.check("cat /sys/block/vda/size").trim(), "65536");

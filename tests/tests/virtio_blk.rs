@@ -179,7 +179,8 @@ fn a_private_disk_shows_in_which_world_one_is() {
 
 /// A device whose registers are shared: what the host set up is there in RUN, too.
 fn shared_registers(rest: &str) -> String {
-    let range = |kind: &str| format!("[[function.bar.range]]\nkind = \"{kind}\"\nsize = \"4K\"\nside = \"shared\"\n");
+    let range =
+        |kind: &str| format!("[[function.bar.range]]\nkind = \"{kind}\"\nsize = \"4K\"\nside = \"shared\"\n");
     let bars = format!("[[function.bar]]\nindex = 1\n{}{}", range("registers"), range("doorbells"));
     format!("{DISK}msix = false\n{rest}\n{bars}")
 }

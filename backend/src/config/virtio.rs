@@ -104,7 +104,8 @@ impl Function {
         let default = Disk::default();
         let plain = self.disk.as_ref().unwrap_or(&default).open(&format!("function[{number}].disk"))?;
         let private = self.private_disk.as_ref();
-        let private = private.map(|disk| disk.open(&format!("function[{number}].private_disk"))).transpose()?;
+        let private =
+            private.map(|disk| disk.open(&format!("function[{number}].private_disk"))).transpose()?;
         let disks = BlockDisks { plain: Arc::new(plain), private: private.map(Arc::new) };
         Block::new(bars, self.virtio.queue_size, disks, (&self.virtio).into()).ok_or_else(|| {
             let problem = "a virtio function needs a range of registers, within the first 4 GiB of its BAR";

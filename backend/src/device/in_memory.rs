@@ -16,11 +16,7 @@ const FOLLOW: Duration = Duration::from_secs(1);
 impl Device {
     /// Has `function` do what it wants in client memory, if its TDI's state allows that. True: something was done, and may have
     /// more to it.
-    pub fn do_memory_work(
-        &mut self,
-        function: usize,
-        memory: impl FnOnce() -> ClientMemory,
-    ) -> bool {
+    pub fn do_memory_work(&mut self, function: usize, memory: impl FnOnce() -> ClientMemory) -> bool {
         let phase = self.phase(function);
         let Some(unit) = self.units.get_mut(function) else { return false };
         let work = unit.memory_work(phase);

@@ -229,9 +229,9 @@ impl DmaTable {
             return Err(DmaError::Permission(address));
         }
         match &entry.source {
-            Source::File { backing, offset } => backing
-                .slice(offset.wrapping_add(within), here.min(length))
-                .ok_or(DmaError::Remote(address)),
+            Source::File { backing, offset } => {
+                backing.slice(offset.wrapping_add(within), here.min(length)).ok_or(DmaError::Remote(address))
+            }
             Source::Client => Err(DmaError::Remote(address)),
         }
     }

@@ -167,11 +167,11 @@ mod tests {
         for (address, length, write) in [
             (0x3FFF_u64, 2, false), // into what is behind messages
             (0x4000, 1, true),
-            (0x5000, 1, false),     // nothing
-            (0x8000, 1, false),     // a file that can be cut
-            (0x3000, 1, true),      // read-only
+            (0x5000, 1, false), // nothing
+            (0x8000, 1, false), // a file that can be cut
+            (0x3000, 1, true),  // read-only
             (0x2FFF, 2, true),
-            (u64::MAX, 2, false),   // around the end
+            (u64::MAX, 2, false), // around the end
         ] {
             let (_file, memory) = memory();
             let at = GuestAddress(address);

@@ -9,8 +9,10 @@ use super::{DEVICE, Stage};
 pub fn compare_lspci(stage: &mut Stage, prefix: &str) {
     let seen = stage.check(&format!("lspci -n -vvv -s {DEVICE} 2>/dev/null"));
     let seen = without_addresses(&seen);
+    // pciutils has no word for virtio's capability of PCI configuration access, the fifth.
+    let known = seen.replace("VirtIO: <unknown>", "VirtIO: PCI_CFG");
     for word in ["unhandled", "<?>", "Unknown", "unknown"] {
-        assert!(!seen.contains(word), "lspci does not know something:\n{seen}");
+        assert!(!known.contains(word), "lspci does not know something:\n{seen}");
     }
     let version = stage.testbed().upstream_version("pciutils");
     let version = version.unwrap_or_else(|| panic!("no pciutils in the testbed"));

@@ -41,9 +41,15 @@ impl Unit {
 
     /// A read of `pci_cfg_data`: of a BAR, through configuration space (virtio 1.2 §4.1.4.9). A configuration request has T = 0.
     /// Returns what the gate refused.
-    pub(in crate::device) fn config_data_read(&mut self, phase: TdiPhase, data: &mut [u8; 4]) -> Vec<Rejection> {
+    pub(in crate::device) fn config_data_read(
+        &mut self,
+        phase: TdiPhase,
+        data: &mut [u8; 4],
+    ) -> Vec<Rejection> {
         *data = [0; 4];
-        let Some(ConfigAccess { bar, offset, length }) = self.space.config_access() else { return Vec::new() };
+        let Some(ConfigAccess { bar, offset, length }) = self.space.config_access() else {
+            return Vec::new();
+        };
         let Some(region) = BarRegion::new(bar, false) else { return Vec::new() };
         let (true, Some(data)) = (self.bars.covers(region, offset, length), data.get_mut(..length)) else {
             return Vec::new();
@@ -59,7 +65,9 @@ impl Unit {
 
     /// A write of `pci_cfg_data`, which configuration space has taken already: see [`Self::config_data_read`].
     pub(in crate::device) fn config_data_written(&mut self, phase: TdiPhase) -> Vec<Rejection> {
-        let Some(ConfigAccess { bar, offset, length }) = self.space.config_access() else { return Vec::new() };
+        let Some(ConfigAccess { bar, offset, length }) = self.space.config_access() else {
+            return Vec::new();
+        };
         let Some(region) = BarRegion::new(bar, false) else { return Vec::new() };
         let data = self.space.config_data();
         let (true, Some(data)) = (self.bars.covers(region, offset, length), data.get(..length)) else {

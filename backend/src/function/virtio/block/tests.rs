@@ -139,12 +139,8 @@ impl Bench {
     }
 
     fn descriptor(&self, queue: u16, index: u64, address: u64, length: u32, flags: u16, next: u16) {
-        let bytes = [
-            &address.to_le_bytes()[..],
-            &length.to_le_bytes(),
-            &flags.to_le_bytes(),
-            &next.to_le_bytes(),
-        ];
+        let bytes =
+            [&address.to_le_bytes()[..], &length.to_le_bytes(), &flags.to_le_bytes(), &next.to_le_bytes()];
         self.put(RINGS + 0x1000 * u64::from(queue) + 16 * index, &bytes.concat());
     }
 
@@ -197,9 +193,9 @@ impl Bench {
 
     fn interrupts(&mut self) -> Vec<u16> {
         core::iter::from_fn(|| self.block.poll_work())
-            .map(|work| match work {
-                Work::Interrupt { vector } => vector,
-                other => panic!("{other:?}"),
+            .map(|work| {
+                let Work::Interrupt { vector } = work else { panic!("{work:?}") };
+                vector
             })
             .collect()
     }
@@ -448,8 +444,7 @@ fn a_disk_that_grows_is_told_of() {
     std::fs::write(&path, [0; 8192]).unwrap();
     let options = disk::BackingOptions { path: Some(path.clone()), ..disk::BackingOptions::default() };
     let disk = Disk::new(Backing::open(&options).unwrap(), Geometry::default()).unwrap();
-    let mut bench =
-        Bench::new(BlockDisks { plain: Arc::new(disk), private: None }, Policy::default());
+    let mut bench = Bench::new(BlockDisks { plain: Arc::new(disk), private: None }, Policy::default());
     bench.block.transport.write_common(0x10, &[1, 0]);
     bench.write(0x14, &[3]);
     bench.write(0x08, &[1]);

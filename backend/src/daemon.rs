@@ -14,9 +14,7 @@ use crate::control::Control;
 use crate::device::{BarRegion, CONFIG_REGION, Device, DmaOrder, FirmwareUpdate};
 use crate::function::{DmaError, DmaId, Work};
 use crate::spdm_socket::{Behind, SpdmSocket, Wish};
-use crate::vfio_user::{
-    self, Errno, FileAccess, IrqKind, Listener, Mmap, Region, Server, Source, Token, Watcher,
-};
+use crate::vfio_user::{self, Errno, FileAccess, IrqKind, Listener, Mmap, Region, Server, Token, Watcher};
 
 /// Pieces of work that one function gets done before the others and the sockets have their turn again.
 const WORK_PER_TURN: usize = 16;
@@ -24,6 +22,8 @@ const WORK_PER_TURN: usize = 16;
 const DMA_PATIENCE: Duration = Duration::from_secs(5);
 /// How long an answer waits for DMA to drain: a DOE instance has a second for its answer (PCIe 6.1 §6.30.2).
 const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
+/// How old the time of day may be that the device has; it counts seconds.
+const TIME_OF_DAY: Duration = Duration::from_millis(100);
 /// Epoll data of the descriptor that says stop; no [`Token`] looks like this.
 const STOP: u64 = u64::MAX;
 /// Epoll data of the SPDM socket; no [`Token`] looks like this either.
@@ -53,6 +53,8 @@ pub struct Daemon {
     drained: Vec<usize>,
     /// When those go out at the latest.
     drained_by: Option<Instant>,
+    /// When the device is to be told the time of day again.
+    time_due: Option<Instant>,
     epoll: Arc<OwnedFd>,
     /// Watched by `epoll` for as long as it is open.
     _stop: OwnedFd,
@@ -91,6 +93,7 @@ impl Daemon {
             outstanding,
             drained: Vec::new(),
             drained_by: None,
+            time_due: None,
             epoll,
             _stop: stop,
             firmware: None,
@@ -140,10 +143,12 @@ impl Daemon {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            self.device.set_time(time_of_day());
+            // Asked for once: this is on the way of every trapped access.
+            let now = Instant::now();
+            self.set_time(now);
             for event in events.iter().take(ready) {
-                match Token::from_data(event.data) {
-                    Some(token) => self.serve(token.server as usize, token.source),
+                match Token::from_event(event.events, event.data) {
+                    Some(token) => self.serve(token),
                     None if event.data == CONTROL => {
                         if let Some(control) = &mut self.control {
                             control.on_ready(self.started.elapsed(), &mut self.device);
@@ -158,7 +163,7 @@ impl Daemon {
                     None => return Ok(End::Asked),
                 }
             }
-            more = self.turn();
+            more = self.turn(now);
             if self.machine_check() == Some(MachineCheck::Exit) {
                 return Ok(End::MachineCheck);
             }
@@ -191,9 +196,10 @@ impl Daemon {
     }
 
     /// Messages of the client of `function`, or its coming and going.
-    fn serve(&mut self, function: usize, source: Source) {
+    fn serve(&mut self, token: Token) {
+        let function = token.server as usize;
         if let Some(server) = self.servers.get_mut(function) {
-            server.on_ready(source, &mut Port { device: &mut self.device, function });
+            server.on_ready(token, &mut Port { device: &mut self.device, function });
         }
         self.abandon();
     }
@@ -228,16 +234,18 @@ impl Daemon {
     /// functions.
     fn abandon(&mut self) -> Vec<usize> {
         let mut ended = Vec::new();
-        for (function, (server, outstanding)) in
-            self.servers.iter_mut().zip(&mut self.outstanding).enumerate()
-        {
-            match self.device.take_dma_order(function) {
-                Some(DmaOrder::Abandon) => {
+        while let Some((function, order)) = self.device.take_dma_order() {
+            let (Some(server), Some(outstanding)) =
+                (self.servers.get_mut(function), self.outstanding.get_mut(function))
+            else {
+                continue;
+            };
+            match order {
+                DmaOrder::Abandon => {
                     server.abandon_dma();
                     outstanding.clear();
                 }
-                Some(DmaOrder::Drain) => server.drain_dma(),
-                None => continue,
+                DmaOrder::Drain => server.drain_dma(),
             }
             ended.push(function);
         }
@@ -277,9 +285,17 @@ impl Daemon {
         draining
     }
 
-    /// What has to happen between messages. True: there is more to do at once.
-    fn turn(&mut self) -> bool {
-        let now = self.started.elapsed();
+    /// Tells the device the time of day, if that may have changed since it was told last.
+    fn set_time(&mut self, now: Instant) {
+        if self.time_due.is_none_or(|due| due <= now) {
+            self.device.set_time(time_of_day());
+            self.time_due = Some(now + TIME_OF_DAY);
+        }
+    }
+
+    /// What has to happen between messages, `instant` being now. True: there is more to do at once.
+    fn turn(&mut self, instant: Instant) -> bool {
+        let now = instant.saturating_duration_since(self.started);
         self.device.run(now);
         let ended = self.abandon();
         self.drained.extend(ended);
@@ -290,13 +306,14 @@ impl Daemon {
         self.abandon();
         let mut more = false;
         for function in 0..self.servers.len() {
-            more |= self.work(function);
+            more |= self.work(function, instant);
             let Some(server) = self.servers.get_mut(function) else { continue };
             if server.next_deadline().is_some() {
                 server.resume(Instant::now());
             }
             if server.is_waiting() {
-                self.serve(function, Source::Client);
+                server.go_on(&mut Port { device: &mut self.device, function });
+                self.abandon();
                 more = true;
             }
         }
@@ -306,13 +323,12 @@ impl Daemon {
         more
     }
 
-    fn work(&mut self, function: usize) -> bool {
+    fn work(&mut self, function: usize, now: Instant) -> bool {
         let (Some(server), Some(outstanding)) =
             (self.servers.get_mut(function), self.outstanding.get_mut(function))
         else {
             return false;
         };
-        let now = Instant::now();
         let mut more = self.device.do_memory_work(function, || server.memory());
         for turn in 0..WORK_PER_TURN {
             let Some(work) = self.device.poll_work(function) else { break };
@@ -365,16 +381,14 @@ impl Daemon {
 
     /// Milliseconds until something is due; −1 for nothing.
     fn timeout(&self) -> i32 {
-        let now = Instant::now();
         let control = self.control.as_ref().and_then(Control::next_deadline);
         let due = self.device.next_deadline().into_iter().chain(control);
         let due = due.map(|deadline| self.started + deadline);
         let dma = self.outstanding.iter().flatten().map(|(_, deadline)| *deadline);
         let listeners = self.servers.iter().filter_map(Server::next_deadline);
         match due.chain(dma).chain(listeners).chain(self.drained_by).min() {
-            Some(due) => {
-                i32::try_from(due.saturating_duration_since(now).as_millis() + 1).unwrap_or(i32::MAX)
-            }
+            Some(due) => i32::try_from(due.saturating_duration_since(Instant::now()).as_millis() + 1)
+                .unwrap_or(i32::MAX),
             None => -1,
         }
     }

@@ -17,7 +17,7 @@ use crate::pci::Bdf;
 
 pub use adjust::{AttributeArgs, P2pCommand, Side, VdmArgs};
 pub use credentials::{Credentials, Hint};
-pub use provision::{CertificateCommand, CsrArgs, KeyPairArgs, KeyPairCommand, Model};
+pub use provision::{BankCommand, CertificateCommand, CsrArgs, KeyPairArgs, KeyPairCommand, Model, Place};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -55,6 +55,10 @@ Examples:
   # A certificate for the device, and into its slot 0
   tdispctl --tcp 127.0.0.1:2323 csr device.csr
   tdispctl --tcp 127.0.0.1:2323 certificate set 0 chain.pem
+
+  # The same for a slot of another algorithm than the connection's, by SLOT_MANAGEMENT
+  tdispctl --tcp 127.0.0.1:2323 csr --bank 1 device.csr
+  tdispctl --tcp 127.0.0.1:2323 certificate set 1 chain.pem --bank 1
 
   # A device process from the side: what it is in, what happens, and a report that lies from the next LOCK on
   tdispctl --control /run/tdispd/control state
@@ -163,9 +167,12 @@ pub enum Command {
     Identify,
     /// Get a certificate signing request for a key of the device
     Csr(CsrArgs),
-    /// Write or erase a certificate slot of the device
+    /// Fetch, write or erase a certificate slot of the device
     #[command(subcommand)]
     Certificate(CertificateCommand),
+    /// Configure a Bank of certificate slots of the device
+    #[command(subcommand)]
+    Bank(BankCommand),
     /// Change, generate or erase a key pair of the device
     #[command(subcommand)]
     KeyPair(KeyPairCommand),

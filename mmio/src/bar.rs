@@ -399,7 +399,9 @@ impl Bar {
     ///
     /// # Errors
     /// The host has no descriptor to give.
-    pub fn hand_out_shared(&self) -> Result<OwnedFd, MemoryError> {
+    pub fn hand_out_shared(&mut self) -> Result<OwnedFd, MemoryError> {
+        // Pages of exports that nobody holds any more have to be in it.
+        self.sides.sweep()?;
         self.sides.hand_out(Tee::NonTee)
     }
 

@@ -84,6 +84,11 @@ impl Pages {
         Ok(())
     }
 
+    /// Bytes of the BAR.
+    pub(crate) const fn size(&self) -> u64 {
+        self.pages as u64 * PAGE_SIZE
+    }
+
     /// The BAR's own file.
     pub(crate) fn base(&self) -> &MemoryFile {
         &self.base

@@ -11,8 +11,13 @@ use crate::pages::{PageRange, Pages};
 use crate::{MemoryError, PAGE_SIZE, Tee};
 
 mod export;
+mod former;
 
 use export::{Export, Piece};
+use former::Former;
+
+/// Most exports of a BAR that somebody holds. Each costs a descriptor or two, of which a process has few, and a look at every sweep.
+pub(crate) const MAX_EXPORTS: usize = 128;
 
 /// What becomes of an export whose pages go to the other side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -55,6 +60,10 @@ pub(crate) enum Refused {
     Overlap(PageRange),
     /// A dma-buf can be written to.
     ReadOnly,
+    /// There are [`MAX_EXPORTS`].
+    TooMany,
+    /// So many bytes of exports that lost their pages are in use by their holders.
+    Lingering(u64),
     /// The host.
     Memory(MemoryError),
 }
@@ -72,6 +81,7 @@ pub(crate) struct Sides {
     non_tee: Pages,
     tee: Pages,
     exports: Vec<Export>,
+    former: Former,
     revoked: Vec<Revoked>,
     /// Exports that their holders gave up, since the last call of [`Self::take_dropped`].
     dropped: Vec<Tee>,
@@ -92,6 +102,7 @@ impl Sides {
             non_tee: Pages::new(bar, &format!("bar{bar}-t0"), pages, shift)?,
             tee: Pages::new(bar, &format!("bar{bar}-t1"), pages, 0)?,
             exports: Vec::new(),
+            former: Former::default(),
             revoked: Vec::new(),
             dropped: Vec::new(),
             maker,
@@ -154,6 +165,7 @@ impl Sides {
             }
         }
         let total: u64 = ranges.iter().map(PageRange::size).sum();
+        self.check_room(total)?;
         let name = format!("bar{}-export", self.bar);
         let mut file = MemoryFile::new(self.bar, &name, total, size)?;
         if let Some(maker) = &maker {
@@ -179,6 +191,20 @@ impl Sides {
         Ok(Exported { fd, kind })
     }
 
+    /// Whether another export of `bytes` bytes may be made, as far as those go that somebody holds.
+    fn check_room(&self, bytes: u64) -> Result<(), Refused> {
+        if self.exports.len() + self.former.len() >= MAX_EXPORTS {
+            return Err(Refused::TooMany);
+        }
+        let lost: u64 = self.exports.iter().map(Export::lost).sum();
+        let lingering = lost + self.former.bytes();
+        // All pages of an export are lost in the end.
+        if lingering + bytes > Former::limit(self.non_tee.size()) {
+            return Err(Refused::Lingering(lingering));
+        }
+        Ok(())
+    }
+
     /// Takes back exports that nobody holds any more, with what is in them.
     pub(crate) fn sweep(&mut self) -> Result<(), MemoryError> {
         self.sweep_but(Tee::NonTee, &[])
@@ -189,6 +215,7 @@ impl Sides {
         let (held, mut gone): (Vec<_>, Vec<_>) =
             core::mem::take(&mut self.exports).into_iter().partition(|export| export.file.is_held());
         self.exports = held;
+        self.former.sweep();
         self.dropped.extend(gone.iter().map(|export| export.side));
         for export in gone.iter_mut().filter(|export| export.side == side) {
             for lost in doomed.iter().flat_map(|range| export.lose(*range, false)) {
@@ -245,6 +272,8 @@ impl Sides {
                 result = result.and(self.take_back(&export)).and(export.file.cut());
             } else if export.is_alive() {
                 left.push(export);
+            } else {
+                self.former.push(Arc::clone(&export.file), export.size());
             }
         }
         self.exports = left;
@@ -288,6 +317,7 @@ impl Sides {
             for piece in export.live() {
                 self.pages_mut(export.side).call_back(piece.pages);
             }
+            self.former.push(Arc::clone(&export.file), export.size());
         }
         self.non_tee.renew()
     }

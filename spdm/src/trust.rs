@@ -81,10 +81,11 @@ pub(crate) struct Judge<'a> {
     pub(crate) policy: &'a TrustPolicy,
     /// Seconds since 1970, if certificates have to be valid now.
     pub(crate) time: Option<i64>,
-    /// Version, hash and signature algorithm of the connection.
+    /// Version and hash of the connection.
     pub(crate) version: Version,
     pub(crate) hash: HashAlgorithm,
-    pub(crate) algorithm: AsymAlgorithm,
+    /// What the leaf's key has to serve, if that matters.
+    pub(crate) algorithm: Option<AsymAlgorithm>,
     /// What the peer is to do with its key.
     pub(crate) purpose: Purpose,
 }
@@ -140,7 +141,7 @@ impl Judge<'_> {
         if root_digest.as_ref() != view.root_hash {
             return Err(Disapproval::RootDigest);
         }
-        if !certificates.algorithm.serves(self.algorithm) {
+        if self.algorithm.is_some_and(|algorithm| !certificates.algorithm.serves(algorithm)) {
             return Err(Disapproval::KeyAlgorithm);
         }
         let trust = self.trust(&certificates.root)?.ok_or(Disapproval::Untrusted)?;

@@ -298,6 +298,7 @@ fn hold_requester(text: &str, version: Version) {
             | Reply::Csr(_)
             | Reply::KeyPair(_)
             | Reply::KeyPairSet
+            | Reply::Slots(_)
             | Reply::MeasurementLog(_)
             | Reply::EndpointInfo(_)
             | Reply::EventTypes(_)

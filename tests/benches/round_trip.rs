@@ -1,18 +1,21 @@
 //! One 4-byte REGION_READ against a bare socketpair ping-pong of the same sizes: through the server to a device that does nothing,
 //! and through the whole daemon with its gate to a register of a BAR.
 //!
-//! Both ends of both run on one CPU: across CPUs the scheduler's wake-ups hide what the server itself costs.
+//! Once as the scheduler likes, and once with both ends of everything on one CPU: across CPUs its wake-ups hide what the server itself
+//! costs.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod support;
 #[path = "../tests/vfio_user_support/mod.rs"]
 mod vfio_user_support;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::Criterion;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use support::{Spread, by_turns, row};
 use tdispd_proto::vfio_user::{Command, RegionAccess, put_request};
 use tests::rig::Rig;
 use vfio_user_support::{Client, Host};
@@ -62,39 +65,59 @@ fn device() -> (Rig, UnixStream) {
     (rig, client.stream)
 }
 
-/// The medians of many short runs by turns, so that whatever else the machine does meets all of them.
-fn medians<const N: usize>(mut streams: [&mut UnixStream; N], request: &[u8]) -> [Duration; N] {
-    let mut times = [const { Vec::new() }; N];
-    for _ in 0..400 {
-        for (stream, times) in streams.iter_mut().zip(&mut times) {
-            let start = Instant::now();
-            for _ in 0..100 {
-                round_trip(stream, request);
-            }
-            times.push(start.elapsed());
-        }
+/// A bare server, one in front of a device that does nothing, and a whole device, each with a client.
+struct Servers {
+    bare: UnixStream,
+    server: UnixStream,
+    device: UnixStream,
+    _host: Host,
+    _rig: Rig,
+}
+
+impl Servers {
+    fn start() -> Self {
+        let host = Host::start();
+        let (rig, device) = device();
+        Self { bare: echo(), server: host.client().stream, device, _host: host, _rig: rig }
     }
-    times.map(|mut times| {
-        times.sort();
-        times[times.len() / 2] / 100
-    })
+
+    /// Many short runs by turns.
+    fn compare(&mut self, request: &[u8], place: &str) {
+        const EACH: usize = 100;
+        let many = |stream: &mut UnixStream| (0..EACH).for_each(|_| round_trip(stream, request));
+        let Self { bare, server, device, .. } = self;
+        let [bare, server, device] =
+            by_turns(600, [&mut || many(bare), &mut || many(server), &mut || many(device)]);
+        let micros = Spread::of(bare.iter().map(|seconds| seconds / EACH as f64 * 1e6).collect());
+        row(&format!("bare ping-pong, {place}, in µs"), micros);
+        row(
+            &format!("REGION_READ, server alone / bare ping-pong, {place}"),
+            Spread::of_ratios(&server, &bare),
+        );
+        row(
+            &format!("REGION_READ of a BAR register / bare ping-pong, {place}"),
+            Spread::of_ratios(&device, &bare),
+        );
+    }
 }
 
 fn main() {
-    pin_to_one_cpu();
     let request = request();
-    let mut bare = echo();
-    let host = Host::start();
-    let mut server = host.client().stream;
-    let (_rig, mut device) = device();
+    let mut anywhere = Servers::start();
+    // Threads started before stay where they were.
+    let everywhere = sched_getaffinity(None).unwrap();
+    pin_to_one_cpu();
+    let mut together = Servers::start();
     let mut criterion = Criterion::default().measurement_time(Duration::from_secs(3)).configure_from_args();
-    criterion.bench_function("bare ping-pong", |b| b.iter(|| round_trip(&mut bare, &request)));
-    criterion.bench_function("region read", |b| b.iter(|| round_trip(&mut server, &request)));
-    criterion.bench_function("BAR register read", |b| b.iter(|| round_trip(&mut device, &request)));
-    let [bare, server, device] = medians([&mut bare, &mut server, &mut device], &request);
-    println!("bare {bare:?}, server {server:?}, device {device:?}");
-    let ratio = |time: Duration| time.as_secs_f64() / bare.as_secs_f64();
-    println!("region read / bare ping-pong = {:.3}", ratio(server));
-    println!("BAR register read / bare ping-pong = {:.3}", ratio(device));
+    for (name, stream) in [
+        ("bare ping-pong", &mut together.bare),
+        ("REGION_READ, server alone", &mut together.server),
+        ("REGION_READ of a BAR register", &mut together.device),
+    ] {
+        criterion.bench_function(name, |b| b.iter(|| round_trip(stream, &request)));
+    }
+    together.compare(&request, "one CPU");
+    sched_setaffinity(None, &everywhere).unwrap();
+    anywhere.compare(&request, "any CPU");
     criterion.final_summary();
 }

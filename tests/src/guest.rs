@@ -184,7 +184,7 @@ impl Scene {
             Initramfs::new(&self.prepared.testbed).program("tdispctl", &self.prepared.programs.tdispctl);
         if self.device_inside {
             // The other build is not static.
-            let programs = or_fail(Programs::build(Profile::Release), "the static programs");
+            let programs = or_fail(Programs::build(Profile::Guest), "the static programs");
             initramfs = initramfs.program("tdispd", &programs.tdispd);
         }
         for (name, path) in &self.further_programs {

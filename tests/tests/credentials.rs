@@ -147,6 +147,7 @@ fn certificates_and_keys_are_managed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     let toml = "[spdm.capabilities.provisioning]\nset_certificate = true\ncsr = true\nkey_pair_info = true\n\
+                slot_management = true\n\
                 set_key_pair_info = true\nmultiple_keys = \"negotiated\"\n\
                 [[spdm.slot]]\n[[spdm.slot]]\nnumber = 3\nempty = true\n";
     let (address, _stop) = device(path, toml);
@@ -172,6 +173,19 @@ fn certificates_and_keys_are_managed() {
         ("key-pair generate 2 --algorithm ed25519 --slots 3 --usage 2", 0, "key pair 2 generated"),
         ("identify", 0, "ed25519, slots 3, usage 0x0002"),
         ("identify", 0, "ecdsa-p384, slots 0"),
+        // Slot 3 has a key of another Bank now, out of the connection's reach.
+        ("identify", 0, "bank 0 slot 0"),
+        ("csr --bank 0 @/device.csr", 0, "bytes in"),
+        ("csr --bank 9 @/device.csr", 4, "INVALID_REQUEST"),
+        ("certificate get 0 @/got.der", 0, "certificates in"),
+        ("certificate get 0 @/got.der --bank 0", 0, "certificates in"),
+        ("certificate get 0 @/got.der --bank 1", 4, "INVALID_REQUEST"),
+        ("certificate get 0 @/nowhere/got.der --bank 0", 3, "nowhere"),
+        ("certificate set 0 @/got.der --bank 0", 0, "slot 0 has"),
+        ("certificate set 0 @/host.pem --bank 0", 4, "UNSPECIFIED"),
+        ("certificate erase 3 --bank 0", 4, "INVALID_REQUEST"),
+        ("bank configure 0 ecdsa-p256", 4, "UNSUPPORTED_REQUEST"),
+        ("certificate erase 0 --bank 0", 0, "slot 0 is erased"),
     ] {
         let (seen, text) = tdispctl(address, path, line);
         assert_eq!(seen, code, "{line}: {text}");

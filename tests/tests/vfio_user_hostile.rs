@@ -222,7 +222,7 @@ fn offences() -> Vec<Offence> {
     add("dma-buf: any number of ranges", C::DEVICE_FEATURE, export(u32::MAX, 1, 0, u32::MAX), 0, EINVAL);
     add("dma-buf: configuration space", C::DEVICE_FEATURE, export(40, 1, 7, 1), 0, ENODEV);
     add("dma-buf: no such region", C::DEVICE_FEATURE, export(40, 1, REGIONS as u32, 1), 0, ENODEV);
-    add("dma-buf: no such window", C::DEVICE_FEATURE, export(40, 1, 9, 1), 0, EINVAL);
+    add("dma-buf: no such window", C::DEVICE_FEATURE, export(40, 1, 9, 1), 0, ENODEV);
     add("dma-buf: descriptors", C::DEVICE_FEATURE, export(40, 1, 7, 1), 16, ENODEV);
     list
 }

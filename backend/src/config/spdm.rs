@@ -350,6 +350,7 @@ impl Spdm {
                 provisioning: Provisioning {
                     set_certificate: !alias,
                     csr: !alias,
+                    slot_management: true,
                     trusted_environment: true,
                     key_pair_info: true,
                     ..plugged.provisioning

@@ -16,6 +16,8 @@ pub struct Recorder {
     /// By function.
     transitions: Vec<Option<LastTransition>>,
     gate: Vec<Gate>,
+    /// [`Device::refusals`] as counted last.
+    refusals: u64,
 }
 
 /// What was told of a function's refused accesses.
@@ -33,7 +35,12 @@ impl Recorder {
     pub fn new(device: &mut Device) -> Self {
         device.keep_happenings();
         let functions = device.functions();
-        Self { sequence: 0, transitions: vec![None; functions], gate: vec![Gate::default(); functions] }
+        Self {
+            sequence: 0,
+            transitions: vec![None; functions],
+            gate: vec![Gate::default(); functions],
+            refusals: 0,
+        }
     }
 
     /// Of the last event; 0 if there was none.
@@ -57,6 +64,12 @@ impl Recorder {
     }
 
     fn sum_up(&mut self, now: Duration, device: &mut Device) {
+        // Most calls come after an access that was served.
+        let refusals = device.refusals();
+        if refusals == self.refusals && self.gate.iter().all(|gate| !gate.waits) {
+            return;
+        }
+        self.refusals = refusals;
         for (function, gate) in self.gate.iter_mut().enumerate() {
             let counts = device.gate_counts(function);
             gate.waits = counts != gate.told;

@@ -101,8 +101,8 @@ impl Bars {
     }
 
     /// What a region offers for mapping: pages of the T = 0 side that never become TEE memory.
-    pub(super) fn mapping(&self, region: BarRegion) -> Result<Option<Mmap>, MemoryError> {
-        let Some(bar) = self.get(region.bar).filter(|_| !region.window) else { return Ok(None) };
+    pub(super) fn mapping(&mut self, region: BarRegion) -> Result<Option<Mmap>, MemoryError> {
+        let Some(bar) = self.get_mut(region.bar).filter(|_| !region.window) else { return Ok(None) };
         let Some(shared) = bar.shared_mapping() else { return Ok(None) };
         // Where T = 0 begins in the region, and the BAR in the file.
         let areas = shared
@@ -187,7 +187,7 @@ impl Bars {
         let pieces = self.pieces(region, offset, length);
         let Some(bar) = self.get_mut(region.bar) else { return Ok(rejected) };
         let mut result = Ok(());
-        for Piece { tee, offset, bytes } in pieces {
+        for Piece { tee, offset, bytes } in pieces.into_iter().filter(|piece| !piece.bytes.is_empty()) {
             let tee = match requester {
                 Requester::Any => tee,
                 Requester::Config => mmio::TeeSource::Known(Tee::NonTee),
@@ -237,8 +237,9 @@ impl Bars {
     }
 
     /// An access to a region, cut where T changes.
-    fn pieces(&self, region: BarRegion, offset: u64, length: usize) -> Vec<Piece> {
-        let whole = |tee| vec![Piece { tee, offset, bytes: 0..length }];
+    fn pieces(&self, region: BarRegion, offset: u64, length: usize) -> [Piece; 2] {
+        let whole =
+            |tee| [Piece { tee, offset, bytes: 0..length }, Piece { tee, offset, bytes: length..length }];
         let known = mmio::TeeSource::Known;
         if region.window {
             return whole(known(Tee::Tee));
@@ -251,16 +252,12 @@ impl Bars {
                 let (low, high) =
                     if self.private_high { (Tee::NonTee, Tee::Tee) } else { (Tee::Tee, Tee::NonTee) };
                 let in_low = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(length);
-                let mut pieces = Vec::with_capacity(2);
-                if in_low > 0 {
-                    pieces.push(Piece { tee: known(low), offset, bytes: 0..in_low });
-                }
-                if in_low < length {
-                    // The region ends where the alias does.
-                    let offset = (offset + in_low as u64).saturating_sub(size);
-                    pieces.push(Piece { tee: known(high), offset, bytes: in_low..length });
-                }
-                pieces
+                // The region ends where the alias does.
+                let in_high = offset.saturating_add(in_low as u64).saturating_sub(size);
+                [
+                    Piece { tee: known(low), offset, bytes: 0..in_low },
+                    Piece { tee: known(high), offset: in_high, bytes: in_low..length },
+                ]
             }
         }
     }
@@ -275,7 +272,7 @@ enum Requester {
     Config,
 }
 
-/// A part of an access that has one T.
+/// A part of an access that has one T; it may be empty.
 struct Piece {
     tee: mmio::TeeSource,
     /// In the BAR's layout.

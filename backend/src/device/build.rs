@@ -117,6 +117,7 @@ impl Device {
             strict: config.mmio.strict,
             machine_checks: (config.mmio.arch == Arch::Tdx).then_some(config.mmio.machine_check),
             machine_check: None,
+            refusals: 0,
             next_look: Duration::ZERO,
             next_follow: Some(Duration::ZERO),
             firmware: Firmware::new(config)?,

@@ -53,11 +53,13 @@ impl NotExported {
 impl Device {
     /// What a region offers for mapping, with a descriptor of its own.
     pub fn mapping(&mut self, function: usize, region: u32) -> Option<Mmap> {
-        let bars = self.units.get(function)?.bars();
-        bars.mapping(BarRegion::from_index(region)?).unwrap_or_else(|error| {
+        let unit = self.units.get_mut(function)?;
+        let mapping = unit.mapping(BarRegion::from_index(region)?).unwrap_or_else(|error| {
             log::error!("function {function}: {error}; nothing is offered for mapping");
             None
-        })
+        });
+        self.note_dropped(function);
+        mapping
     }
 
     /// A descriptor of the memory of a BAR, T = 0, or of its window, T = 1: `ranges`, as offsets and lengths in bytes, one behind
@@ -125,6 +127,7 @@ fn errno(error: &ExportError) -> Errno {
     match error {
         ExportError::Overlap { .. } | ExportError::Mapped { .. } => Errno::BUSY,
         ExportError::Memory(_) => Errno::NOMEM,
+        ExportError::TooMany { .. } | ExportError::Lingering { .. } => Errno::NOSPC,
         ExportError::Empty
         | ExportError::Unaligned { .. }
         | ExportError::Outside { .. }

@@ -26,6 +26,11 @@ impl Device {
         self.units.get(function).map(Unit::view)
     }
 
+    /// Accesses to BARs that the gate refused, of all functions: whether [`Self::gate_counts`] have changed, for those who ask often.
+    pub fn refusals(&self) -> u64 {
+        self.refusals
+    }
+
     /// Accesses to BARs of `function` that the gate refused.
     pub fn gate_counts(&self, function: usize) -> GateCounts {
         let mut counts = GateCounts::default();

@@ -70,6 +70,8 @@ pub struct Device {
     machine_checks: Option<MachineCheck>,
     /// The function whose client met one.
     machine_check: Option<usize>,
+    /// Accesses that the gate refused, of all functions.
+    refusals: u64,
     /// When exports may be looked at again.
     next_look: Duration,
     /// When files behind functions are to be looked at, if there are any that change.
@@ -293,9 +295,10 @@ impl Device {
         Some(work)
     }
 
-    /// What has to become of DMA of `function` that was handed out before (PCIe 6.1 §11.3.9, §11.3.16, §11.3.20).
-    pub fn take_dma_order(&mut self, function: usize) -> Option<DmaOrder> {
-        self.units.get_mut(function).and_then(Unit::take_dma_order)
+    /// What has to become of DMA of a function that was handed out before (PCIe 6.1 §11.3.9, §11.3.16, §11.3.20), and which.
+    pub fn take_dma_order(&mut self) -> Option<(usize, DmaOrder)> {
+        let orders = self.units.iter_mut().enumerate();
+        orders.filter_map(|(function, unit)| Some((function, unit.take_dma_order()?))).next()
     }
 
     /// The outcome of DMA work. One that failed may cost a TDI in RUN its state (PCIe 6.1 §11.4.3).

@@ -56,6 +56,7 @@ impl Device {
     /// Looks at accesses that the gate refused.
     pub(super) fn note_rejected(&mut self, function: usize, rejected: &[Rejection], write: bool) {
         for Rejection { bar, cell, offset, length } in rejected {
+            self.refusals += 1;
             if cell.attribute != Attribute::Private {
                 continue;
             }

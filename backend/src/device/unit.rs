@@ -17,6 +17,7 @@ use super::rules::Told;
 use crate::config::{MixedDma, Mmio, TeeSource};
 use crate::function::{DmaError, DmaId, Function, Work};
 use crate::pci::{BarDecoder, ConfigSpace, Msix, Plan};
+use crate::vfio_user::Mmap;
 
 /// What has to become of DMA that was handed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -213,6 +214,11 @@ impl Unit {
             );
         }
         rejections
+    }
+
+    /// What a region offers for mapping.
+    pub(super) fn mapping(&mut self, region: BarRegion) -> Result<Option<Mmap>, MemoryError> {
+        self.bars.mapping(region)
     }
 
     /// A descriptor of a BAR's memory.

@@ -18,6 +18,13 @@ pub struct Fds {
     pub truncated: bool,
 }
 
+impl Fds {
+    /// Whether none were sent.
+    pub(super) fn is_empty(&self) -> bool {
+        self.fds.is_empty() && !self.truncated
+    }
+}
+
 /// Descriptors that arrived with the bytes of a range of the buffer.
 #[derive(Debug)]
 struct Batch {
@@ -100,7 +107,7 @@ impl Input {
     pub(super) fn received(&mut self, count: usize, mut fds: Fds) {
         let bytes = self.end..(self.end + count).min(self.buffer.len());
         self.end = bytes.end;
-        if fds.fds.is_empty() && !fds.truncated {
+        if fds.is_empty() {
             return;
         }
         // All that waits belongs to the message in progress: more than one message may carry is too much.

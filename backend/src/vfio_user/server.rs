@@ -18,10 +18,13 @@ use super::listener::Listener;
 use super::memory::ClientMemory;
 use super::peer::Peer;
 use super::socket::{receive, transmit};
-use super::watch::{Source, Watcher};
+use super::watch::{Source, Token, Watcher};
 
 /// Messages that one client gets answered before others have their turn.
 const MESSAGES_PER_TURN: u32 = 32;
+/// What is awaited of a client that takes its output. By edge: by level the kernel would look at a socket once more before it sleeps, which
+/// is a twentieth of the time that a short message takes.
+const INPUT: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
 /// How long a client may hold the seat without having negotiated, once another one wants it.
 const SILENCE: Duration = Duration::from_secs(1);
 /// How long to leave the listener alone after the host had no descriptor for a client.
@@ -30,8 +33,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// One function's vfio-user server.
 ///
 /// The event loop owns the epoll instance of the [`Watcher`]. It takes each [`Token`](super::Token) there to [`Self::on_ready`],
-/// calls that again for [`Source::Client`] as long as [`Self::is_waiting`], and [`Self::resume`] when [`Self::next_deadline`]
-/// has come. After that it hands over the device's work: [`Self::dma_read`], [`Self::dma_write`], [`Self::irqs`]; and takes
+/// calls [`Self::go_on`] as long as [`Self::is_waiting`], and [`Self::resume`] when [`Self::next_deadline`] has come. After that it hands over the device's work: [`Self::dma_read`], [`Self::dma_write`], [`Self::irqs`]; and takes
 /// what has ended from [`Self::poll_dma`]. None of these block.
 #[derive(Debug)]
 pub struct Server {
@@ -53,6 +55,8 @@ struct Client {
     since: Instant,
     /// As registered with epoll: whether output waits, instead of input.
     blocked: bool,
+    /// Nothing will come after what is there, and no event tells of that again.
+    leaving: bool,
 }
 
 impl Server {
@@ -87,16 +91,29 @@ impl Server {
 
     /// Does what can be done now: answers messages that have arrived, a bounded number of them, so that several servers can
     /// share a thread; accepts or refuses a client; notices that one left.
-    pub fn on_ready(&mut self, source: Source, device: &mut dyn Device) {
-        match source {
-            Source::Client => self.serve(device),
+    pub fn on_ready(&mut self, token: Token, device: &mut dyn Device) {
+        match token.source {
+            Source::Client => {
+                if let Some(client) = &mut self.client {
+                    client.leaving |= token.last;
+                }
+                self.serve(device);
+            }
             Source::Listener => self.accept(device),
             Source::IntxUnmask => self.connection.irqs().poll_intx_unmask(),
         }
         self.watch();
     }
 
-    /// Whether messages that have been read wait for the client's next turn, of which no event will tell.
+    /// The client's next turn, if it [waits](Self::is_waiting) for one.
+    pub fn go_on(&mut self, device: &mut dyn Device) {
+        if self.waiting {
+            self.serve(device);
+            self.watch();
+        }
+    }
+
+    /// Whether the client waits for its next turn, of which no event will tell: there are messages, or may be.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.waiting
@@ -217,15 +234,22 @@ impl Server {
             return Ok(());
         }
         let Some(client) = &self.client else { return Ok(()) };
-        let (count, fds) = match receive(client.socket.as_fd(), self.connection.space()) {
+        let space = self.connection.space();
+        let room = space.len();
+        let (count, fds) = match receive(client.socket.as_fd(), space) {
             Err(Errno::AGAIN) => return Ok(()),
             other => other?,
         };
         if count == 0 {
             return Err(Errno::PIPE);
         }
+        // Events come by edge, and a read that was not cut short has left nothing for the next. Descriptors cut one short, too.
+        let drained = count < room && fds.is_empty() && !client.leaving;
         self.connection.received(count, fds);
-        self.handle(device, &mut turns)
+        self.handle(device, &mut turns)?;
+        // With output left, its going out is an event, and input is looked at anew after that.
+        self.waiting |= !drained && self.connection.chunk().is_none();
+        Ok(())
     }
 
     /// Answers the whole messages at hand, as long as the client takes the answers and its turn lasts.
@@ -295,13 +319,13 @@ impl Server {
             log::warn!("{}: a client that said nothing gives way to another", self.path().display());
             self.hang_up(device);
         }
-        if let Err(errno) = self.watcher.add(&socket, Source::Client, EventFlags::IN) {
+        if let Err(errno) = self.watcher.add(&socket, Source::Client, INPUT) {
             log::warn!("{}: cannot watch a client: {errno}", self.path().display());
             return;
         }
         let peer = Peer::of(&socket);
         device.client_is(peer.as_ref().map(Peer::process));
-        self.client = Some(Client { socket, peer, since: Instant::now(), blocked: false });
+        self.client = Some(Client { socket, peer, since: Instant::now(), blocked: false, leaving: false });
     }
 
     /// Brings what epoll watches in line with what is awaited.
@@ -311,7 +335,7 @@ impl Server {
             && client.blocked != blocked
         {
             // A client that does not read its replies gets no further message read.
-            let events = if blocked { EventFlags::OUT } else { EventFlags::IN };
+            let events = if blocked { EventFlags::OUT | EventFlags::ET } else { INPUT };
             if self.watcher.modify(&client.socket, Source::Client, events).is_ok() {
                 client.blocked = blocked;
             }

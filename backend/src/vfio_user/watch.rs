@@ -18,37 +18,32 @@ pub enum Source {
     IntxUnmask,
 }
 
-/// Names one descriptor of one server; the data of its epoll events.
+/// How epoll says that nothing follows what is there.
+const LAST: EventFlags = EventFlags::RDHUP.union(EventFlags::HUP).union(EventFlags::ERR);
+
+/// An epoll event of one descriptor of one server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
     /// The server, by the number its [`Watcher`] was made with.
     pub server: u32,
     /// The descriptor.
     pub source: Source,
+    /// Whoever is at its other end sends nothing any more.
+    pub last: bool,
 }
 
 impl Token {
-    /// As an event's data.
+    /// From an event's flags and data; `None` if no server's look like this, data of `u64::MAX` for one.
     #[must_use]
-    pub fn to_data(self) -> u64 {
-        let source = match self.source {
-            Source::Listener => 0,
-            Source::Client => 1,
-            Source::IntxUnmask => 2,
-        };
-        u64::from(self.server) << 2 | source
-    }
-
-    /// From an event's data; `None` if no token looks like this, `u64::MAX` for one.
-    #[must_use]
-    pub fn from_data(data: u64) -> Option<Self> {
+    pub fn from_event(flags: u32, data: u64) -> Option<Self> {
         let source = match data & 3 {
             0 => Source::Listener,
             1 => Source::Client,
             2 => Source::IntxUnmask,
             _ => return None,
         };
-        Some(Self { server: u32::try_from(data >> 2).ok()?, source })
+        let last = EventFlags::from_bits_retain(flags).intersects(LAST);
+        Some(Self { server: u32::try_from(data >> 2).ok()?, source, last })
     }
 }
 
@@ -81,8 +76,18 @@ impl Watcher {
     }
 
     fn data(&self, source: Source) -> EventData {
-        EventData::new_u64(Token { server: self.server, source }.to_data())
+        EventData::new_u64(data(self.server, source))
     }
+}
+
+/// What an event carries.
+fn data(server: u32, source: Source) -> u64 {
+    let source = match source {
+        Source::Listener => 0,
+        Source::Client => 1,
+        Source::IntxUnmask => 2,
+    };
+    u64::from(server) << 2 | source
 }
 
 #[cfg(test)]
@@ -90,14 +95,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_survive_an_event() {
+    fn events_say_which_descriptor_and_whether_anything_follows() {
         for server in [0, 1, 7, u32::MAX] {
             for source in [Source::Listener, Source::Client, Source::IntxUnmask] {
-                let token = Token { server, source };
-                assert_eq!(Token::from_data(token.to_data()), Some(token));
+                for (flags, last) in [
+                    (EventFlags::IN, false),
+                    (EventFlags::OUT, false),
+                    (EventFlags::IN | EventFlags::RDHUP, true),
+                    (EventFlags::HUP, true),
+                    (EventFlags::ERR, true),
+                ] {
+                    let token = Token::from_event(flags.bits(), data(server, source));
+                    assert_eq!(token, Some(Token { server, source, last }));
+                }
             }
         }
-        assert_eq!(Token::from_data(u64::MAX), None);
-        assert_eq!(Token::from_data(1 << 40), None);
+        assert_eq!(Token::from_event(1, u64::MAX), None);
+        assert_eq!(Token::from_event(1, 1 << 40), None);
     }
 }

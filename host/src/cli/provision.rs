@@ -28,11 +28,33 @@ pub struct CsrArgs {
     /// Have an earlier request forgotten that still waits for a reset
     #[arg(long, conflicts_with = "tag")]
     pub overwrite: bool,
+    /// Where the key is.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Where a slot or a key is, for those that may be of another algorithm than the connection's.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Place {
+    /// Bank of the slot or key, by SLOT_MANAGEMENT (SPDM 1.4); `identify` shows them (default: the connection's slots)
+    #[arg(long, value_name = "ID", value_parser = number::<u8>)]
+    pub bank: Option<u8>,
 }
 
 /// Certificate slots.
 #[derive(Debug, Clone, Subcommand)]
 pub enum CertificateCommand {
+    /// Fetch and verify the chain of a slot
+    Get {
+        /// Slot
+        #[arg(value_parser = clap::value_parser!(u8).range(0..8))]
+        target: u8,
+        /// Where to write the certificates, root first (DER, one behind the other)
+        file: PathBuf,
+        /// Where the slot is.
+        #[command(flatten)]
+        place: Place,
+    },
     /// Write a chain into a slot (SET_CERTIFICATE)
     Set {
         /// Slot
@@ -46,6 +68,9 @@ pub enum CertificateCommand {
         /// What the certificates say of the device, where there are several keys
         #[arg(long, value_enum, default_value_t = Model::Device)]
         model: Model,
+        /// Where the slot is.
+        #[command(flatten)]
+        place: Place,
     },
     /// Erase a slot (SPDM 1.3 and later)
     Erase {
@@ -55,6 +80,22 @@ pub enum CertificateCommand {
         /// Key pair of the slot, where there are several keys (--multiple-keys)
         #[arg(long, value_name = "ID", default_value = "0", value_parser = number::<u8>)]
         key_pair: u8,
+        /// Where the slot is.
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Banks of certificate slots.
+#[derive(Debug, Clone, Subcommand)]
+pub enum BankCommand {
+    /// Give a Bank that holds no certificates another algorithm, where the device can do that (SPDM 1.4)
+    Configure {
+        /// Bank
+        #[arg(value_parser = number::<u8>)]
+        id: u8,
+        /// Algorithm, such as ecdsa-p384
+        algorithm: AsymAlgorithm,
     },
 }
 

@@ -73,6 +73,7 @@ fn carry_out(
         }
         Command::Discover
         | Command::Identify
+        | Command::Bank(_)
         | Command::Csr(_)
         | Command::Certificate(_)
         | Command::KeyPair(_)

@@ -1,7 +1,10 @@
-//! What a responder tells about itself beside its identity: endpoint information, the measurement extension log, key pairs.
+//! What a responder tells about itself beside its identity: endpoint information, the measurement extension log, key pairs,
+//! Banks of certificate slots.
 
-use spdm::requester::{ConnectionInfo, EndpointReport, KeyPairReport, MeasurementLogReport};
-use spdm::wire::{KeyPairAlgorithms, ResponderFlags, Version};
+use spdm::requester::{
+    BankReport, BankSlot, ConnectionInfo, EndpointReport, KeyPairReport, MeasurementLogReport,
+};
+use spdm::wire::{KeyPairAlgorithms, ResponderExtendedFlags, ResponderFlags, Version};
 
 use super::link::failed;
 use super::{Seen, Walk};
@@ -40,6 +43,22 @@ impl Walk {
             })?;
             self.output.tell(&Item::Facts("key pairs", &key_pair_facts(&pairs)));
         }
+        if info.extended_capabilities.of(info.version).has(ResponderExtendedFlags::SLOT_MGMT) {
+            self.show_banks()?;
+        }
+        Ok(())
+    }
+
+    fn show_banks(&mut self) -> Result<()> {
+        let banks = self.step(Layer::Spdm, "SLOT_MANAGEMENT", "every Bank", |walk| {
+            let mut banks = Vec::new();
+            for element in walk.spdm()?.banks().map_err(failed)? {
+                banks.push((element.bank, walk.spdm()?.bank(element.bank).map_err(failed)?));
+            }
+            let text = format!("{} Banks", banks.len());
+            Ok(Seen::good(banks, text))
+        })?;
+        self.output.tell(&Item::Facts("banks", &bank_facts(&banks)));
         Ok(())
     }
 }
@@ -80,6 +99,38 @@ fn key_pair_facts(pairs: &[KeyPairReport]) -> Vec<Fact> {
         (format!("{id}"), text)
     };
     (1..).zip(pairs).map(fact).collect()
+}
+
+/// A Bank, then its slots.
+fn bank_facts(banks: &[(u8, BankReport)]) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    for (id, bank) in banks {
+        let mut text = algorithm(bank.current);
+        if bank.selected {
+            text += ", selected";
+        }
+        if bank.configurable {
+            text += &format!(", can have {:?}", bank.available);
+        }
+        facts.push((format!("bank {id}"), text));
+        facts
+            .extend(bank.slots.iter().map(|slot| (format!("bank {id} slot {}", slot.slot), slot_text(slot))));
+    }
+    facts
+}
+
+fn slot_text(slot: &BankSlot) -> String {
+    let mut text = slot.digest.as_ref().map_or_else(|| "empty".into(), |digest| hex(digest));
+    if slot.key_pair != 0 {
+        text += &format!(", key pair {}", slot.key_pair);
+    }
+    if let Some(model) = slot.model {
+        text += &format!(", {}", model.name());
+    }
+    if slot.write_protected {
+        text += ", write-protected";
+    }
+    format!("{text}, usage {:#06x}, room for {} bytes", slot.usage.0, slot.size)
 }
 
 /// The algorithm by its name; RSA is told apart by its size alone.

@@ -107,6 +107,7 @@ impl Walk {
             Command::Identify => self.identify(true),
             Command::Csr(args) => self.csr(args),
             Command::Certificate(command) => self.certificate_command(command),
+            Command::Bank(command) => self.bank_command(command),
             Command::KeyPair(command) => self.key_pair_command(command),
             Command::Lock(args) => self.in_session(true, |walk| walk.lock(args)),
             Command::Report(ReportCommand { read, action: None }) => {

@@ -1,15 +1,15 @@
-//! A responder's certificates and keys, managed in a session: GET_CSR, SET_CERTIFICATE, SET_KEY_PAIR_INFO.
+//! A responder's certificates and keys, managed in a session: GET_CSR, SET_CERTIFICATE, SLOT_MANAGEMENT, SET_KEY_PAIR_INFO.
 
 use std::path::Path;
 
 use spdm::identity::read_chain;
 use spdm::requester::{CsrQuery, DriverError, RequesterError, SlotContent};
-use spdm::wire::{ErrorCode, KeyPairAlgorithms, KeyPairOperation, KeyPairParameters, KeyUsage};
+use spdm::wire::{ErrorCode, KeyPairAlgorithms, KeyPairOperation, KeyPairParameters, KeyUsage, SlotAddress};
 
 use super::link::failed;
 use super::trust::read_file;
 use super::{Seen, Walk};
-use crate::cli::{CertificateCommand, CsrArgs, KeyPairArgs, KeyPairCommand};
+use crate::cli::{BankCommand, CertificateCommand, CsrArgs, KeyPairArgs, KeyPairCommand, Place};
 use crate::error::{Error, Result};
 use crate::output::record::Layer;
 
@@ -47,36 +47,76 @@ impl Walk {
         };
         self.managed(|walk| {
             walk.step(Layer::Spdm, "CSR", "a certificate signing request", |walk| {
-                let csr = walk.spdm()?.csr(query).map_err(failed)?;
-                let what = format!("writing {}", args.file.display());
-                std::fs::write(&args.file, &csr).map_err(Error::io(what))?;
+                let csr = match args.place.bank {
+                    None => walk.spdm()?.csr(query),
+                    Some(bank) => walk.spdm()?.bank_csr(bank, query),
+                };
+                let csr = csr.map_err(failed)?;
+                write(&args.file, &csr)?;
                 Ok(Seen::good((), format!("{} bytes in {}", csr.len(), args.file.display())))
             })
         })
     }
 
     pub(super) fn certificate_command(&mut self, command: &CertificateCommand) -> Result<()> {
-        let (slot, key_pair, content, done) = match command {
-            CertificateCommand::Set { target, chain, key_pair, model } => {
+        match command {
+            CertificateCommand::Get { target, file, place } => self.get_certificate(*target, *place, file),
+            CertificateCommand::Set { target, chain, key_pair, model, place } => {
                 let certificates = read_certificates(chain)?;
                 let done = format!("slot {target} has {} certificates", certificates.len());
-                (*target, *key_pair, SlotContent::Chain { certificates, model: (*model).into() }, done)
+                let content = SlotContent::Chain { certificates, model: (*model).into() };
+                self.set_certificate(*target, *place, *key_pair, content, &done)
             }
-            CertificateCommand::Erase { target, key_pair } => {
-                (*target, *key_pair, SlotContent::Nothing, format!("slot {target} is erased"))
+            CertificateCommand::Erase { target, key_pair, place } => {
+                let done = format!("slot {target} is erased");
+                self.set_certificate(*target, *place, *key_pair, SlotContent::Nothing, &done)
             }
-        };
+        }
+    }
+
+    fn get_certificate(&mut self, slot: u8, place: Place, file: &Path) -> Result<()> {
         self.managed(|walk| {
-            walk.step(Layer::Spdm, "SET_CERTIFICATE", "accepted", |walk| {
-                match walk.spdm()?.set_certificate(slot, key_pair, content) {
-                    Ok(()) => Ok(Seen::good((), done)),
-                    // DSP0274 1.3 "SET_CERTIFICATE": that is how a device accepts that has to be reset.
-                    Err(DriverError::Requester(RequesterError::Refused {
-                        code: ErrorCode::RESET_REQUIRED,
-                        ..
-                    })) => Ok(Seen::good((), format!("{done} after the next reset"))),
-                    Err(error) => Err(failed(error)),
-                }
+            walk.step(Layer::Spdm, "CERTIFICATE", "a chain that holds", |walk| {
+                let found = match place.bank {
+                    None => walk.spdm()?.certificate(slot),
+                    Some(bank) => walk.spdm()?.bank_certificate(SlotAddress { bank, slot }),
+                };
+                let found = found.map_err(failed)?;
+                let certificates = &found.chain.certificates;
+                write(file, &certificates.concat())?;
+                Ok(Seen::good((), format!("{} certificates in {}", certificates.len(), file.display())))
+            })
+        })
+    }
+
+    fn set_certificate(
+        &mut self,
+        slot: u8,
+        place: Place,
+        key_pair: u8,
+        content: SlotContent,
+        done: &str,
+    ) -> Result<()> {
+        let name = if place.bank.is_some() { "SLOT_MANAGEMENT" } else { "SET_CERTIFICATE" };
+        self.managed(|walk| {
+            walk.step(Layer::Spdm, name, "accepted", |walk| {
+                let mut spdm = walk.spdm()?;
+                let result = match place.bank {
+                    None => spdm.set_certificate(slot, key_pair, content),
+                    Some(bank) => spdm.write_slot(SlotAddress { bank, slot }, key_pair, content),
+                };
+                accepted(result, done)
+            })
+        })
+    }
+
+    pub(super) fn bank_command(&mut self, command: &BankCommand) -> Result<()> {
+        let BankCommand::Configure { id, algorithm } = command;
+        let done = format!("Bank {id} is for {algorithm}");
+        let algorithm = KeyPairAlgorithms::of(*algorithm);
+        self.managed(|walk| {
+            walk.step(Layer::Spdm, "SLOT_MANAGEMENT", "accepted", |walk| {
+                accepted(walk.spdm()?.configure_bank(*id, algorithm), &done)
             })
         })
     }
@@ -100,6 +140,22 @@ impl Walk {
             })
         })
     }
+}
+
+/// What became of a change of a slot or Bank.
+fn accepted(result: std::result::Result<(), DriverError<Error>>, done: &str) -> Result<Seen<()>> {
+    match result {
+        Ok(()) => Ok(Seen::good((), done)),
+        // DSP0274 1.3 "SET_CERTIFICATE": that is how a device accepts that has to be reset.
+        Err(DriverError::Requester(RequesterError::Refused { code: ErrorCode::RESET_REQUIRED, .. })) => {
+            Ok(Seen::good((), format!("{done} after the next reset")))
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn write(file: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(file, bytes).map_err(Error::io(format!("writing {}", file.display())))
 }
 
 fn parameters(wanted: &KeyPairArgs) -> KeyPairParameters {

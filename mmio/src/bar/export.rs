@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::{Bar, Slot};
 use crate::memory::{DmaBufMaker, FileAccess, Size};
 use crate::pages::PageRange;
-use crate::sides::{Exported, Refused, Revocation, Revoked};
+use crate::sides::{Exported, MAX_EXPORTS, Refused, Revocation, Revoked};
 use crate::{Attribute, Kind, MemoryError, PAGE_SIZE, TdiPhase, Tee};
 
 /// How a BAR's memory is given away.
@@ -97,6 +97,20 @@ pub enum ExportError {
     /// A dma-buf of /dev/udmabuf can be written to by whoever has it.
     #[error("a dma-buf is for reading and writing, not for reading only")]
     ReadOnly,
+    /// Each costs descriptors.
+    #[error("{most} exports of the BAR are held already")]
+    TooMany {
+        /// The most there may be.
+        most: usize,
+    },
+    /// What was revoked stays in use as long as its holders do not let go.
+    #[error(
+        "{bytes:#x} bytes of exports that lost their pages are still held, which leaves no room for more"
+    )]
+    Lingering {
+        /// Theirs.
+        bytes: u64,
+    },
     /// The host.
     #[error("{}: {}", .0, .0.source)]
     Memory(#[from] MemoryError),
@@ -132,6 +146,8 @@ impl Bar {
         self.sides.export(side, &pages, dark, size, access).map_err(|refused| match refused {
             Refused::Overlap(taken) => ExportError::Overlap { page: taken.first },
             Refused::ReadOnly => ExportError::ReadOnly,
+            Refused::TooMany => ExportError::TooMany { most: MAX_EXPORTS },
+            Refused::Lingering(bytes) => ExportError::Lingering { bytes },
             Refused::Memory(error) => error.into(),
         })
     }

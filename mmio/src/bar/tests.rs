@@ -226,6 +226,20 @@ fn private_memory_is_not_in_the_shared_file() {
 }
 
 #[test]
+fn what_was_in_an_export_that_was_let_go_is_in_the_shared_file() {
+    let mut bar = bar();
+    let exported =
+        bar.export(TdiPhase::Unlocked, Tee::NonTee, &[(0x9000, 0x1000)], FileAccess::ReadWrite).unwrap();
+    write(&mut bar, UNLOCKED, 0x9000, &[7]);
+    drop(exported);
+    let mapped = map(bar.hand_out_shared().unwrap(), 0x9000, PAGE);
+    let view = mapped.get_slice(0, PAGE).unwrap();
+    assert_eq!(view.read_obj::<u8>(0).unwrap(), 7);
+    view.write_obj(9_u8, 0).unwrap();
+    assert_eq!(read(&mut bar, UNLOCKED, 0x9000, 1), [9]);
+}
+
+#[test]
 fn another_host_gets_what_the_former_cannot_reach() {
     let mut bar = bar();
     let mapped = map(bar.hand_out_shared().unwrap(), 0x9000, PAGE);

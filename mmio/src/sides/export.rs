@@ -59,10 +59,19 @@ impl Export {
         !self.live.is_empty() || !self.kept.is_empty()
     }
 
+    /// Bytes of its file.
+    pub(super) fn size(&self) -> u64 {
+        self.ranges.iter().map(PageRange::size).sum()
+    }
+
     /// Whether all of its pages are the device's.
     pub(super) fn is_whole(&self) -> bool {
-        let live: u64 = self.live.iter().map(|piece| piece.pages.size()).sum();
-        live == self.ranges.iter().map(PageRange::size).sum::<u64>()
+        size(&self.live) == self.size()
+    }
+
+    /// Bytes that neither are nor may become the device's.
+    pub(super) fn lost(&self) -> u64 {
+        self.size().saturating_sub(size(&self.live) + size(&self.kept))
     }
 
     /// The first page of `sorted`, ranges in ascending order, that is or may become this export's.
@@ -95,6 +104,10 @@ impl Export {
         self.live.sort_by_key(|piece| piece.pages.first);
         kept
     }
+}
+
+fn size(pieces: &[Piece]) -> u64 {
+    pieces.iter().map(|piece| piece.pages.size()).sum()
 }
 
 #[cfg(test)]
@@ -131,6 +144,11 @@ mod tests {
             assert_eq!(places(export.live()), left, "{cut:?}");
             assert_eq!(export.is_whole(), lost.is_empty(), "{cut:?}");
             assert_eq!(export.is_alive(), !left.is_empty(), "{cut:?}");
+            assert_eq!(
+                export.lost(),
+                lost.iter().map(|(_, pages, _)| u64::from(*pages) * 4096).sum::<u64>(),
+                "{cut:?}"
+            );
         }
     }
 
@@ -139,6 +157,7 @@ mod tests {
         let mut export = export();
         export.lose(range(3, 6), true);
         assert!(export.is_alive() && !export.is_whole());
+        assert_eq!(export.lost(), 0, "they come back");
         assert_eq!(export.first_common(&[range(8, 1)]), Some(range(8, 1)), "nobody else can have them");
         assert_eq!(places(&export.revive()), [(3, 2, 3), (8, 1, 0)]);
         assert_eq!(places(export.live()), [(2, 1, 2), (3, 2, 3), (8, 1, 0), (9, 1, 1)]);

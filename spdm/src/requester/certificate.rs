@@ -3,6 +3,7 @@
 use super::command::{PeerCertificate, Reply, SlotDigests};
 use super::error::{Misuse, RequesterError, Violation};
 use super::state::{Core, Flow, Message, Next, Request};
+use crate::crypto::AsymAlgorithm;
 use crate::identity::Purpose;
 use crate::slot::SLOT_COUNT;
 use crate::trust::{Disapproval, Judge, PeerKey};
@@ -130,20 +131,12 @@ impl Fetch {
     /// Checks the whole chain and remembers the leaf's key.
     fn finish(self, core: &mut Core, message: &Message<'_>) -> Result<Next, RequesterError> {
         let connection = core.connected()?;
-        let judge = Judge {
-            provider: &*core.provider,
-            policy: &core.config.trust,
-            time: core.config.time,
-            version: connection.info.version,
-            hash: connection.hash(),
-            algorithm: connection.signature()?,
-            purpose: Purpose::Responder,
-        };
+        let judge = judge(core, Some(connection.signature()?))?;
         let announced = connection.digests.as_ref().and_then(|digests| digests.of(self.slot));
         let digest = core.digest(&self.chain)?;
         let agrees = announced.is_none_or(|announced| announced == digest.as_ref());
         message.require(agrees, Violation::Digest("chain"))?;
-        let found = judge.approve(&self.chain).map_err(|reason| self.disapproved(message, reason))?;
+        let found = judge.approve(&self.chain).map_err(|reason| disapproved(self.slot, message, reason))?;
 
         let peer = PeerKey { public_key: found.certificates.public_key.clone(), digest };
         if let Some(known) = core.connected_mut()?.peers.get_mut(usize::from(self.slot)) {
@@ -157,16 +150,31 @@ impl Fetch {
             trust: found.trust,
         })))
     }
+}
 
-    fn disapproved(&self, message: &Message<'_>, reason: Disapproval) -> RequesterError {
-        match reason {
-            Disapproval::Malformed(error) => message.malformed(error),
-            Disapproval::Chain(error) => RequesterError::Chain { slot: self.slot, error },
-            Disapproval::RootDigest => message.violation(Violation::Digest("root")),
-            Disapproval::KeyAlgorithm => message.violation(Violation::KeyAlgorithm),
-            Disapproval::Untrusted => message.violation(Violation::Untrusted),
-            Disapproval::Crypto(error) => error.into(),
-        }
+/// What a chain for a key of this algorithm, or of any, is judged by.
+pub(super) fn judge(core: &Core, algorithm: Option<AsymAlgorithm>) -> Result<Judge<'_>, Misuse> {
+    let connection = core.connected()?;
+    Ok(Judge {
+        provider: &*core.provider,
+        policy: &core.config.trust,
+        time: core.config.time,
+        version: connection.info.version,
+        hash: connection.hash(),
+        algorithm,
+        purpose: Purpose::Responder,
+    })
+}
+
+/// Why the chain of a slot is refused.
+pub(super) fn disapproved(slot: u8, message: &Message<'_>, reason: Disapproval) -> RequesterError {
+    match reason {
+        Disapproval::Malformed(error) => message.malformed(error),
+        Disapproval::Chain(error) => RequesterError::Chain { slot, error },
+        Disapproval::RootDigest => message.violation(Violation::Digest("root")),
+        Disapproval::KeyAlgorithm => message.violation(Violation::KeyAlgorithm),
+        Disapproval::Untrusted => message.violation(Violation::Untrusted),
+        Disapproval::Crypto(error) => error.into(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::slots::{SlotCommand, SlotReply};
 use crate::SessionId;
 use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
 use crate::identity::VerifiedCertificates;
@@ -97,6 +98,8 @@ pub enum Command {
         /// What to do with it.
         operation: KeyPairOperation,
     },
+    /// SLOT_MANAGEMENT.
+    Slots(SlotCommand),
     /// GET_MEASUREMENT_EXTENSION_LOG in as many portions as it takes.
     MeasurementLog,
     /// GET_ENDPOINT_INFO.
@@ -211,6 +214,8 @@ pub enum Reply {
     KeyPair(KeyPairReport),
     /// Of [`Command::SetKeyPair`].
     KeyPairSet,
+    /// Of [`Command::Slots`].
+    Slots(SlotReply),
     /// Of [`Command::MeasurementLog`].
     MeasurementLog(MeasurementLogReport),
     /// Of [`Command::EndpointInfo`].

@@ -3,11 +3,13 @@
 use core::time::Duration;
 
 use super::{
-    Challenged, Command, ConnectionInfo, CsrQuery, EndpointReport, KeyPairReport, MeasurementLogReport,
-    MeasurementQuery, MeasurementReport, Misuse, PeerCertificate, Reply, Requester, RequesterError, Served,
-    SessionInfo, SlotContent, SlotDigests, Step, UpdateKeys,
+    BankReport, Challenged, Command, ConnectionInfo, CsrQuery, EndpointReport, KeyPairReport,
+    MeasurementLogReport, MeasurementQuery, MeasurementReport, Misuse, PeerCertificate, Reply, Requester,
+    RequesterError, Served, SessionInfo, SlotCommand, SlotContent, SlotDigests, SlotReply, Step, UpdateKeys,
 };
-use crate::wire::{EventGroup, KeyPairOperation, SummaryType};
+use crate::wire::{
+    BankElement, EventGroup, KeyPairAlgorithms, KeyPairOperation, SlotAddress, SubCodes, SummaryType,
+};
 
 /// How a host carries messages and spends time.
 pub trait Transport {
@@ -112,6 +114,25 @@ commands! {
     /// [`Command::SetKeyPair`].
     set_key_pair(key_pair: u8, operation: KeyPairOperation) -> (),
         Command::SetKeyPair { key_pair, operation }, Reply::KeyPairSet => ();
+    /// [`SlotCommand::SubCodes`].
+    sub_codes() -> SubCodes, Command::Slots(SlotCommand::SubCodes), Reply::Slots(SlotReply::SubCodes(codes)) => codes;
+    /// [`SlotCommand::Banks`].
+    banks() -> Vec<BankElement>, Command::Slots(SlotCommand::Banks), Reply::Slots(SlotReply::Banks(banks)) => banks;
+    /// [`SlotCommand::Bank`].
+    bank(bank: u8) -> BankReport,
+        Command::Slots(SlotCommand::Bank { bank }), Reply::Slots(SlotReply::Bank(report)) => report;
+    /// [`SlotCommand::Certificate`].
+    bank_certificate(address: SlotAddress) -> PeerCertificate,
+        Command::Slots(SlotCommand::Certificate { address }), Reply::Slots(SlotReply::Certificate(found)) => found;
+    /// [`SlotCommand::Csr`].
+    bank_csr(bank: u8, query: CsrQuery) -> Vec<u8>,
+        Command::Slots(SlotCommand::Csr { bank, query }), Reply::Slots(SlotReply::Csr(csr)) => csr;
+    /// [`SlotCommand::Configure`].
+    configure_bank(bank: u8, algorithm: KeyPairAlgorithms) -> (),
+        Command::Slots(SlotCommand::Configure { bank, algorithm }), Reply::Slots(SlotReply::Done) => ();
+    /// [`SlotCommand::Write`].
+    write_slot(address: SlotAddress, key_pair: u8, content: SlotContent) -> (),
+        Command::Slots(SlotCommand::Write { address, key_pair, content }), Reply::Slots(SlotReply::Done) => ();
     /// [`Command::MeasurementLog`].
     measurement_log() -> MeasurementLogReport, Command::MeasurementLog, Reply::MeasurementLog(log) => log;
     /// [`Command::EndpointInfo`].

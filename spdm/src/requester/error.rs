@@ -191,7 +191,10 @@ pub enum Violation {
     /// The responder's ephemeral key is no point on the curve.
     #[error("the exchange data is no valid public key")]
     ExchangeData,
-    /// Operation or tag of KEY_UPDATE, or the vendor's ids, were not echoed.
+    /// SLOT_MANAGEMENT_RESP contradicts itself or the connection.
+    #[error("the description of the slots does not hold: {0}")]
+    Slots(&'static str),
+    /// Operation or tag of KEY_UPDATE, the vendor's ids or what SLOT_MANAGEMENT is about were not echoed.
     #[error("{0} was not echoed")]
     Echo(&'static str),
     /// ResponseNotReady for another request, for one that may not be deferred, or with an illegal time.

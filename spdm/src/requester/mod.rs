@@ -41,6 +41,7 @@ mod psk;
 mod respond;
 mod saved;
 mod sessions;
+mod slots;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -52,6 +53,7 @@ pub use config::{RequesterConfig, RequesterConfigError};
 pub use driver::{Driver, DriverError, Response, Transport};
 pub use error::{Misuse, RequesterError, Violation};
 pub use saved::{RestoreError, SavedSession};
+pub use slots::{BankReport, BankSlot, SlotCommand, SlotReply};
 
 use self::sessions::Sessions;
 use self::state::{Core, Flow, Message, Next, Request};
@@ -217,6 +219,7 @@ impl Requester {
             Command::SetKeyPair { key_pair, operation } => {
                 provision::set_key_pair_info(core, key_pair, operation)
             }
+            Command::Slots(command) => slots::PendingSlots::start(core, &command),
             Command::MeasurementLog => inventory::FetchLog::start(core),
             Command::EventTypes => events::get_types(core),
             Command::Subscribe { groups } => events::subscribe(core, groups),
@@ -397,6 +400,7 @@ impl Requester {
             Flow::Csr => provision::csr(&message),
             Flow::KeyPair(id) => provision::key_pair_info(id, &message),
             Flow::SetKeyPair => provision::key_pair_set(&message),
+            Flow::Slots(flow) => flow.answered(core, &message),
             Flow::MeasurementLog(flow) => flow.portion(core, &message),
             Flow::EventTypes => events::types(&message),
             Flow::Subscription => events::subscribed(&message),

@@ -36,10 +36,7 @@ pub(super) fn set_certificate(
     let mut chain = Vec::new();
     let action = match content {
         SlotContent::Chain { certificates, model } => {
-            let algorithm = core.connected()?.hash();
-            let root = certificates.first().ok_or(Misuse::OutOfRange("certificate chain"))?;
-            let root_hash = hash(&*core.provider, algorithm, root)?;
-            CertificateChain::encode(root_hash.as_ref(), certificates, &mut chain)?;
+            put_chain(core, certificates, &mut chain)?;
             SlotAction::Store { model: Some(*model).filter(|_| several), chain: &chain }
         }
         SlotContent::Nothing if version < Version::V1_3 => {
@@ -50,6 +47,18 @@ pub(super) fn set_certificate(
     let mut bytes = Vec::new();
     SetCertificate { version, slot, key_pair, action }.encode(&mut bytes);
     Ok(Next::Send(Request::new(core, version, bytes, Flow::SetCertificate { slot })))
+}
+
+/// A chain in the form that SPDM transfers, from its certificates.
+pub(super) fn put_chain(
+    core: &Core,
+    certificates: &[Vec<u8>],
+    chain: &mut Vec<u8>,
+) -> Result<(), RequesterError> {
+    let algorithm = core.connected()?.hash();
+    let root = certificates.first().ok_or(Misuse::OutOfRange("certificate chain"))?;
+    let root_hash = hash(&*core.provider, algorithm, root)?;
+    Ok(CertificateChain::encode(root_hash.as_ref(), certificates, chain)?)
 }
 
 /// SET_CERTIFICATE_RSP.
@@ -63,12 +72,18 @@ pub(super) fn certificate_set(slot: u8, message: &Message<'_>) -> Result<Next, R
 pub(super) fn get_csr(core: &Core, query: &CsrQuery) -> Result<Next, RequesterError> {
     let version = capable(core, Version::V1_2, ResponderFlags::CSR, "GET_CSR")?;
     let several = core.connected()?.info.algorithms.multiple_keys;
+    let mut bytes = Vec::new();
+    csr_query(version, several, query)?.encode(&mut bytes)?;
+    Ok(Next::Send(Request::new(core, version, bytes, Flow::Csr)))
+}
+
+/// What GET_CSR says of a query, in a connection with `several` keys or one.
+pub(super) fn csr_query(version: Version, several: bool, query: &CsrQuery) -> Result<GetCsr<'_>, Misuse> {
     let (key_pair, model) = if several { (query.key_pair, query.model) } else { (0, None) };
     if query.tracking_tag > 7 || query.overwrite && query.tracking_tag != 0 {
-        return Err(Misuse::OutOfRange("CSR tracking tag").into());
+        return Err(Misuse::OutOfRange("CSR tracking tag"));
     }
-    let mut bytes = Vec::new();
-    GetCsr {
+    Ok(GetCsr {
         version,
         key_pair,
         model,
@@ -76,9 +91,7 @@ pub(super) fn get_csr(core: &Core, query: &CsrQuery) -> Result<Next, RequesterEr
         overwrite: query.overwrite,
         requester_info: &query.requester_info,
         opaque: &[],
-    }
-    .encode(&mut bytes)?;
-    Ok(Next::Send(Request::new(core, version, bytes, Flow::Csr)))
+    })
 }
 
 /// CSR.

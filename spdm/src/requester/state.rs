@@ -12,6 +12,7 @@ use super::negotiate::{Capable, Negotiation, Versioned, both};
 use super::operate::{PendingKeyUpdate, PendingVendor};
 use super::psk::{PendingPskExchange, PendingPskFinish};
 use super::sessions::Sessions;
+use super::slots::PendingSlots;
 use crate::chains::Chains;
 use crate::codec::{DecodeError, Reader};
 use crate::crypto::{AsymAlgorithm, CryptoError, Digest, HashAlgorithm, Provider, hash};
@@ -296,6 +297,7 @@ pub(super) enum Flow {
     Csr,
     KeyPair(u8),
     SetKeyPair,
+    Slots(PendingSlots),
     MeasurementLog(FetchLog),
     EndpointInfo(PendingEndpointInfo),
     EventTypes,

@@ -2,8 +2,7 @@
 //! (DSP0274 1.4 "GET_CAPABILITIES request and CAPABILITIES response messages").
 
 use crate::wire::{
-    Capabilities, ErrorCode, GetCapabilities, MIN_DATA_TRANSFER_SIZE, RequesterFlags, ResponderExtendedFlags,
-    ResponderFlags, Version,
+    Capabilities, ErrorCode, GetCapabilities, MIN_DATA_TRANSFER_SIZE, RequesterFlags, ResponderFlags, Version,
 };
 
 use super::Core;
@@ -31,7 +30,7 @@ impl Core {
             version: body.version,
             ct_exponent: self.config.ct_exponent,
             flags: self.flags,
-            extended_flags: ResponderExtendedFlags::default(),
+            extended_flags: self.config.capabilities.provisioning.extended_flags(),
             data_transfer_size: self.config.data_transfer_size,
             max_message_size: self.config.max_message_size,
             supported_algorithms: tells.then(|| self.supported_algorithms(body.version)),

@@ -309,6 +309,10 @@ impl ResponderConfig {
             let expected = "off with alias certificates whose authority's key is not there";
             return Err(ConfigError::OutOfRange { field: "set_certificate", expected });
         }
+        if self.capabilities.provisioning.slot_management && slots.existing().next().is_none() {
+            let expected = "off without certificate slots";
+            return Err(ConfigError::OutOfRange { field: "slot_management", expected });
+        }
         Ok(())
     }
 

@@ -215,7 +215,7 @@ impl Core {
             time: self.config.mutual.time,
             version: negotiated.peer.version,
             hash: negotiated.suite.hash,
-            algorithm: negotiated.suite.requester_asym.ok_or(BAD_RESPONSE)?,
+            algorithm: Some(negotiated.suite.requester_asym.ok_or(BAD_RESPONSE)?),
             purpose: Purpose::Requester,
         };
         let digest = hash(provider, negotiated.suite.hash, &fetch.chain)?;

@@ -31,6 +31,7 @@ mod requester_info;
 mod rules;
 mod session_control;
 mod sessions;
+mod slot_management;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -64,6 +65,7 @@ use measured::Measured;
 use provision::Pending;
 use reject::{Handled, Next, Reject};
 use sessions::Sessions;
+use slot_management::Banks;
 use state::{Connection, MeasurementForm, Request};
 use transfer::Transfers;
 
@@ -94,6 +96,7 @@ struct Core {
     flags: ResponderFlags,
     provider: Box<dyn Provider>,
     chains: Chains,
+    banks: Banks,
     measured: Measured,
     /// The measurement extension log as it is transferred.
     measurement_log: Vec<u8>,
@@ -163,12 +166,14 @@ impl Responder {
         let measured = Measured::new(provider.as_ref(), &config.measurements, form)?;
         let measurement_log = measurement_log::encode(&config.measurement_log)?;
         let device_classes = endpoint_info::encode(&config.device_classes)?;
+        let banks = Banks::of(chains.slots());
         let sessions = Sessions::new(config.session_limit, config.handshake_timeout);
         let core = Core {
             config,
             flags,
             provider,
             chains,
+            banks,
             measured,
             measurement_log,
             device_classes,
@@ -465,6 +470,7 @@ impl Core {
             Code::GET_CSR => self.get_csr(request, out),
             Code::GET_KEY_PAIR_INFO => self.get_key_pair_info(request, out),
             Code::SET_KEY_PAIR_INFO => self.set_key_pair_info(request, out),
+            Code::SLOT_MANAGEMENT => self.slot_management(request, out),
             Code::GET_MEASUREMENT_EXTENSION_LOG => self.get_measurement_log(request, out),
             Code::GET_ENDPOINT_INFO => self.get_endpoint_info(request, out),
             Code::GET_SUPPORTED_EVENT_TYPES => self.get_supported_event_types(request, out),

@@ -1,7 +1,7 @@
 //! SET_CERTIFICATE: slots get their chains from the requester, at once or at the next reset
 //! (DSP0274 1.3 "SET_CERTIFICATE request and SET_CERTIFICATE_RSP response messages").
 
-use crate::crypto::hash;
+use crate::crypto::{AsymAlgorithm, HashAlgorithm, hash};
 use crate::identity::{Policy, Purpose, verify_certificates};
 use crate::slot::{SLOT_COUNT, Slot};
 use crate::wire::{
@@ -27,35 +27,54 @@ impl Core {
     pub(super) fn set_certificate(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
         let (body, _) = request.parse(SetCertificate::parse)?;
         let suite = self.connection.negotiated()?.suite;
-        let settings = self.config.capabilities.provisioning;
         let slot = self.chains.slots().at(body.slot).ok_or(Reject::INVALID)?;
-        // DSP0274 recommends a trusted environment for slot 0 and demands one, or a session, for the others. A chain for
-        // slot 0 has at least to be one for its key; erasing it takes nothing but the wish.
-        let guarded = body.slot != 0 || matches!(body.action, SlotAction::Erase);
-        if guarded && request.session.is_none() && !settings.trusted_environment {
-            return Err(Reject::UNEXPECTED);
-        }
-        let key_pair = if suite.multiple_keys { slot.key_pair } else { 0 };
-        if body.key_pair != key_pair || suite.multiple_keys && key_pair == 0 {
-            return Err(Reject::INVALID);
-        }
-        let content = match body.action {
+        self.check_trust(request, body.slot, &body.action)?;
+        check_key_pair(&suite, slot, body.key_pair)?;
+        self.place(&suite, suite.asym, body.version, body.slot, body.action)?;
+        SetCertificateRsp { version: body.version, slot: body.slot }.encode(out);
+        Ok(Next::Stay)
+    }
+
+    /// DSP0274 recommends a trusted environment for slot 0 and demands one, or a session, for the others. A chain for
+    /// slot 0 has at least to be one for its key; erasing it takes nothing but the wish.
+    pub(super) fn check_trust(
+        &self,
+        request: &Request<'_>,
+        number: u8,
+        action: &SlotAction<'_>,
+    ) -> Result<(), Reject> {
+        let trusted = self.config.capabilities.provisioning.trusted_environment;
+        let guarded = number != 0 || matches!(action, SlotAction::Erase);
+        if guarded && request.session.is_none() && !trusted { Err(Reject::UNEXPECTED) } else { Ok(()) }
+    }
+
+    /// Stores a chain for a key of algorithm `asym`, or erases the slot, at once or at the next reset.
+    pub(super) fn place(
+        &mut self,
+        suite: &Suite,
+        asym: Option<AsymAlgorithm>,
+        version: Version,
+        number: u8,
+        action: SlotAction<'_>,
+    ) -> Result<(), Reject> {
+        let slot = self.chains.slots().at(number).ok_or(Reject::INVALID)?;
+        let content = match action {
             SlotAction::Erase => Content { certificates: Vec::new(), model: slot.model },
             // There is nothing to certify: the key was taken from the slot.
             SlotAction::Store { .. } if slot.key_pair == 0 => {
                 return Err(Reject::error(ErrorCode::OPERATION_FAILED));
             }
             SlotAction::Store { model, chain } => {
-                let model = new_model(&suite, body.slot, slot, model)?;
-                Content { certificates: self.check_chain(&suite, body.version, slot, model, chain)?, model }
+                let model = new_model(suite, number, slot, model)?;
+                let asym = asym.ok_or(Reject::UNEXPECTED)?;
+                let certificates = self.check_chain((suite.hash, asym), version, slot, model, chain)?;
+                Content { certificates, model }
             }
         };
-        SetCertificateRsp { version: body.version, slot: body.slot }.encode(out);
-        if !settings.at_reset {
-            self.write(body.slot, content)?;
-            return Ok(Next::Stay);
+        if !self.config.capabilities.provisioning.at_reset {
+            return self.write(number, content);
         }
-        if let Some(pending) = self.pending.get_mut(usize::from(body.slot)) {
+        if let Some(pending) = self.pending.get_mut(usize::from(number)) {
             *pending = Some(content);
         }
         Err(Reject::error(ErrorCode::RESET_REQUIRED))
@@ -66,14 +85,14 @@ impl Core {
     /// invalid request.
     fn check_chain(
         &self,
-        suite: &Suite,
+        (hash_algorithm, asym): (HashAlgorithm, AsymAlgorithm),
         version: Version,
         slot: &Slot,
         model: CertificateModel,
         chain: &[u8],
     ) -> Result<Vec<Vec<u8>>, Reject> {
         const UNUSABLE: Reject = Reject::error(ErrorCode::UNSPECIFIED);
-        let view = CertificateChain::parse(chain, suite.hash.size())?;
+        let view = CertificateChain::parse(chain, hash_algorithm.size())?;
         let policy = Policy {
             leaf_constraints_required: version >= Version::V1_3,
             purpose: Purpose::Responder,
@@ -87,8 +106,7 @@ impl Core {
             log::debug!("the chain for a slot is not usable: {error}");
             UNUSABLE
         })?;
-        let root = hash(self.provider.as_ref(), suite.hash, &verified.root)?;
-        let asym = suite.asym()?;
+        let root = hash(self.provider.as_ref(), hash_algorithm, &verified.root)?;
         let ours = verified.algorithm.serves(asym)
             && slot.algorithm() == asym
             && verified.public_key == slot.key.public_key();
@@ -134,6 +152,12 @@ impl Core {
         };
         if any { Err(Reject::error(ErrorCode::RESET_REQUIRED)) } else { Ok(()) }
     }
+}
+
+/// A request names the key pair that the slot has, where the connection has several keys.
+pub(super) fn check_key_pair(suite: &Suite, slot: &Slot, named: u8) -> Result<(), Reject> {
+    let key_pair = if suite.multiple_keys { slot.key_pair } else { 0 };
+    if named != key_pair || suite.multiple_keys && key_pair == 0 { Err(Reject::INVALID) } else { Ok(()) }
 }
 
 /// The model of a chain to store: as the requester says where there are several keys, otherwise as it was. Slot 0 speaks for

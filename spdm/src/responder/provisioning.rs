@@ -1,6 +1,6 @@
 //! Configuration of what a requester can read and change about slots, keys, the measurement log and the endpoint.
 
-use crate::wire::ResponderFlags;
+use crate::wire::{ResponderExtendedFlags, ResponderFlags};
 
 use super::MeasurementValue;
 
@@ -12,6 +12,9 @@ pub struct Provisioning {
     pub set_certificate: bool,
     /// GET_CSR, from 1.2 on; needs `set_certificate`.
     pub csr: bool,
+    /// SLOT_MANAGEMENT, from 1.4 on: shows the slots of every algorithm, and writes them and asks for certificates where
+    /// `set_certificate` and `csr` allow it.
+    pub slot_management: bool,
     /// `CERT_INSTALL_RESET_CAP`: SET_CERTIFICATE and GET_CSR take effect at the next reset.
     pub at_reset: bool,
     /// Slots may be written outside sessions, slot 0 among them (DSP0274 1.3 "SET_CERTIFICATE").
@@ -78,6 +81,11 @@ impl Provisioning {
             (self.set_key_pair_info, F::SET_KEY_PAIR_INFO),
         ];
         switches.iter().filter(|(on, _)| *on).fold(several, |flags, (_, bit)| flags | bit)
+    }
+
+    /// The extended flags to advertise.
+    pub(super) const fn extended_flags(self) -> ResponderExtendedFlags {
+        ResponderExtendedFlags(if self.slot_management { ResponderExtendedFlags::SLOT_MGMT } else { 0 })
     }
 
     /// The first field that does not go with the others.

@@ -33,6 +33,8 @@ impl Core {
             Code::GET_MEASUREMENT_EXTENSION_LOG => ResponderFlags::MEL,
             Code::GET_ENDPOINT_INFO => ResponderFlags::EP_INFO_MASK,
             Code::GET_SUPPORTED_EVENT_TYPES | Code::SUBSCRIBE_EVENT_TYPES => ResponderFlags::EVENT,
+            // Its flag is an extended one.
+            Code::SLOT_MANAGEMENT if self.config.capabilities.provisioning.slot_management => 0,
             Code::RESPOND_IF_READY if self.defers() => 0,
             Code::GET_ENCAPSULATED_REQUEST | Code::DELIVER_ENCAPSULATED_RESPONSE => {
                 self.check_encapsulation(code)?;
@@ -151,6 +153,7 @@ const fn since(code: Code) -> Version {
         | Code::GET_ENDPOINT_INFO
         | Code::GET_SUPPORTED_EVENT_TYPES
         | Code::SUBSCRIBE_EVENT_TYPES => Version::V1_3,
+        Code::SLOT_MANAGEMENT => Version::V1_4,
         _ => Version::V1_0,
     }
 }

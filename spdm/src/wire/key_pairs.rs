@@ -60,7 +60,7 @@ impl KeyPairAlgorithms {
 const MASK_SIZE: u8 = 4;
 
 /// A post-quantum mask with its length in bytes before it, from 1.4 on.
-fn post_quantum(reader: &mut Reader<'_>, version: Version) -> Result<u32, DecodeError> {
+pub(super) fn post_quantum(reader: &mut Reader<'_>, version: Version) -> Result<u32, DecodeError> {
     if version < Version::V1_4 {
         return Ok(0);
     }
@@ -69,7 +69,7 @@ fn post_quantum(reader: &mut Reader<'_>, version: Version) -> Result<u32, Decode
     Ok(bytes.iter().zip(0_u32..4).fold(0, |mask, (byte, at)| mask | u32::from(*byte) << (8 * at)))
 }
 
-fn put_post_quantum(mask: u32, version: Version, out: &mut Vec<u8>) {
+pub(super) fn put_post_quantum(mask: u32, version: Version, out: &mut Vec<u8>) {
     if version >= Version::V1_4 {
         out.put(&[MASK_SIZE]);
         out.put_u32(mask);

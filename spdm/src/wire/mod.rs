@@ -25,6 +25,8 @@ mod provision;
 mod psk;
 #[cfg(test)]
 pub(crate) mod samples;
+mod slot_banks;
+mod slot_management;
 mod vendor;
 mod version;
 
@@ -47,6 +49,8 @@ pub use measurements::*;
 pub use opaque::*;
 pub use provision::*;
 pub use psk::*;
+pub use slot_banks::*;
+pub use slot_management::*;
 pub use vendor::*;
 pub use version::*;
 

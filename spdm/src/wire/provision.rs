@@ -35,14 +35,14 @@ const MODEL_MASK: u8 = 7;
 const ERASE: u8 = 1 << 7;
 
 /// The code of a model field, where 0 says nothing.
-fn model_field(code: u8) -> Result<Option<CertificateModel>, DecodeError> {
+pub(super) fn model_field(code: u8) -> Result<Option<CertificateModel>, DecodeError> {
     match code {
         0 => Ok(None),
         code => CertificateModel::from_code(code).map(Some).ok_or(DecodeError::illegal("certificate model")),
     }
 }
 
-fn model_code(model: Option<CertificateModel>) -> u8 {
+pub(super) fn model_code(model: Option<CertificateModel>) -> u8 {
     model.map_or(0, CertificateModel::code)
 }
 
@@ -135,38 +135,57 @@ impl<'a> GetCsr<'a> {
         let header = Header::expect(reader, Code::GET_CSR)?;
         let v1_3 = header.version >= Version::V1_3;
         let (key_pair, attributes) = if v1_3 { (header.param1, header.param2) } else { (0, 0) };
+        let lengths = [reader.u16("requester info length")?, reader.u16("opaque data length")?];
+        Self::of(header.version, key_pair, attributes, lengths, reader)
+    }
+
+    /// What the fixed fields say, of this message or of SLOT_MANAGEMENT, with what they announce: as many bytes of
+    /// requester information and of opaque data.
+    pub(super) fn of(
+        version: Version,
+        key_pair: u8,
+        attributes: u8,
+        [info_length, opaque_length]: [u16; 2],
+        reader: &mut Reader<'a>,
+    ) -> Result<Self, DecodeError> {
         let tracking_tag = attributes >> CSR_TAG_SHIFT & CSR_TAG_MASK;
         let overwrite = attributes & CSR_OVERWRITE != 0;
         if overwrite && tracking_tag != 0 {
             return Err(DecodeError::illegal("CSR tracking tag"));
         }
-        let info_length = reader.u16("requester info length")?;
-        let opaque_length = usize::from(reader.u16("opaque data length")?);
-        if opaque_length > MAX_OPAQUE_SIZE {
+        if usize::from(opaque_length) > MAX_OPAQUE_SIZE {
             return Err(DecodeError::illegal("opaque data length"));
         }
         Ok(Self {
-            version: header.version,
+            version,
             key_pair,
             model: model_field(attributes & CSR_MODEL_MASK)?,
             tracking_tag,
             overwrite,
             requester_info: reader.bytes(info_length.into(), "requester info")?,
-            opaque: reader.bytes(opaque_length, "opaque data")?,
+            opaque: reader.bytes(opaque_length.into(), "opaque data")?,
         })
+    }
+
+    /// `RequestAttributes`, from 1.3 on.
+    pub(super) fn attributes(&self) -> u8 {
+        let overwrite = if self.overwrite { CSR_OVERWRITE } else { 0 };
+        let tag = (self.tracking_tag & CSR_TAG_MASK) << CSR_TAG_SHIFT;
+        overwrite | tag | model_code(self.model)
+    }
+
+    /// Lengths of requester information and opaque data.
+    pub(super) fn lengths(&self) -> Result<[u16; 2], EncodeError> {
+        let info = u16::try_from(self.requester_info.len()).map_err(|_| EncodeError("requester info"))?;
+        let opaque = u16::try_from(self.opaque.len()).map_err(|_| EncodeError("opaque data"))?;
+        Ok([info, opaque])
     }
 
     /// Appends the message; fails for information over 65,535 bytes.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        let info = u16::try_from(self.requester_info.len()).map_err(|_| EncodeError("requester info"))?;
-        let opaque = u16::try_from(self.opaque.len()).map_err(|_| EncodeError("opaque data"))?;
-        let overwrite = if self.overwrite { CSR_OVERWRITE } else { 0 };
-        let tag = (self.tracking_tag & CSR_TAG_MASK) << CSR_TAG_SHIFT;
-        let (key_pair, attributes) = if self.version >= Version::V1_3 {
-            (self.key_pair, overwrite | tag | model_code(self.model))
-        } else {
-            (0, 0)
-        };
+        let [info, opaque] = self.lengths()?;
+        let (key_pair, attributes) =
+            if self.version >= Version::V1_3 { (self.key_pair, self.attributes()) } else { (0, 0) };
         Header::new(self.version, Code::GET_CSR, key_pair, attributes).encode(out);
         out.put_u16(info);
         out.put_u16(opaque);

@@ -17,5 +17,6 @@ mod psk;
 mod psk_hostile;
 mod questions;
 mod several;
+mod slots;
 mod transfer;
 mod v1_4;

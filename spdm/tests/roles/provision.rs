@@ -62,6 +62,7 @@ pub(super) fn managed(
 pub(super) const WRITABLE: Provisioning = Provisioning {
     set_certificate: true,
     csr: true,
+    slot_management: false,
     at_reset: false,
     trusted_environment: false,
     key_pair_info: false,

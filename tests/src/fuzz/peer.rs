@@ -98,6 +98,7 @@ pub(super) fn responder(version: Version, handshake_in_the_clear: bool) -> Respo
     let provisioning = Provisioning {
         set_certificate: true,
         csr: true,
+        slot_management: true,
         trusted_environment: true,
         key_pair_info: true,
         set_key_pair_info: true,

@@ -5,12 +5,14 @@
 use std::time::Duration;
 
 use spdm::requester::{
-    Command, Driver, MeasurementQuery, Reply, Requester, Response, Step, Transport, UpdateKeys,
+    Command, CsrQuery, Driver, MeasurementQuery, Reply, Requester, Response, SlotCommand, Step, Transport,
+    UpdateKeys,
 };
 use spdm::responder::Responder;
 use spdm::session::Session;
 use spdm::wire::{
-    Code, DMTF_EVENT_GROUP_VERSION, EventGroup, EventGroupId, MeasurementOperation, SummaryType, Version,
+    Code, DMTF_EVENT_GROUP_VERSION, EventGroup, EventGroupId, MeasurementOperation, SlotAddress, SummaryType,
+    Version,
 };
 use tdispctl::session_file::Saved;
 
@@ -20,7 +22,8 @@ use super::script::Script;
 /// Larger than any message the requester takes.
 const MOST: usize = 6000;
 
-fn commands() -> [Command; 15] {
+fn commands() -> [Command; 20] {
+    let address = SlotAddress { bank: 0, slot: 0 };
     let measure =
         |operation, signed_by| Command::Measurements(MeasurementQuery { operation, raw: false, signed_by });
     [
@@ -39,6 +42,11 @@ fn commands() -> [Command; 15] {
         Command::EventTypes,
         Command::Subscribe { groups: vec![all_events()] },
         Command::Serve,
+        Command::Slots(SlotCommand::SubCodes),
+        Command::Slots(SlotCommand::Banks),
+        Command::Slots(SlotCommand::Bank { bank: 0 }),
+        Command::Slots(SlotCommand::Certificate { address }),
+        Command::Slots(SlotCommand::Csr { bank: 0, query: CsrQuery::default() }),
     ]
 }
 
@@ -84,16 +92,20 @@ impl Transport for Hostile<'_, '_> {
 /// are sealed by its true keys, nothing panics and the peer still signs nothing.
 pub fn spdm_requester(bytes: &[u8]) {
     let mut script = Script::new(bytes);
-    let (mut requester, seal) = match script.byte() % 3 {
+    let (mut requester, seal) = match script.byte() % 4 {
         0 => (requester(false), None),
         n => {
-            let version = if n == 1 { Version::V1_2 } else { Version::V1_3 };
+            let version = match n {
+                1 => Version::V1_2,
+                2 => Version::V1_3,
+                _ => Version::V1_4,
+            };
             let (_, requester, saved) = in_session(version);
             (requester, Some(responders_end(&saved)))
         }
     };
     let inside = seal.is_some();
-    let skip = if inside { usize::from(script.byte() % 15) } else { 0 };
+    let skip = if inside { usize::from(script.byte()) % commands().len() } else { 0 };
     let mut driver = Driver::new(&mut requester, Hostile { script: &mut script, seal });
     for command in commands().into_iter().skip(skip) {
         match driver.run(command) {

@@ -19,7 +19,7 @@ use rustix::net::{
     SendFlags, recvmsg, sendmsg,
 };
 use tdispd::vfio_user::{
-    Device, Errno, FileAccess, IrqKind, Listener, Mmap, MmapArea, Region, RegionType, Server, Source, Token,
+    Device, Errno, FileAccess, IrqKind, Listener, Mmap, MmapArea, Region, RegionType, Server, Token,
     WINDOW_REGION, Watcher,
 };
 use tdispd_proto::vfio_user::{
@@ -241,14 +241,20 @@ impl Host {
             loop {
                 let now = Timespec { tv_sec: 0, tv_nsec: 0 };
                 let timeout = server.is_waiting().then_some(&now);
-                epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut ready), timeout).unwrap();
+                match epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut ready), timeout) {
+                    // The process was stopped and goes on.
+                    Err(Errno::INTR) => continue,
+                    waited => waited.unwrap(),
+                };
                 for event in ready.drain(..) {
-                    let Some(token) = Token::from_data(event.data.u64()) else { return };
-                    server.on_ready(token.source, &mut device);
+                    let Some(token) = Token::from_event({ event.flags }.bits(), event.data.u64()) else {
+                        return;
+                    };
+                    server.on_ready(token, &mut device);
                     device.do_work(&mut server);
                 }
                 if server.is_waiting() {
-                    server.on_ready(Source::Client, &mut device);
+                    server.go_on(&mut device);
                     device.do_work(&mut server);
                 }
             }

@@ -80,7 +80,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments, show: &mut Show, logs: &Path) -> Result<bool, Box<dyn Error>> {
     let start = Instant::now();
     show.heading("Build tdispd (the device) and tdispctl (the host's side)");
-    let programs = Programs::build(Profile::Release)?;
+    let programs = Programs::build(Profile::Guest)?;
     show.fact(&format!("device  {}", programs.tdispd.display()));
     show.fact(&format!("host    {}", programs.tdispctl.display()));
 

@@ -10,6 +10,7 @@ mod order;
 mod provision;
 mod psk;
 mod session;
+mod slot_management;
 mod transfer;
 mod v1_4;
 mod versions;

@@ -4,7 +4,7 @@ use super::device::*;
 use crate::responder::*;
 use crate::wire::*;
 
-fn managed() -> ResponderConfig {
+pub(super) fn managed() -> ResponderConfig {
     let mut config = config();
     config.versions = Version::IMPLEMENTED.to_vec();
     config.capabilities.measurement_log = true;
@@ -12,6 +12,7 @@ fn managed() -> ResponderConfig {
     config.capabilities.provisioning = Provisioning {
         set_certificate: true,
         csr: true,
+        slot_management: true,
         trusted_environment: true,
         key_pair_info: true,
         set_key_pair_info: true,
@@ -67,6 +68,19 @@ fn requests(version: Version) -> Vec<(Code, Version, Vec<u8>, Option<ErrorCode>)
         ),
         (Code::GET_ENDPOINT_INFO, v1_3, encoded(|out| signed.encode(out)), None),
     ];
+    let address = SlotAddress::default();
+    for (operation, refused) in [
+        (SlotOperation::SupportedSubCodes, None),
+        (SlotOperation::BankInfo, None),
+        (SlotOperation::BankDetails { bank: 0 }, None),
+        (SlotOperation::CertificateChain(address), None),
+        (SlotOperation::Csr { address, query: csr }, None),
+        (SlotOperation::Erase(address), None),
+        (SlotOperation::SetCertificate { address, key_pair: 0, model: None, chain: &[4, 0, 0, 0] }, invalid),
+    ] {
+        let request = encoded(|out| SlotManagement { version, operation }.encode(out).unwrap());
+        list.push((Code::SLOT_MANAGEMENT, Version::V1_4, request, refused));
+    }
     if version >= v1_3 {
         list.push((Code::SET_CERTIFICATE, v1_3, encoded(|out| erase.encode(out)), None));
     }
@@ -119,7 +133,7 @@ fn every_request_of_provisioning_in_every_state() {
 
 #[test]
 fn truncated_requests_of_provisioning_change_nothing() {
-    for version in [Version::V1_2, Version::V1_3] {
+    for version in [Version::V1_2, Version::V1_3, Version::V1_4] {
         let mut device = Device::with(managed(), version);
         device.negotiate();
         for (code, since, request, _) in requests(version) {

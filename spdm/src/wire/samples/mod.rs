@@ -55,6 +55,7 @@ mod measurements;
 mod negotiate;
 mod provision;
 mod sessions;
+mod slots;
 mod vendor;
 
 /// Every message this crate knows, written out from the tables of DSP0274.
@@ -65,6 +66,7 @@ pub(crate) fn samples() -> Vec<Sample> {
         provision::samples(),
         measurements::samples(),
         sessions::samples(),
+        slots::samples(),
         vendor::samples(),
         chunk::samples(),
         error::samples(),

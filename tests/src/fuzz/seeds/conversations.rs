@@ -1,6 +1,9 @@
 //! Seeds of SPDM: conversations and what they carry, from our encoders and from the recordings of libspdm.
 
-use spdm::wire::{CertificateChain, Code, Version};
+use spdm::wire::{
+    BankDetails, BankElement, CertificateChain, Code, GetCsr, KeyPairAlgorithms, KeyUsage, SlotAddress,
+    SlotElement, SlotManagement, SlotManagementResp, SlotOperation, SlotReport, SubCode, SubCodes, Version,
+};
 
 use crate::fuzz::peer::material;
 use crate::fuzz::requester::a_session;
@@ -77,8 +80,82 @@ pub(super) fn responder_clear() -> Vec<Vec<u8>> {
         [&[0x14, Code::GET_CERTIFICATE.0, 0x80, 0, 0, 0, 0, 0][..], &[0, 0, 0, 0, 0xFF, 0, 1, 0]].concat(),
     );
     latest.push([&[0x14, 0xFE, 0x80, 0, 3, 0, 2, 1, 0, 0, 0, 4, 0, 0, 0][..], b"ping"].concat());
+    latest.extend(slot_management());
     out.push(events(0x10, 3, &latest));
     out
+}
+
+/// One of each sub-code, about the only slot there is; erasing it comes last.
+fn slot_management() -> Vec<Vec<u8>> {
+    let address = SlotAddress::default();
+    let version = Version::V1_4;
+    let query = GetCsr {
+        version,
+        key_pair: 0,
+        model: None,
+        tracking_tag: 0,
+        overwrite: false,
+        requester_info: &[],
+        opaque: &[],
+    };
+    let mut chain = Vec::new();
+    CertificateChain::encode(&[0x11; 32], material().certificates(), &mut chain).unwrap();
+    let algorithm = KeyPairAlgorithms::of(material().slot().algorithm());
+    let (key_pair, model) = (0, None);
+    [
+        SlotOperation::SupportedSubCodes,
+        SlotOperation::BankInfo,
+        SlotOperation::BankDetails { bank: 0 },
+        SlotOperation::CertificateChain(address),
+        SlotOperation::Csr { address, query },
+        SlotOperation::ConfigureBank { bank: 0, algorithm },
+        SlotOperation::SetCertificate { address, key_pair, model, chain: &chain },
+        SlotOperation::Erase(address),
+    ]
+    .map(|operation| {
+        let mut out = Vec::new();
+        SlotManagement { version, operation }.encode(&mut out).unwrap();
+        out
+    })
+    .to_vec()
+}
+
+/// What answers those of them that read.
+fn slot_reports() -> Vec<Vec<u8>> {
+    let mut chain = Vec::new();
+    CertificateChain::encode(&[0x11; 32], material().certificates(), &mut chain).unwrap();
+    let slot = SlotElement {
+        slot: 0,
+        provisioned: true,
+        write_protected: false,
+        key_pair: 0,
+        model: None,
+        usage: KeyUsage::ALL,
+        size: 4096,
+        digest: &[0x11; 32],
+    };
+    let details = BankDetails {
+        bank: 0,
+        configurable: false,
+        selected: true,
+        capabilities: KeyPairAlgorithms::default(),
+        current: KeyPairAlgorithms::of(material().slot().algorithm()),
+        available: KeyPairAlgorithms::default(),
+        slots: vec![slot],
+    };
+    [
+        SlotReport::SupportedSubCodes(SubCodes::of(SubCode::LISTED.iter().copied())),
+        SlotReport::BankInfo(vec![BankElement { bank: 0, slots: 1, modifiable: 1 }]),
+        SlotReport::BankDetails(details),
+        SlotReport::CertificateChain(&chain),
+        SlotReport::Csr(b"request"),
+    ]
+    .map(|content| {
+        let mut out = Vec::new();
+        SlotManagementResp { version: Version::V1_4, content }.encode(&mut out).unwrap();
+        out
+    })
+    .to_vec()
 }
 
 /// To one type of the DMTF group, CertificateChanged.
@@ -115,7 +192,12 @@ pub(super) fn responder_in_session() -> Vec<Vec<u8>> {
     [(0, 0x12), (1, 0x13), (0x10, 0x14)]
         .into_iter()
         .flat_map(|(first, version)| {
-            let messages = session_messages(version);
+            let mut messages = session_messages(version);
+            if version == 0x14 {
+                let end = messages.pop();
+                messages.extend(slot_management());
+                messages.extend(end);
+            }
             // Updates of both kinds, with the switch and the proof; a repeated one; one without the switch.
             let updates =
                 [first, 3, 0, 0, 4, 3, 2, 0, 3, 1, 0, 4, 3, 2, 0, 3, 1, 1, 3, 1, 1, 3, 2, 0, 4, 3, 2, 1];
@@ -154,6 +236,10 @@ pub(super) fn spdm_requester() -> Vec<Vec<u8>> {
             out.push(seed);
         }
     }
+    // The commands that ask for them are the last.
+    let mut slots = vec![3, 15];
+    slots.extend_from_slice(&events(0, 0, &slot_reports())[1..]);
+    out.push(slots);
     out
 }
 

@@ -185,6 +185,9 @@ Examples:
     tdispd --socket /tmp/f0 --control /tmp/control &
     tdispctl --control /tmp/control watch
 
+  A virtio disk that TDISP guards; disk.toml says: [[function]] and kind = \"virtio-blk\":
+    tdispd --socket /tmp/f0 --config disk.toml &
+
   A virtio disk for QEMU, without TDISP:
     tdispd --vhost-user /tmp/disk --config disk.toml &
     qemu-system-x86_64 -machine q35,memory-backend=m0 -m 2G \\

@@ -329,10 +329,10 @@ impl Daemon {
         else {
             return false;
         };
-        let mut more = false;
+        let mut more = self.device.do_memory_work(function, || server.memory());
         for turn in 0..WORK_PER_TURN {
             let Some(work) = self.device.poll_work(function) else { break };
-            more = turn + 1 == WORK_PER_TURN;
+            more |= turn + 1 == WORK_PER_TURN;
             match work {
                 Work::DmaRead { id, address, length, .. } => {
                     outstanding.push((id, now + DMA_PATIENCE));

@@ -183,6 +183,12 @@ impl Backing {
         self.direct
     }
 
+    /// Whether it is as large as a file that may grow or shrink. Otherwise its size stays, and nobody has to look.
+    #[must_use]
+    pub fn resizable(&self) -> bool {
+        self.fixed.is_none()
+    }
+
     /// Looks how large the file is now, in bytes. A fixed size is only held to what is really there.
     ///
     /// # Errors

@@ -3,6 +3,10 @@
 /// Size of a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegisterWidth {
+    /// One byte.
+    Bits8,
+    /// Two bytes.
+    Bits16,
     /// Four bytes.
     Bits32,
     /// Eight bytes.
@@ -12,6 +16,8 @@ pub enum RegisterWidth {
 impl RegisterWidth {
     const fn bytes(self) -> u64 {
         match self {
+            Self::Bits8 => 1,
+            Self::Bits16 => 2,
             Self::Bits32 => 4,
             Self::Bits64 => 8,
         }
@@ -189,6 +195,25 @@ mod tests {
         MAP.write(16, &[0; 8], &mut values);
         MAP.read(8, &mut [], &mut values);
         assert_eq!((values.reads.len(), values.writes.len()), (5, 2));
+    }
+
+    #[test]
+    fn narrow_registers_side_by_side_are_told_apart() {
+        use RegisterWidth::{Bits8, Bits16};
+        const NARROW: RegisterMap<usize> = RegisterMap::new(&[
+            register(0, Bits16, 0),
+            register(2, Bits8, 1),
+            register(3, Bits8, 2),
+            register(4, Bits16, 3),
+        ]);
+        let mut values = Values { values: [0xABCD, 1, 2, 3, 0], ..Values::default() };
+        NARROW.write(2, &[7], &mut values);
+        NARROW.write(1, &[8], &mut values);
+        NARROW.write(3, &[9, 10, 11], &mut values);
+        assert_eq!(values.writes, [(1, 7), (0, 0x08CD), (2, 9), (3, 0x0B0A)]);
+        let mut read = [0xA5; 8];
+        NARROW.read(0, &mut read, &mut values);
+        assert_eq!(read, [0xCD, 8, 7, 9, 10, 11, 0, 0]);
     }
 
     #[test]

@@ -95,7 +95,9 @@ fn build(package: &'static str, profile: Profile) -> Result<PathBuf, BuildError>
         Profile::Guest => {
             // A directory of its own: other flags in the same one would make every build start over.
             target.push("static");
-            command.args(["--profile", "guest", "--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
+            command
+                .args(["--profile", "guest", "--target", TARGET])
+                .env("RUSTFLAGS", "-C target-feature=+crt-static");
             command.env_remove("CARGO_ENCODED_RUSTFLAGS");
             Path::new(TARGET).join("guest")
         }

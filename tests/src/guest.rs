@@ -17,6 +17,10 @@ use std::sync::OnceLock;
 use std::time::Duration;
 use tempfile::TempDir;
 
+mod lspci;
+
+pub use lspci::compare_lspci;
+
 /// Address of function 0 in the first slot.
 pub const DEVICE: &str = "0000:01:00.0";
 /// Its directory in sysfs.

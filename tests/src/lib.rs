@@ -10,3 +10,4 @@ pub mod ring;
 pub mod scenario;
 pub mod spdm_socket;
 pub mod vhost_client;
+pub mod virtio;

@@ -10,12 +10,17 @@ use mmio::{
 use serde::{Deserialize, Serialize};
 
 use super::mmio::NOT_BOTH;
-use super::{ConfigError, DmaBuf, Function, Mmio, Revoke, size};
+use super::{ConfigError, DmaBuf, Function, Kind, Mmio, Revoke, size};
 
 /// Most ranges of one BAR. Each private one has a file descriptor of its own, and all of them have to fit into a report.
 const MOST_RANGES: usize = 64;
 /// Pages of private memory in the default layout, and as many of shared memory.
 const DEFAULT_PAGES: u32 = 128;
+/// Pages of a virtio function's registers in its default layout, and as many of its doorbells: both can be mapped with 16 KiB
+/// host pages.
+const VIRTIO_PAGES: u32 = 4;
+/// Entries of an MSI-X table in a page.
+const VECTORS_PER_PAGE: u32 = 256;
 
 /// `[[function.bar]]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,7 +149,8 @@ impl Side {
 impl Function {
     /// The BARs: those of the file, or by default the test function's private registers (BAR 0, 16 KiB, of which the first page
     /// is used), its memory, private and then as much shared, each large enough to be mapped with 64 KiB host pages (BAR 2,
-    /// 1 MiB), and MSI-X (BAR 4).
+    /// 1 MiB), and MSI-X (BAR 4). A virtio function has private registers and doorbells (BAR 0, 16 KiB each, of which the first
+    /// page is used) and MSI-X (BAR 4).
     pub fn bars_in_effect(&self) -> Cow<'_, [Bar]> {
         if !self.bars.is_empty() {
             return Cow::Borrowed(&self.bars);
@@ -158,6 +164,19 @@ impl Function {
             file: None,
         };
         let bar = |index, width, ranges| Bar { index, width, prefetchable: width == Width::Bits64, ranges };
+        if self.kind == Kind::VirtioBlk {
+            let registers = [RangeKind::Registers, RangeKind::Doorbells];
+            let registers = registers.map(|kind| range(kind, VIRTIO_PAGES, Side::Private));
+            let mut bars = vec![bar(0, Width::Bits32, registers.into())];
+            if self.msix {
+                // A vector for each queue, and one for the configuration.
+                let vectors = u32::from(self.queues()) + 1;
+                let pages = vectors.div_ceil(VECTORS_PER_PAGE).next_power_of_two();
+                let msix = [RangeKind::MsixTable, RangeKind::MsixPba];
+                bars.push(bar(4, Width::Bits32, msix.map(|kind| range(kind, pages, Side::Shared)).into()));
+            }
+            return Cow::Owned(bars);
+        }
         let (registers, memory) = (RangeKind::Registers, RangeKind::Memory);
         let mut pages =
             vec![range(memory, DEFAULT_PAGES.saturating_sub(self.updatable_pages), Side::Private)];

@@ -15,6 +15,7 @@ mod mmio;
 mod size;
 mod spdm;
 mod tdisp;
+mod virtio;
 
 pub use bars::{Bar, Range, RangeKind, Side, Width};
 pub use disk::{ClientMemory, Disk};
@@ -24,6 +25,7 @@ pub use tdisp::{
     DefaultStream, DmaFault, ForeignState, FunctionIds, Ide, KeysAtLock, LockFlag, OptionalRequest,
     ReservedFields, SecureOn, Tdisp, UnlockedMsix,
 };
+pub use virtio::{Virtio, VirtioWindow, WhileLocked, WhileUnlocked};
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -126,6 +128,9 @@ pub enum Kind {
     /// The test function: registers, a DMA engine, memory.
     #[default]
     Test,
+    /// A virtio block device. Its identity in configuration space is virtio's own, whatever `[pci]` says, but for the serial number.
+    #[serde(rename = "virtio-blk")]
+    VirtioBlk,
 }
 
 /// `[[function]]`
@@ -141,6 +146,15 @@ pub struct Function {
     pub updatable_pages: u32,
     /// DEVICE_SPECIFIC_INFO of the interface report, in hexadecimal.
     pub device_info: String,
+    /// A virtio function's own settings.
+    #[serde(skip_serializing_if = "is_default")]
+    pub virtio: Virtio,
+    /// The disk of `kind = "virtio-blk"`, as in `[disk]`; without it, 64 MiB of memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Disk>,
+    /// Another disk that is there in RUN instead, so that one can see in which world one is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private_disk: Option<Disk>,
     /// What the BARs consist of. None: the default layout.
     #[serde(rename = "bar", skip_serializing_if = "Vec::is_empty")]
     pub bars: Vec<Bar>,
@@ -153,6 +167,9 @@ impl Default for Function {
             msix: true,
             updatable_pages: 0,
             device_info: String::new(),
+            virtio: Virtio::default(),
+            disk: None,
+            private_disk: None,
             bars: Vec::new(),
         }
     }
@@ -174,6 +191,10 @@ impl Function {
             Some(_) => Ok(()),
         }
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Why a configuration cannot be used.
@@ -227,6 +248,7 @@ impl Config {
         config.disk.locate(directory);
         for function in &mut config.functions {
             function.locate_files(directory);
+            function.locate_disks(directory);
         }
         config.check()?;
         Ok(config)
@@ -294,6 +316,7 @@ impl Config {
         let updates = self.tdisp.requests.contains(&OptionalRequest::MmioAttribute);
         for (number, function) in self.functions.iter().enumerate() {
             function.check(number)?;
+            function.check_virtio(number, &self.mmio)?;
             function.check_bars(number, updates)?;
             function.check_revocation(number, &self.mmio)?;
         }
@@ -412,6 +435,25 @@ mod tests {
             ("[disk]\nsize = \"1X\"", &["line 2", "1X"]),
             ("[disk]\nblock_size = 8", &["disk.block_size", "512"]),
             ("[disk]\ndirect = true", &["disk.direct", "memory"]),
+            ("[[function]]\ndisk.size = \"1M\"", &["function[0].disk", "virtio-blk"]),
+            ("[[function]]\nkind = \"virtio-blk\"\ndisk.queues = 300", &["function[0].disk.queues", "1"]),
+            (
+                "[[function]]\nkind = \"virtio-blk\"\nvirtio.queue_size = 3",
+                &["function[0].virtio.queue_size", "power of two"],
+            ),
+            (
+                "[[function]]\nkind = \"virtio-blk\"\nvirtio.window = \"tee\"",
+                &["function[0].virtio.window", "alias"],
+            ),
+            (
+                "[[function]]\nkind = \"virtio-blk\"\ndisk.queues = 2\nprivate_disk.size = \"1M\"",
+                &["function[0].private_disk.queues", "2"],
+            ),
+            (
+                "[[function]]\nkind = \"virtio-blk\"\ndisk.poll_us = 5",
+                &["function[0].disk.poll_us", "--vhost-user"],
+            ),
+            ("[[function]]\nkind = \"virtio-blk\"\nvirtio.locked = \"open\"", &["line 3", "open", "`break`"]),
             ("nonsense", &["line 1"]),
         ] {
             let error = load(text).unwrap_err().to_string();

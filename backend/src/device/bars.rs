@@ -121,7 +121,7 @@ impl Bars {
         data: &mut [u8],
         registers: &mut dyn RegisterBlock,
     ) -> Result<Vec<Rejection>, MemoryError> {
-        self.access(region, phase, offset, data.len(), |bar, access, offset, bytes| {
+        self.access(Requester::Any, region, phase, offset, data.len(), |bar, access, offset, bytes| {
             bar.read(access, offset, data.get_mut(bytes).unwrap_or_default(), registers)
         })
     }
@@ -135,7 +135,40 @@ impl Bars {
         data: &[u8],
         registers: &mut dyn RegisterBlock,
     ) -> Result<Vec<Rejection>, MemoryError> {
-        self.access(region, phase, offset, data.len(), |bar, access, offset, bytes| {
+        self.access(Requester::Any, region, phase, offset, data.len(), |bar, access, offset, bytes| {
+            bar.write(access, offset, data.get(bytes).unwrap_or_default(), registers)
+        })
+    }
+
+    /// Whether a region has all of these bytes.
+    pub(super) fn covers(&self, region: BarRegion, offset: u64, length: usize) -> bool {
+        offset.checked_add(length as u64).is_some_and(|end| end <= self.region_size(region))
+    }
+
+    /// As [`Self::read`], for somebody whose request has T = 0 whatever it is for.
+    pub(super) fn config_read(
+        &mut self,
+        region: BarRegion,
+        phase: TdiPhase,
+        offset: u64,
+        data: &mut [u8],
+        registers: &mut dyn RegisterBlock,
+    ) -> Result<Vec<Rejection>, MemoryError> {
+        self.access(Requester::Config, region, phase, offset, data.len(), |bar, access, offset, bytes| {
+            bar.read(access, offset, data.get_mut(bytes).unwrap_or_default(), registers)
+        })
+    }
+
+    /// As [`Self::write`], for somebody whose request has T = 0 whatever it is for.
+    pub(super) fn config_write(
+        &mut self,
+        region: BarRegion,
+        phase: TdiPhase,
+        offset: u64,
+        data: &[u8],
+        registers: &mut dyn RegisterBlock,
+    ) -> Result<Vec<Rejection>, MemoryError> {
+        self.access(Requester::Config, region, phase, offset, data.len(), |bar, access, offset, bytes| {
             bar.write(access, offset, data.get(bytes).unwrap_or_default(), registers)
         })
     }
@@ -143,6 +176,7 @@ impl Bars {
     /// Has `act` do each piece of an access, whatever fails: with its offset in the layout, and which bytes of the access it is.
     fn access(
         &mut self,
+        requester: Requester,
         region: BarRegion,
         phase: TdiPhase,
         offset: u64,
@@ -154,6 +188,10 @@ impl Bars {
         let Some(bar) = self.get_mut(region.bar) else { return Ok(rejected) };
         let mut result = Ok(());
         for Piece { tee, offset, bytes } in pieces.into_iter().filter(|piece| !piece.bytes.is_empty()) {
+            let tee = match requester {
+                Requester::Any => tee,
+                Requester::Config => mmio::TeeSource::Known(Tee::NonTee),
+            };
             match act(bar, Access { phase, tee }, offset, bytes) {
                 Ok(done) => rejected.extend(done.rejected),
                 Err(error) => result = result.and(Err(error)),
@@ -223,6 +261,15 @@ impl Bars {
             }
         }
     }
+}
+
+/// Whose request an access is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Requester {
+    /// A memory request: its T is what the region or the address says.
+    Any,
+    /// A configuration request, which no TVM makes: T = 0, wherever it points.
+    Config,
 }
 
 /// A part of an access that has one T; it may be empty.

@@ -20,13 +20,19 @@ use super::protocol::Protocol;
 use super::responder::responder;
 use super::unit::{Unit, pci_parts};
 use super::{Device, unit_regions};
-use crate::config::{Arch, Config, ConfigError, CxlRespond, DmaBuf, Kind};
+use crate::config::{
+    AliasHalf, Arch, Config, ConfigError, CxlRespond, DmaBuf, Kind, TeeSource, VirtioWindow,
+};
 use crate::doe::Mailbox;
+use crate::function::virtio::Block;
 use crate::function::{Function, TestFunction};
 use crate::pci::registers::{Command, header};
-use crate::pci::{Identity, Plan};
+use crate::pci::{Identity, Plan, VirtioStructures};
 use crate::state_dir::StateError;
 use crate::udmabuf::{DEVICE, Udmabuf};
+
+/// PCI vendor ID of virtio devices (virtio 1.2 §4.1.2).
+const VIRTIO_VENDOR: u16 = 0x1AF4;
 
 /// Why there is no device.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +95,11 @@ impl Device {
             CxlRespond::Always => true,
             CxlRespond::Never => false,
         };
-        let regions = units.iter().map(|unit| unit_regions(unit, config.pci.vendor)).collect();
+        let regions = units
+            .iter()
+            .zip(&config.functions)
+            .map(|(unit, function)| unit_regions(unit, identity_of(config, function.kind).vendor))
+            .collect();
         Ok(Self {
             units,
             regions,
@@ -109,6 +119,7 @@ impl Device {
             machine_check: None,
             refusals: 0,
             next_look: Duration::ZERO,
+            next_follow: Some(Duration::ZERO),
             firmware: Firmware::new(config)?,
             journal: Journal::default(),
         })
@@ -161,6 +172,52 @@ fn maker(dmabuf: DmaBuf) -> Result<Option<Arc<dyn DmaBufMaker>>, BuildError> {
     }
 }
 
+/// Who a function of this kind says it is.
+fn identity_of(config: &Config, kind: Kind) -> Identity {
+    let pci = &config.pci;
+    match kind {
+        Kind::Test => Identity {
+            vendor: pci.vendor,
+            device: pci.device,
+            revision: pci.revision,
+            class: pci.class,
+            subsystem_vendor: pci.subsystem_vendor,
+            subsystem: pci.subsystem,
+            serial: pci.serial,
+        },
+        // Virtio 1.2 §4.1.2, §5.2.1: 0x1040 and the device type; a subsystem below 0x40 would be legacy.
+        Kind::VirtioBlk => Identity {
+            vendor: VIRTIO_VENDOR,
+            device: 0x1042,
+            revision: 1,
+            class: 0x01_80_00,
+            subsystem_vendor: VIRTIO_VENDOR,
+            subsystem: 0x1100,
+            serial: pci.serial,
+        },
+    }
+}
+
+/// What the virtio capabilities say.
+fn virtio_structures(
+    config: &Config,
+    number: usize,
+    function: &crate::config::Function,
+    block: &Block,
+) -> Result<VirtioStructures, BuildError> {
+    // The upper half of an aliased BAR begins where its layout ends.
+    let upper = config.mmio.tee == TeeSource::Alias
+        && (function.virtio.window == VirtioWindow::Tee) == (config.mmio.alias_private == AliasHalf::High);
+    let half = |bar| {
+        let layout = block.bars().bars().iter().find(|layout| layout.index() == bar).filter(|_| upper);
+        layout.map_or(0, |layout| layout.size())
+    };
+    Ok(block.structures().capabilities(block.queues(), half).ok_or_else(|| {
+        let problem = "the virtio structures are beyond the 4 GiB that their capabilities can say";
+        ConfigError::value(format!("function[{number}].bar"), problem)
+    })?)
+}
+
 fn unit(
     config: &Config,
     number: usize,
@@ -168,21 +225,20 @@ fn unit(
     ide_bytes: u16,
     maker: Option<&Arc<dyn DmaBufMaker>>,
 ) -> Result<Unit, BuildError> {
+    let layout = function.layout(number)?;
+    let mut virtio = None;
     let what: Box<dyn Function> = match function.kind {
-        Kind::Test => Box::new(TestFunction::new(function.layout(number)?)),
+        Kind::Test => Box::new(TestFunction::new(layout)),
+        Kind::VirtioBlk => {
+            let block = function.block(number, layout)?;
+            virtio = Some(virtio_structures(config, number, function, &block)?);
+            Box::new(block)
+        }
     };
     check_alias(number, what.bars().bars(), config.mmio.tee)?;
     let (bars, msix) = pci_parts(what.as_ref(), config.mmio.tee);
     let plan = Plan {
-        identity: Identity {
-            vendor: config.pci.vendor,
-            device: config.pci.device,
-            revision: config.pci.revision,
-            class: config.pci.class,
-            subsystem_vendor: config.pci.subsystem_vendor,
-            subsystem: config.pci.subsystem,
-            serial: config.pci.serial,
-        },
+        identity: identity_of(config, function.kind),
         multifunction: config.functions.len() > 1,
         bars,
         msix,
@@ -195,6 +251,7 @@ fn unit(
         }),
         ats: config.pci.ats,
         ide_bytes: (number == 0).then_some(ide_bytes),
+        virtio,
     };
     let device_info = function.device_info().unwrap_or_default();
     let mut unit = Unit::new(number, &plan, what, &config.mmio, maker, device_info)?;

@@ -9,6 +9,7 @@ mod exports;
 mod firmware;
 mod held;
 mod identity;
+mod in_memory;
 mod inspect;
 mod journal;
 mod keeper;
@@ -73,6 +74,8 @@ pub struct Device {
     refusals: u64,
     /// When exports may be looked at again.
     next_look: Duration,
+    /// When files behind functions are to be looked at, if there are any that change.
+    next_follow: Option<Duration>,
     firmware: firmware::Firmware,
     journal: Journal,
 }
@@ -116,11 +119,13 @@ impl Device {
         let Some(unit) = self.units.get(function) else { return data.fill(0xFF) };
         unit.space.read(offset, data);
         for (at, lane, bytes) in dwords(offset, data.len()) {
+            let Some(unit) = self.units.get(function) else { return };
             let Some((window, register)) = unit.space.window(at) else { continue };
             let mut value = [0; 4];
             match window {
                 Window::Doe => value = self.mailbox.read(register).to_le_bytes(),
                 Window::Ide => self.protocol.dsm.ide_read(register + EXTENDED_HEADER, &mut value),
+                Window::VirtioData => value = self.config_data_read(function),
             }
             for (slot, byte) in
                 data.iter_mut().skip(bytes.start).take(bytes.len()).zip(value.iter().skip(lane))
@@ -139,6 +144,13 @@ impl Device {
                 Some((Window::Doe, register)) => self.mailbox.write(register, lane, bytes),
                 Some((Window::Ide, register)) => {
                     self.protocol.dsm.ide_write(register + EXTENDED_HEADER + lane as u16, bytes);
+                }
+                Some((Window::VirtioData, register)) => {
+                    unit.space.write(at + lane as u16, bytes);
+                    // What is written first is what counts (virtio 1.2 §4.1.4.9.1).
+                    if register == 0 && lane == 0 {
+                        self.config_data_written(function);
+                    }
                 }
                 None => {
                     for effect in unit.space.write(at + lane as u16, bytes) {
@@ -240,7 +252,8 @@ impl Device {
 
     /// When [`Device::tick`] is due next.
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.protocol.responder.next_deadline().into_iter().chain(self.next_look()).min()
+        let looks = self.next_look().into_iter().chain(self.next_follow);
+        self.protocol.responder.next_deadline().into_iter().chain(looks).min()
     }
 
     /// Lets time pass: sessions whose heartbeat stopped end, and exports that nobody holds any more are noticed.
@@ -248,6 +261,7 @@ impl Device {
         self.protocol.tick(now, &mut self.journal);
         self.apply_effects();
         self.look_for_dropped(now);
+        self.follow_backing(now);
     }
 
     /// The next thing `function` wants done; DMA that its TDI's state forbids is refused before it gets here.
@@ -292,10 +306,13 @@ impl Device {
         if let Some(unit) = self.units.get_mut(function) {
             unit.dma_done(id, result);
         }
-        if self.dma_fault == DmaFault::Error
-            && result == Err(DmaError::Fault)
-            && self.tdi_state(function) == TdiState::RUN
-        {
+        if result == Err(DmaError::Fault) {
+            self.dma_failed(function);
+        }
+    }
+
+    pub(super) fn dma_failed(&mut self, function: usize) {
+        if self.dma_fault == DmaFault::Error && self.tdi_state(function) == TdiState::RUN {
             self.protocol.dsm.fault(function, Fault::UnrecoverableCompletion);
             self.apply_effects();
         }

@@ -273,6 +273,7 @@ impl Unit {
         if let Err(error) = entered {
             self.give_up(&error);
         }
+        self.function.enter(to);
         if to == TdiPhase::Run {
             self.refill(Tee::Tee);
         }
@@ -433,5 +434,6 @@ impl RegisterBlock for Registers<'_> {
     }
 }
 
+mod in_memory;
 #[cfg(test)]
 mod tests;

@@ -6,11 +6,16 @@
 mod dma_engine;
 mod doorbells;
 mod test_function;
+pub mod virtio;
 
-use mmio::{BarSet, Place, Tee};
+use std::sync::Arc;
+
+use mmio::{BarSet, Place, TdiPhase, Tee};
 
 pub use dma_engine::{CHUNK, LIMIT};
 pub use test_function::TestFunction;
+
+use crate::vfio_user::ClientMemory;
 
 /// Names one DMA request of a function; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +59,15 @@ pub enum Work {
     IntxLevel(bool),
 }
 
+/// That a function has something to do in client memory itself, without [`Work`] for each access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryWork {
+    /// The T attribute of the access that asked for it.
+    pub asked: Tee,
+    /// A bus address that it begins at.
+    pub address: u64,
+}
+
 /// Why a DMA request was not carried out, as far as a function can know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DmaError {
@@ -90,6 +104,30 @@ pub trait Function: Send {
 
     /// The answer to a DMA request. Answers to requests that were abandoned meanwhile are ignored.
     fn dma_done(&mut self, id: DmaId, result: Result<&[u8], DmaError>);
+
+    /// What it would do in client memory now. It waits until it may.
+    fn memory_work(&self) -> Option<MemoryWork> {
+        None
+    }
+
+    /// That was asked for from the wrong side: it is not done, unless somebody asks again.
+    fn refuse_memory_work(&mut self) {}
+
+    /// Does a bounded part of [`Function::memory_work`], with DMA that is over when this returns. `memory` is not kept.
+    fn do_memory_work(&mut self, memory: &Arc<ClientMemory>) {
+        let _ = memory;
+    }
+
+    /// The TDI is in this phase now. What that means for memory and registers was told before, by [`Function::stop`] and
+    /// [`Function::scrub`].
+    fn enter(&mut self, phase: TdiPhase) {
+        let _ = phase;
+    }
+
+    /// Looks whether what is behind the function has another size now. False: it never will.
+    fn follow_backing(&mut self) -> bool {
+        false
+    }
 
     /// Abandons work in progress and asks for none (PCIe 6.1 §11.3: before the answer to LOCK, on STOP and on entry to
     /// ERROR). Registers stay.

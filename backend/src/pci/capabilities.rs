@@ -7,6 +7,7 @@ use super::registers::{
     PmCapabilities, PmControl, Status, header,
 };
 use super::space::{ConfigSpace, Window};
+use super::virtio::{VIRTIO, VirtioStructures};
 
 /// Offset of the Power Management capability.
 pub(super) const PM: u16 = 0x40;
@@ -88,6 +89,8 @@ pub struct Plan {
     pub ats: bool,
     /// Length of the IDE capability's registers with its header, in bytes (function 0).
     pub ide_bytes: Option<u16>,
+    /// The virtio structures behind the BARs, of a virtio function.
+    pub virtio: Option<VirtioStructures>,
 }
 
 impl Plan {
@@ -96,9 +99,13 @@ impl Plan {
         let mut space = ConfigSpace::new();
         self.header(&mut space);
         power_management(&mut space, PCIE);
-        self.pcie(&mut space, if self.msix.is_some() { MSIX } else { 0 });
+        let last = if self.virtio.is_some() { VIRTIO } else { 0 };
+        self.pcie(&mut space, if self.msix.is_some() { MSIX } else { last });
         if let Some(msix) = &self.msix {
-            msix_capability(&mut space, msix);
+            msix_capability(&mut space, msix, last);
+        }
+        if let Some(virtio) = &self.virtio {
+            virtio.place(&mut space);
         }
         self.extended(&mut space);
         space.seal();
@@ -208,7 +215,7 @@ impl Plan {
     }
 }
 
-fn capability(space: &mut ConfigSpace, at: u16, id: u8, next: u16) {
+pub(super) fn capability(space: &mut ConfigSpace, at: u16, id: u8, next: u16) {
     space.put8(at, id);
     space.put8(at + 1, next as u8);
 }
@@ -225,8 +232,8 @@ fn power_management(space: &mut ConfigSpace, next: u16) {
     space.writable16(PM + 4, PmControl::new().with_power_state(3).into_bits());
 }
 
-fn msix_capability(space: &mut ConfigSpace, msix: &Msix) {
-    capability(space, MSIX, CAP_MSIX, 0);
+fn msix_capability(space: &mut ConfigSpace, msix: &Msix, next: u16) {
+    capability(space, MSIX, CAP_MSIX, next);
     let control = MsixControl::new().with_table_size(msix.vectors.saturating_sub(1) & 0x7FF);
     space.put16(MSIX + 2, control.into_bits());
     space.writable16(MSIX + 2, MsixControl::new().with_function_mask(true).with_enable(true).into_bits());

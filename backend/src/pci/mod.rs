@@ -7,7 +7,9 @@ mod bars;
 mod capabilities;
 pub mod registers;
 mod space;
+mod virtio;
 
 pub use bars::BarDecoder;
 pub use capabilities::{Identity, Msix, Plan};
 pub use space::{ConfigSpace, SPACE_BYTES, Window, WriteEffect};
+pub use virtio::{ConfigAccess, VirtioLocation, VirtioStructures};

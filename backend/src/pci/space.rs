@@ -18,6 +18,8 @@ pub enum Window {
     Doe,
     /// The IDE capability's registers.
     Ide,
+    /// `pci_cfg_data` of a virtio function.
+    VirtioData,
 }
 
 /// What a configuration write touched that somebody else has to know about. Reported for every write that covers
@@ -115,6 +117,10 @@ impl ConfigSpace {
     }
 
     pub(super) fn writable16(&mut self, at: u16, mask: u16) {
+        put(&mut self.writable, at, &mask.to_le_bytes());
+    }
+
+    pub(super) fn writable32(&mut self, at: u16, mask: u32) {
         put(&mut self.writable, at, &mask.to_le_bytes());
     }
 
@@ -263,6 +269,10 @@ impl ConfigSpace {
         self.get16(MSIX) & 0xFF == 0x11
     }
 
+    pub(super) fn has_window(&self, window: Window) -> bool {
+        self.windows.iter().any(|(there, ..)| *there == window)
+    }
+
     fn has_extended(&self, at: u16, id: u16) -> bool {
         self.get16(at) == id
     }
@@ -273,7 +283,7 @@ impl ConfigSpace {
         u16::from_le_bytes(bytes)
     }
 
-    fn get32(&self, at: u16) -> u32 {
+    pub(super) fn get32(&self, at: u16) -> u32 {
         let mut bytes = [0; 4];
         self.read(at, &mut bytes);
         u32::from_le_bytes(bytes)

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use rustix::fs::{FileType, SealFlags, fcntl_get_seals, fcntl_getfl, fstat, fstatfs};
-use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
+use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
 use super::device::Errno;
 
@@ -71,6 +71,12 @@ impl Backing {
         let mapping = self.mapping.as_ref()?;
         let offset = usize::try_from(offset).ok()?;
         (offset.checked_add(length)? <= mapping.size()).then_some((mapping, offset))
+    }
+
+    /// The range in place, if all of it is mapped.
+    pub(super) fn slice(&self, offset: u64, length: usize) -> Option<VolatileSlice<'_>> {
+        let (mapping, at) = self.mapped(offset, length)?;
+        mapping.get_slice(at, length).ok()
     }
 
     /// Reads at `offset`.

@@ -1,5 +1,7 @@
 //! The protocol with one client, without I/O: bytes and descriptors in, calls on the device, bytes and descriptors out.
 
+use std::sync::Arc;
+
 use tdispd_proto::vfio_user::{Command, Header, MessageType};
 
 use super::device::{Device, Errno};
@@ -8,6 +10,7 @@ use super::engine::{DmaCompletion, DmaEngine, DmaId};
 use super::handler::{Handler, Negotiated};
 use super::input::{Fds, Input, Next};
 use super::irqs::Irqs;
+use super::memory::ClientMemory;
 use super::output::{Chunk, Output};
 
 /// What became of the input.
@@ -31,7 +34,8 @@ pub struct Connection {
     negotiated: Option<Negotiated>,
     input: Input,
     output: Output,
-    dma: DmaTable,
+    /// Copied if it changes while somebody has it: see [`Self::memory`].
+    dma: Arc<DmaTable>,
     irqs: Irqs,
     engine: DmaEngine,
 }
@@ -107,7 +111,7 @@ impl Connection {
         self.input.clear();
         self.output.clear();
         self.irqs.clear();
-        self.dma = DmaTable::default();
+        self.dma = Arc::default();
         self.engine.disconnect();
         if self.negotiated.take().is_some() {
             device.client_disconnected();
@@ -124,6 +128,12 @@ impl Connection {
     #[must_use]
     pub fn dma(&self) -> &DmaTable {
         &self.dma
+    }
+
+    /// The client's memory as it is now, to be worked on in place.
+    #[must_use]
+    pub fn memory(&self) -> ClientMemory {
+        ClientMemory::new(Arc::clone(&self.dma))
     }
 
     /// The function's interrupts.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 
 use tdispd_proto::vfio_user::{DmaMap, DmaUnmap, MAX_DMA_MAPS};
 use thiserror::Error;
+use vm_memory::VolatileSlice;
 
 use super::backing::{Backing, FileKey, on_huge_pages};
 use super::device::Errno;
@@ -81,6 +82,15 @@ struct Entry {
     source: Source,
 }
 
+impl Entry {
+    fn allows(&self, direction: Direction) -> bool {
+        match direction {
+            Direction::Read => self.readable,
+            Direction::Write => self.writable,
+        }
+    }
+}
+
 /// A stretch of a range that lies in one mapping.
 pub(super) enum Piece {
     /// In a file; its length in bytes.
@@ -90,7 +100,7 @@ pub(super) enum Piece {
 }
 
 /// The mappings of one client, by first address. They never overlap.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct DmaTable {
     entries: BTreeMap<u64, Entry>,
     files: HashMap<FileKey, Weak<Backing>>,
@@ -204,17 +214,35 @@ impl DmaTable {
         Ok(())
     }
 
+    /// The first stretch of a range that lies in one mapping, in place; at most `length` bytes of it.
+    ///
+    /// # Errors
+    /// [`DmaError::Unmapped`], [`DmaError::Permission`]; [`DmaError::Remote`] if it is not mapped into this process.
+    pub(super) fn slice(
+        &self,
+        address: u64,
+        length: usize,
+        direction: Direction,
+    ) -> Result<VolatileSlice<'_>, DmaError> {
+        let (entry, within, here) = self.entry(address)?;
+        if !entry.allows(direction) {
+            return Err(DmaError::Permission(address));
+        }
+        match &entry.source {
+            Source::File { backing, offset } => {
+                backing.slice(offset.wrapping_add(within), here.min(length)).ok_or(DmaError::Remote(address))
+            }
+            Source::Client => Err(DmaError::Remote(address)),
+        }
+    }
+
     /// Whether all of a range is mapped and allows the direction.
     pub(super) fn check(&self, address: u64, length: usize, direction: Direction) -> Result<(), DmaError> {
         let mut done = 0;
         while done < length {
             let at = address.checked_add(done as u64).ok_or(DmaError::Unmapped(address))?;
             let (entry, _, here) = self.entry(at)?;
-            let allowed = match direction {
-                Direction::Read => entry.readable,
-                Direction::Write => entry.writable,
-            };
-            if !allowed {
+            if !entry.allows(direction) {
                 return Err(DmaError::Permission(at));
             }
             done += here.min(length - done);

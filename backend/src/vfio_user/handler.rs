@@ -1,6 +1,7 @@
 //! One command: parse it, do it, answer it.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use tdispd_proto::vfio_user::{
     Capabilities, Command, DecodeError, DeviceInfo, DmaMap, Header, IrqInfo, IrqKind, IrqSet, MAJOR,
@@ -29,7 +30,7 @@ pub(super) struct Negotiated {
 pub(super) struct Handler<'a> {
     pub(super) negotiated: &'a mut Option<Negotiated>,
     pub(super) out: &'a mut Output,
-    pub(super) dma: &'a mut DmaTable,
+    pub(super) dma: &'a mut Arc<DmaTable>,
     pub(super) irqs: &'a mut Irqs,
     pub(super) device: &'a mut dyn Device,
 }
@@ -75,7 +76,7 @@ impl Handler<'_> {
                 self.out.reply(header, &[]);
             }
             Request::DmaUnmap(unmap) => {
-                self.dma.unmap(unmap)?;
+                Arc::make_mut(self.dma).unmap(unmap)?;
                 self.out.reply(header, &[payload]);
             }
             Request::DeviceInfo => self.device_info(header),
@@ -121,7 +122,7 @@ impl Handler<'_> {
         if fds.truncated || fds.fds.len() > 1 {
             return Err(Errno::INVAL);
         }
-        self.dma.map(map, fds.fds.into_iter().next())
+        Arc::make_mut(self.dma).map(map, fds.fds.into_iter().next())
     }
 
     fn device_info(&mut self, header: &Header) {

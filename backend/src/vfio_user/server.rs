@@ -15,6 +15,7 @@ use super::dma::DmaTable;
 use super::engine::{DmaCompletion, DmaId};
 use super::irqs::Irqs;
 use super::listener::Listener;
+use super::memory::ClientMemory;
 use super::peer::Peer;
 use super::socket::{receive, transmit};
 use super::watch::{Source, Token, Watcher};
@@ -137,6 +138,12 @@ impl Server {
     #[must_use]
     pub fn dma(&self) -> &DmaTable {
         self.connection.dma()
+    }
+
+    /// Client memory as it is now, to be worked on in place before the next message is handled.
+    #[must_use]
+    pub fn memory(&self) -> ClientMemory {
+        self.connection.memory()
     }
 
     /// Sends a signal to the process that is connected.

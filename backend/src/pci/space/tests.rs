@@ -26,6 +26,7 @@ fn plan() -> Plan {
         ari: None,
         ats: false,
         ide_bytes: Some(0x2C),
+        virtio: None,
     }
 }
 

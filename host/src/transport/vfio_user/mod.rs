@@ -14,7 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{MemfdFlags, OFlags};
+use rustix::fs::{MemfdFlags, OFlags, SealFlags};
 use tdispd_proto::vfio_user::{
     Capabilities, Command, DeviceInfo, DmaBuf, DmaMap, DmaRange, Feature, FeatureFlags, MAJOR,
     MAX_DATA_XFER_SIZE, MAX_MSG_FDS, MINOR, RegionAccess, RegionInfo, RegionInfoReply, RegionType, Version,
@@ -55,10 +55,13 @@ impl VfioUser {
         let what = || format!("connecting to {}", path.display());
         let stream = UnixStream::connect(path).map_err(Error::io(what()))?;
         let size = (MEMORY_PAGES * PAGE) as u64;
-        let memory = rustix::fs::memfd_create("tdispctl", MemfdFlags::CLOEXEC)
+        let memory = rustix::fs::memfd_create("tdispctl", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
             .map(File::from)
             .map_err(|e| Error::io("memory for DMA")(e.into()))?;
         memory.set_len(size).map_err(Error::io("memory for DMA"))?;
+        // A device may map what nobody can cut off under it.
+        rustix::fs::fcntl_add_seals(&memory, SealFlags::SHRINK)
+            .map_err(|e| Error::io("memory for DMA")(e.into()))?;
         let window = Window { file: memory, address: MEMORY_ADDRESS, size };
         let mut device = Self {
             path: path.into(),
@@ -120,6 +123,15 @@ impl VfioUser {
         let request = RegionInfo { argsz: argsz.into(), index: index.into(), ..RegionInfo::default() };
         let reply = self.connection.demand(Command::DEVICE_GET_REGION_INFO, &[request.as_bytes()], false)?;
         RegionInfoReply::parse(&reply).map_err(|e| malformed("DEVICE_GET_REGION_INFO", e))
+    }
+
+    /// All of the memory that the device may use, as a file, and its DMA address.
+    ///
+    /// # Errors
+    /// There is no descriptor to be had.
+    pub fn dma_memory(&self) -> Result<(File, u64)> {
+        let window = self.connection.window();
+        Ok((window.file.try_clone().map_err(Error::io("memory for DMA"))?, window.address))
     }
 
     /// What a region says of itself: `None` for those that every PCI device has.

@@ -155,7 +155,10 @@ fn libblkio_uses_the_disk() {
     for (commands, good) in [
         (&["length", "write -P 0x5a 4096 1M", "flush", "read -P 0x5a 4096 1M"][..], true),
         // Another connection finds what the first one wrote.
-        (&["read -P 0x5a 4096 1M", "write -z 8192 64k", "read -P 0 8192 64k", "read -P 0x5a 73728 4096"], true),
+        (
+            &["read -P 0x5a 4096 1M", "write -z 8192 64k", "read -P 0 8192 64k", "read -P 0x5a 73728 4096"],
+            true,
+        ),
         (&["discard 0 2M", "flush", "read -P 0 0 2M"], true),
         (&["read -P 1 0 512"], false),
         (&["read 8M 512"], false),

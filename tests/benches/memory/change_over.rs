@@ -151,9 +151,9 @@ impl Case {
     /// In units of writing a GiB, but for memory.
     fn report(self) {
         let rounds: Vec<_> = (0..ROUNDS).map(|_| self.measure()).collect();
-        let column = |of: fn(&Measured) -> f64| Spread::of(rounds.iter().map(of).collect());
+        let column = |of: Column| Spread::of(rounds.iter().map(of).collect());
         println!("{}:", self.words());
-        let columns: [(&str, fn(&Measured) -> f64); 7] = [
+        let columns: [(&str, Column); 7] = [
             ("  LOCK", |all| all.lock / all.write),
             ("  T = 1 export before RUN", |all| all.export / all.write),
             ("  START", |all| all.start / all.write),
@@ -169,6 +169,9 @@ impl Case {
         }
     }
 }
+
+/// What a column of the report has of each round.
+type Column = fn(&Measured) -> f64;
 
 /// Writing a GiB of a memfd, and giving it back.
 fn bare() -> (f64, f64) {

@@ -5,8 +5,9 @@
 //! leads to; most of them begin with a `SlotAddress`.
 //!
 //! Names, sub-codes, and lengths and order of most fields are those of libspdm's sources after 3.6, which has no header with
-//! these structures yet. Not confirmed by anything are the places of reserved bytes in `SlotAddress`, ManageBank, ManageSlot
-//! and SetCertificate, the values of both operations, and the bits of the attributes of Banks and slots.
+//! these structures yet. Not confirmed by anything are the places of reserved bytes in `SlotAddress`, ManageBank, ManageSlot,
+//! SetCertificate and the answer to GetCertificateChain, that GetCSR has none, the values of both operations, and the bits of the
+//! attributes of Banks and slots.
 
 use zerocopy::{
     FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,

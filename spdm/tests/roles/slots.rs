@@ -291,7 +291,15 @@ fn contradictions_are_found() {
         (details(), |b| b[20] |= 1, told("the Bank has several algorithms")),
         (details(), |b| b[24] |= 8, told("algorithms are available that the Bank cannot have")),
         (details(), |b| b[49] = 2, told("the slots are not in order")),
-        (details(), |b| b[47 + 48 + 2] = 8, told("there are eight slots")),
+        (
+            details(),
+            |b| {
+                // Behind the first slot, which is as long as the digest makes it.
+                let second = 47 + usize::from(b[47]);
+                b[second + 2] = 8;
+            },
+            told("there are eight slots"),
+        ),
         (details(), |b| b[52] = 1, told("the connection has one key")),
         (details(), |b| b[53] = 1, told("the connection has one key")),
         (details(), |b| b[53] = 7, None),

@@ -115,13 +115,14 @@ impl Bars {
     /// Reads; returns what the gate refused.
     pub(super) fn read(
         &mut self,
+        requester: Requester,
         region: BarRegion,
         phase: TdiPhase,
         offset: u64,
         data: &mut [u8],
         registers: &mut dyn RegisterBlock,
     ) -> Result<Vec<Rejection>, MemoryError> {
-        self.access(Requester::Any, region, phase, offset, data.len(), |bar, access, offset, bytes| {
+        self.access(requester, region, phase, offset, data.len(), |bar, access, offset, bytes| {
             bar.read(access, offset, data.get_mut(bytes).unwrap_or_default(), registers)
         })
     }
@@ -129,13 +130,14 @@ impl Bars {
     /// Writes; returns what the gate refused.
     pub(super) fn write(
         &mut self,
+        requester: Requester,
         region: BarRegion,
         phase: TdiPhase,
         offset: u64,
         data: &[u8],
         registers: &mut dyn RegisterBlock,
     ) -> Result<Vec<Rejection>, MemoryError> {
-        self.access(Requester::Any, region, phase, offset, data.len(), |bar, access, offset, bytes| {
+        self.access(requester, region, phase, offset, data.len(), |bar, access, offset, bytes| {
             bar.write(access, offset, data.get(bytes).unwrap_or_default(), registers)
         })
     }
@@ -143,34 +145,6 @@ impl Bars {
     /// Whether a region has all of these bytes.
     pub(super) fn covers(&self, region: BarRegion, offset: u64, length: usize) -> bool {
         offset.checked_add(length as u64).is_some_and(|end| end <= self.region_size(region))
-    }
-
-    /// As [`Self::read`], for somebody whose request has T = 0 whatever it is for.
-    pub(super) fn config_read(
-        &mut self,
-        region: BarRegion,
-        phase: TdiPhase,
-        offset: u64,
-        data: &mut [u8],
-        registers: &mut dyn RegisterBlock,
-    ) -> Result<Vec<Rejection>, MemoryError> {
-        self.access(Requester::Config, region, phase, offset, data.len(), |bar, access, offset, bytes| {
-            bar.read(access, offset, data.get_mut(bytes).unwrap_or_default(), registers)
-        })
-    }
-
-    /// As [`Self::write`], for somebody whose request has T = 0 whatever it is for.
-    pub(super) fn config_write(
-        &mut self,
-        region: BarRegion,
-        phase: TdiPhase,
-        offset: u64,
-        data: &[u8],
-        registers: &mut dyn RegisterBlock,
-    ) -> Result<Vec<Rejection>, MemoryError> {
-        self.access(Requester::Config, region, phase, offset, data.len(), |bar, access, offset, bytes| {
-            bar.write(access, offset, data.get(bytes).unwrap_or_default(), registers)
-        })
     }
 
     /// Has `act` do each piece of an access, whatever fails: with its offset in the layout, and which bytes of the access it is.
@@ -189,7 +163,7 @@ impl Bars {
         let mut result = Ok(());
         for Piece { tee, offset, bytes } in pieces.into_iter().filter(|piece| !piece.bytes.is_empty()) {
             let tee = match requester {
-                Requester::Any => tee,
+                Requester::Memory => tee,
                 Requester::Config => mmio::TeeSource::Known(Tee::NonTee),
             };
             match act(bar, Access { phase, tee }, offset, bytes) {
@@ -265,9 +239,9 @@ impl Bars {
 
 /// Whose request an access is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Requester {
+pub(super) enum Requester {
     /// A memory request: its T is what the region or the address says.
-    Any,
+    Memory,
     /// A configuration request, which no TVM makes: T = 0, wherever it points.
     Config,
 }

@@ -77,6 +77,7 @@ fn open(path: &Path) -> io::Result<File> {
 mod tests {
     use mmio::RegisterBlock;
 
+    use super::super::bars::Requester;
     use super::*;
     use crate::config::{Config, Mmio};
     use crate::device::bars::BarRegion;
@@ -107,7 +108,8 @@ mod tests {
     fn memory(bars: &mut Bars) -> Vec<u8> {
         let region = BarRegion { bar: 3, window: false };
         let mut data = vec![0xA5; 4096];
-        bars.read(region, mmio::TdiPhase::Unlocked, 4096, &mut data, &mut Nothing).unwrap();
+        bars.read(Requester::Memory, region, mmio::TdiPhase::Unlocked, 4096, &mut data, &mut Nothing)
+            .unwrap();
         data
     }
 

@@ -9,7 +9,7 @@ use mmio::{
 use tdisp::dsm::{BarView, FunctionView, RangeView};
 use tdispd_proto::control::Process;
 
-use super::bars::{BarRegion, Bars, decoded};
+use super::bars::{BarRegion, Bars, Requester, decoded};
 use super::build::BuildError;
 use super::contents::Contents;
 use super::exports::NotExported;
@@ -176,7 +176,7 @@ impl Unit {
             return Vec::new();
         }
         let mut registers = Registers { function: self.function.as_mut(), msix: self.msix.as_mut() };
-        let done = self.bars.read(region, phase, offset, data, &mut registers);
+        let done = self.bars.read(Requester::Memory, region, phase, offset, data, &mut registers);
         self.rejected("read", done)
     }
 
@@ -192,7 +192,7 @@ impl Unit {
             return Vec::new();
         }
         let mut registers = Registers { function: self.function.as_mut(), msix: self.msix.as_mut() };
-        let done = self.bars.write(region, phase, offset, data, &mut registers);
+        let done = self.bars.write(Requester::Memory, region, phase, offset, data, &mut registers);
         self.rejected("write", done)
     }
 
@@ -360,10 +360,9 @@ impl Unit {
     /// The next thing the function wants done: what Bus Master Enable allows, DMA in CONFIG_UNLOCKED and RUN, and messages
     /// anywhere but in ERROR (PCIe 6.1 §11.2).
     pub(super) fn poll_work(&mut self, phase: TdiPhase) -> Option<Work> {
-        let dma_allowed = matches!(phase, TdiPhase::Unlocked | TdiPhase::Run);
-        let master = self.space.command().bus_master() && self.space.power_state() == 0;
+        let master = self.is_master();
         let ats = self.space.ats_enabled();
-        let allowed = |translated: bool| dma_allowed && master && (!translated || ats);
+        let allowed = |translated: bool| allows_dma(phase) && master && (!translated || ats);
         loop {
             match self.function.poll_work()? {
                 Work::DmaRead { id, translated, .. } | Work::DmaWrite { id, translated, .. }
@@ -394,6 +393,11 @@ impl Unit {
         }
     }
 
+    /// Whether it may make requests at all: Bus Master Enable, in D0 (PCIe 6.1 §7.5.1.1.3, §5.3.1.4).
+    fn is_master(&self) -> bool {
+        self.space.command().bus_master() && self.space.power_state() == 0
+    }
+
     /// Address of DMA with T = 1 that was asked for with T = 0, if there was any since the last call.
     pub(super) fn take_mixed_dma(&mut self) -> Option<u64> {
         self.mixed.take()
@@ -407,6 +411,11 @@ impl Unit {
     pub(super) fn intx_asserted(&self) -> bool {
         self.intx && !self.space.command().interrupt_disable() && self.space.power_state() == 0
     }
+}
+
+/// Whether a TDI in this phase does DMA (PCIe 6.1 §11.2).
+const fn allows_dma(phase: TdiPhase) -> bool {
+    matches!(phase, TdiPhase::Unlocked | TdiPhase::Run)
 }
 
 /// What is behind a BAR besides memory.

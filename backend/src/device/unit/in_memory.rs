@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mmio::{Rejection, TdiPhase, Tee};
 
-use super::{BarRegion, MixedDma, Registers, Unit};
+use super::{BarRegion, MixedDma, Registers, Requester, Unit, allows_dma};
 use crate::function::MemoryWork;
 use crate::pci::ConfigAccess;
 use crate::vfio_user::ClientMemory;
@@ -14,9 +14,7 @@ impl Unit {
     /// What may not be done waits.
     pub(in crate::device) fn memory_work(&mut self, phase: TdiPhase) -> Option<MemoryWork> {
         let work = self.function.memory_work()?;
-        let dma_allowed = matches!(phase, TdiPhase::Unlocked | TdiPhase::Run);
-        let master = self.space.command().bus_master() && self.space.power_state() == 0;
-        if !dma_allowed || !master {
+        if !allows_dma(phase) || !self.is_master() {
             return None;
         }
         if phase == TdiPhase::Run && work.asked == Tee::NonTee {
@@ -59,7 +57,7 @@ impl Unit {
             return Vec::new();
         }
         let mut registers = Registers { function: self.function.as_mut(), msix: self.msix.as_mut() };
-        let done = self.bars.config_read(region, phase, offset, data, &mut registers);
+        let done = self.bars.read(Requester::Config, region, phase, offset, data, &mut registers);
         self.rejected("read", done)
     }
 
@@ -77,7 +75,7 @@ impl Unit {
             return Vec::new();
         }
         let mut registers = Registers { function: self.function.as_mut(), msix: self.msix.as_mut() };
-        let done = self.bars.config_write(region, phase, offset, data, &mut registers);
+        let done = self.bars.write(Requester::Config, region, phase, offset, data, &mut registers);
         self.rejected("write", done)
     }
 }

@@ -110,7 +110,7 @@ fn bank_facts(banks: &[(u8, BankReport)]) -> Vec<Fact> {
             text += ", selected";
         }
         if bank.configurable {
-            text += &format!(", can have {:?}", bank.available);
+            text += &format!(", can have {}", algorithms(bank.available));
         }
         facts.push((format!("bank {id}"), text));
         facts
@@ -131,6 +131,19 @@ fn slot_text(slot: &BankSlot) -> String {
         text += ", write-protected";
     }
     format!("{text}, usage {:#06x}, room for {} bytes", slot.usage.0, slot.size)
+}
+
+/// Each algorithm by its name.
+fn algorithms(of: KeyPairAlgorithms) -> String {
+    let mut names: Vec<String> = Vec::new();
+    for one in spdm::crypto::AsymAlgorithm::ALL.iter().map(|one| KeyPairAlgorithms::of(*one)) {
+        let name = algorithm(one);
+        // RSA has one bit for two of them.
+        if of.has(one) && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.join(" or ")
 }
 
 /// The algorithm by its name; RSA is told apart by its size alone.

@@ -1,7 +1,7 @@
 //! virtio over PCI (virtio 1.2 §4.1), and the block device behind it.
 //!
-//! [`Transport`] is the registers and what a driver may do to them: it has no memory, no queues that run and no disk, and says in
-//! [`Event`]s what its owner has to do. [`Block`] is the function: it owns the transport, the rings and the disk, and is the
+//! `Transport` is the registers and what a driver may do to them: it has no memory, no queues that run and no disk, and says in
+//! `Event`s what its owner has to do. [`Block`] is the function: it owns the transport, the rings and the disk, and is the
 //! only part that touches guest memory, when the device lets it.
 
 mod block;

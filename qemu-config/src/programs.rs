@@ -1,23 +1,16 @@
-//! The programs under test: builds `tdispd`, and a static `tdispctl` that runs in a bare initramfs.
+//! The programs under test: the device, the host's side of it, and what plays user space for vfio-pci.
 //!
-//! What is optimised is static, the device too: one build of what both are made of, and programs to copy to any machine.
+//! They are static and optimised a little: in a guest they run from a bare initramfs, and every instruction is emulated. Tests on this
+//! machine take the same ones, so that there is one build of what they are made of, and programs to copy to any machine.
 
 use std::env;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 /// Naming it on the command line keeps `RUSTFLAGS` away from build scripts and procedural macros.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-
-/// How the device is compiled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Profile {
-    /// As `cargo build` does.
-    Dev,
-    /// Optimised and statically linked: they run in guests, too.
-    Guest,
-}
 
 /// Why there are no programs.
 #[derive(Debug, thiserror::Error)]
@@ -26,15 +19,10 @@ pub enum BuildError {
     #[error("cannot run cargo: {0}")]
     NotRun(#[from] io::Error),
     /// The build failed; cargo has said why on standard error.
-    #[error("building {package} failed ({status})")]
-    Failed {
-        /// The package.
-        package: &'static str,
-        /// How cargo ended.
-        status: ExitStatus,
-    },
-    /// The build succeeded but left no program where it is expected.
-    #[error("no program at {0} after the build")]
+    #[error("building the programs failed ({0})")]
+    Failed(ExitStatus),
+    /// There is no program where one is expected.
+    #[error("no program at {0}")]
     Missing(PathBuf),
 }
 
@@ -43,72 +31,52 @@ pub enum BuildError {
 pub struct Programs {
     /// The device.
     pub tdispd: PathBuf,
-    /// The requester, statically linked.
+    /// The requester.
     pub tdispctl: PathBuf,
+    /// Plays vfio-pci's user space in a guest.
+    pub vfio_export: PathBuf,
 }
 
 impl Programs {
-    /// Builds both (nothing to do if they are up to date). `TDISPD` and `TDISPCTL` in the environment name ready-made ones instead.
-    pub fn build(profile: Profile) -> Result<Self, BuildError> {
-        let tdispd = match env::var_os("TDISPD") {
-            Some(path) => existing(path.into())?,
-            None => build("tdispd", profile)?,
+    /// Builds all of them in one go (nothing to do if they are up to date): what one of them asks of a common dependency is then no
+    /// reason to compile that twice. `TDISPD`, `TDISPCTL` and `VFIO_EXPORT` in the environment name ready-made ones instead.
+    pub fn build() -> Result<Self, BuildError> {
+        let named = ["TDISPD", "TDISPCTL", "VFIO_EXPORT"].map(env::var_os);
+        let built = if named.iter().all(Option::is_some) { PathBuf::new() } else { build()? };
+        let [tdispd, tdispctl, vfio_export] = named;
+        let program = |named: Option<OsString>, name| {
+            let path = named.map_or_else(|| built.join(name), PathBuf::from);
+            if path.is_file() { Ok(path) } else { Err(BuildError::Missing(path)) }
         };
-        let tdispctl = match env::var_os("TDISPCTL") {
-            Some(path) => existing(path.into())?,
-            // Always optimised: in the guest every instruction is emulated.
-            None => build("tdispctl", Profile::Guest)?,
-        };
-        Ok(Self { tdispd, tdispctl })
+        Ok(Self {
+            tdispd: program(tdispd, "tdispd")?,
+            tdispctl: program(tdispctl, "tdispctl")?,
+            vfio_export: program(vfio_export, "vfio-export")?,
+        })
     }
 }
 
-/// Builds `vfio-export`, statically linked, which plays vfio-pci's user space in a guest. `VFIO_EXPORT` in the environment names a
-/// ready-made one instead.
-pub fn vfio_export() -> Result<PathBuf, BuildError> {
-    match env::var_os("VFIO_EXPORT") {
-        Some(path) => existing(path.into()),
-        None => build("vfio-export", Profile::Guest),
-    }
-}
-
-/// Builds the program of the same name as its package.
-fn build(package: &'static str, profile: Profile) -> Result<PathBuf, BuildError> {
+/// Builds the programs and returns the directory that they are in.
+fn build() -> Result<PathBuf, BuildError> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     // Absolute, because cargo starts in another directory.
-    let mut target = match env::var_os("CARGO_TARGET_DIR") {
+    let target = match env::var_os("CARGO_TARGET_DIR") {
         Some(directory) => std::path::absolute(directory)?,
         None => workspace.join("target"),
     };
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(&workspace).args([
-        "build",
-        "--quiet",
-        "--locked",
-        "--package",
-        package,
-        "--bin",
-        package,
-    ]);
-    let place = match profile {
-        Profile::Dev => PathBuf::from("debug"),
-        Profile::Guest => {
-            // A directory of its own: other flags in the same one would make every build start over.
-            target.push("static");
-            command
-                .args(["--profile", "guest", "--target", TARGET])
-                .env("RUSTFLAGS", "-C target-feature=+crt-static");
-            command.env_remove("CARGO_ENCODED_RUSTFLAGS");
-            Path::new(TARGET).join("guest")
-        }
-    };
-    let status = command.arg("--target-dir").arg(&target).status()?;
+    // A directory of its own: other flags in the same one would make every build start over.
+    let target = target.join("static");
+    let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .current_dir(&workspace)
+        .args(["build", "--quiet", "--locked", "--profile", "guest", "--target", TARGET])
+        .args(["--package", "tdispd", "--package", "tdispctl", "--package", "vfio-export", "--bins"])
+        .arg("--target-dir")
+        .arg(&target)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .status()?;
     if !status.success() {
-        return Err(BuildError::Failed { package, status });
+        return Err(BuildError::Failed(status));
     }
-    existing(target.join(place).join(package))
-}
-
-fn existing(path: PathBuf) -> Result<PathBuf, BuildError> {
-    if path.is_file() { Ok(path) } else { Err(BuildError::Missing(path)) }
+    Ok(target.join(TARGET).join("guest"))
 }

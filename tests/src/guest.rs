@@ -4,7 +4,6 @@
 //! these tests, and says so.
 #![allow(clippy::panic, reason = "test support: what fails here is the test")]
 
-use qemu_config::programs::Profile;
 use qemu_config::testbed::Overrides;
 use qemu_config::{Daemon, Guest, Initramfs, Machine, Output, Programs, Slot, Testbed};
 use std::env;
@@ -183,9 +182,7 @@ impl Scene {
         let mut initramfs =
             Initramfs::new(&self.prepared.testbed).program("tdispctl", &self.prepared.programs.tdispctl);
         if self.device_inside {
-            // The other build is not static.
-            let programs = or_fail(Programs::build(Profile::Guest), "the static programs");
-            initramfs = initramfs.program("tdispd", &programs.tdispd);
+            initramfs = initramfs.program("tdispd", &self.prepared.programs.tdispd);
         }
         for (name, path) in &self.further_programs {
             initramfs = initramfs.program(name, path);
@@ -435,7 +432,7 @@ fn prepared() -> &'static Prepared {
     static PREPARED: OnceLock<Prepared> = OnceLock::new();
     PREPARED.get_or_init(|| Prepared {
         testbed: or_fail(Testbed::prepare(&Overrides::default()), "the testbed"),
-        programs: or_fail(Programs::build(Profile::Dev), "the programs"),
+        programs: or_fail(Programs::build(), "the programs"),
     })
 }
 

@@ -4,7 +4,7 @@
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 
-use qemu_config::programs::{Profile, Programs};
+use qemu_config::Programs;
 use serde_json::{Value, json};
 use tdispd_proto::control::{FailureCode, Happening};
 use tests::control::Client;
@@ -111,7 +111,7 @@ fn a_client_may_leave_without_its_descriptor() {
 
 #[test]
 fn a_program_finds_the_descriptor() {
-    let programs = Programs::build(Profile::Dev).unwrap();
+    let programs = Programs::build().unwrap();
     let rig = Rig::new();
     let mut host = Host::plug(rig.socket(0));
     host.bar_write(2, SHARED, b"for a program");

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
-use qemu_config::programs::{Profile, Programs};
+use qemu_config::Programs;
 use serde_json::json;
 use tdisp::wire::TdiState;
 use tdispctl::transport::Transport;
@@ -201,7 +201,7 @@ fn who_meets_a_machine_check_is_named() {
 
 #[test]
 fn a_machine_check_can_end_the_process_that_made_it_and_nothing_else() {
-    let programs = Programs::build(Profile::Dev).unwrap();
+    let programs = Programs::build().unwrap();
     let rig = rig("tee = \"region\"\narch = \"tdx\"\nmachine_check = \"sigbus\"");
     let mut watcher = Watcher::watch(rig.control());
     let mut child = Command::new(&programs.tdispctl)

@@ -6,7 +6,7 @@ use std::env;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use qemu_config::{kbuild, programs};
+use qemu_config::{Programs, kbuild};
 use tests::guest::{DEVICE, SYSFS, Scene, Stage, target_directory};
 
 /// BAR 2 has two ranges of each side, so that an export of a side has a hole. With `alias` its upper half is the same memory with
@@ -103,7 +103,7 @@ fn scene() -> Option<Scene> {
     let scene = Scene::new("iommu_dmabuf")?;
     let scene = scene.config(CONFIG).control().iommu().processor("EPYC").qemu(&["-device", "edu"]);
     let scene = scene.module("vfio-pci").module("vfio_iommu_type1").module_file(module()?);
-    Some(scene.program("vfio-export", programs::vfio_export().unwrap()))
+    Some(scene.program("vfio-export", Programs::build().unwrap().vfio_export))
 }
 
 #[test]

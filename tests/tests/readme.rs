@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use qemu_config::programs::{Profile, Programs};
+use qemu_config::Programs;
 use qemu_config::testbed::{Overrides, Testbed};
 
 const README: &str = include_str!("../../README.md");
@@ -25,7 +25,7 @@ fn blocks(tag: &str) -> Vec<&'static str> {
 
 #[test]
 fn every_command_works() {
-    let programs = Programs::build(Profile::Dev).unwrap();
+    let programs = Programs::build().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let mut script = String::from("set -euxo pipefail\ntrap 'kill $(jobs -p); wait' EXIT\n");
@@ -83,7 +83,7 @@ fn the_qemu_command_line_plugs_the_device_in() {
         return;
     }
     let testbed = Testbed::prepare(&Overrides::default()).unwrap();
-    let programs = Programs::build(Profile::Dev).unwrap();
+    let programs = Programs::build().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("f0");
     let log = directory.path().join("log");

@@ -6,7 +6,7 @@ mod tally;
 
 use clap::Parser;
 use pages::{Behaviour, Look, Pages, bar_address};
-use qemu_config::programs::{Profile, Programs};
+use qemu_config::Programs;
 use qemu_config::testbed::{Overrides, Testbed};
 use qemu_config::{Accelerator, Daemon, Guest, Initramfs, Machine};
 use show::Show;
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments, show: &mut Show, logs: &Path) -> Result<bool, Box<dyn Error>> {
     let start = Instant::now();
     show.heading("Build tdispd (the device) and tdispctl (the host's side)");
-    let programs = Programs::build(Profile::Guest)?;
+    let programs = Programs::build()?;
     show.fact(&format!("device  {}", programs.tdispd.display()));
     show.fact(&format!("host    {}", programs.tdispctl.display()));
 

@@ -3,12 +3,13 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use epoll::{ControlOptions, Event, Events};
 use rustix::process::Signal;
 use tdispd_proto::control::{Happening, Peer, Process};
 
+use crate::clock::{Clock, time_of_day};
 use crate::config::MachineCheck;
 use crate::control::Control;
 use crate::device::{BarRegion, CONFIG_REGION, Device, DmaOrder, FirmwareUpdate};
@@ -48,18 +49,20 @@ pub struct Daemon {
     servers: Vec<Server>,
     spdm: Option<SpdmSocket>,
     control: Option<Control>,
-    outstanding: Vec<Vec<(DmaId, Instant)>>,
+    outstanding: Vec<Vec<(DmaId, Duration)>>,
     /// Functions whose DMA was ended by requests whose answers are held back.
     drained: Vec<usize>,
     /// When those go out at the latest.
-    drained_by: Option<Instant>,
+    drained_by: Option<Duration>,
     /// When the device is to be told the time of day again.
-    time_due: Option<Instant>,
+    time_due: Option<Duration>,
+    /// When the device has to be told that time passes, as it said after the last turn.
+    tick_due: Option<Duration>,
     epoll: Arc<OwnedFd>,
     /// Watched by `epoll` for as long as it is open.
     _stop: OwnedFd,
     firmware: Option<OwnedFd>,
-    started: Instant,
+    clock: Clock,
 }
 
 impl Daemon {
@@ -94,10 +97,11 @@ impl Daemon {
             drained: Vec::new(),
             drained_by: None,
             time_due: None,
+            tick_due: None,
             epoll,
             _stop: stop,
             firmware: None,
-            started: Instant::now(),
+            clock: Clock::start(),
         })
     }
 
@@ -137,21 +141,22 @@ impl Daemon {
         let mut more = false;
         loop {
             let mut events = [Event::new(Events::empty(), 0); 16];
-            let timeout = if more { 0 } else { self.timeout() };
+            let timeout = self.timeout();
+            let timeout = if more { 0 } else { timeout };
             let ready = match epoll::wait(self.epoll.as_raw_fd(), timeout, &mut events) {
                 Ok(ready) => ready,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
             // Asked for once: this is on the way of every trapped access.
-            let now = Instant::now();
+            let now = self.clock.now();
             self.set_time(now);
             for event in events.iter().take(ready) {
                 match Token::from_event(event.events, event.data) {
                     Some(token) => self.serve(token),
                     None if event.data == CONTROL => {
                         if let Some(control) = &mut self.control {
-                            control.on_ready(self.started.elapsed(), &mut self.device);
+                            control.on_ready(self.clock.now(), &mut self.device);
                         }
                     }
                     None if event.data == FIRMWARE => self.update_firmware(),
@@ -183,6 +188,7 @@ impl Daemon {
     }
 
     /// Measured files may have changed; several signals are one look.
+    #[cold]
     fn update_firmware(&mut self) {
         if let Some(firmware) = &self.firmware {
             let _ = rustix::io::read(firmware, &mut [0; 64]);
@@ -205,8 +211,9 @@ impl Daemon {
     }
 
     /// One frame of the SPDM socket.
+    #[cold]
     fn serve_spdm(&mut self) -> Wish {
-        let now = self.started.elapsed();
+        let now = self.clock.now();
         let wish = self.with_spdm(|spdm, device| spdm.on_ready(&mut Objects { device, now }));
         let ended = self.abandon();
         self.drained.extend(ended);
@@ -260,15 +267,17 @@ impl Daemon {
             return;
         }
         self.drained.clear();
-        self.drained_by = None;
-        self.device.deliver();
-        self.with_spdm(|spdm, _| spdm.release());
+        if self.drained_by.take().is_some() || held {
+            self.device.deliver();
+            self.with_spdm(|spdm, _| spdm.release());
+        }
     }
 
     /// Whether DMA is left that an answer waits for.
+    #[cold]
     fn draining(&mut self) -> bool {
-        let deadline = *self.drained_by.get_or_insert_with(|| Instant::now() + DRAIN_PATIENCE);
-        let late = deadline <= Instant::now();
+        let now = self.clock.now();
+        let late = *self.drained_by.get_or_insert(now + DRAIN_PATIENCE) <= now;
         let mut draining = false;
         for (function, server) in self.servers.iter_mut().enumerate() {
             if !self.drained.contains(&function) || !server.draining_dma() {
@@ -286,27 +295,26 @@ impl Daemon {
     }
 
     /// Tells the device the time of day, if that may have changed since it was told last.
-    fn set_time(&mut self, now: Instant) {
+    fn set_time(&mut self, now: Duration) {
         if self.time_due.is_none_or(|due| due <= now) {
             self.device.set_time(time_of_day());
             self.time_due = Some(now + TIME_OF_DAY);
         }
     }
 
-    /// What has to happen between messages, `instant` being now. True: there is more to do at once.
-    fn turn(&mut self, instant: Instant) -> bool {
-        let now = instant.saturating_duration_since(self.started);
+    /// What has to happen between messages. True: there is more to do at once.
+    fn turn(&mut self, now: Duration) -> bool {
         self.device.run(now);
         let ended = self.abandon();
         self.drained.extend(ended);
         self.deliver();
-        if self.device.next_deadline().is_some_and(|deadline| deadline <= now) {
+        if self.tick_due.is_some_and(|due| due <= now) {
             self.device.tick(now);
+            self.abandon();
         }
-        self.abandon();
         let mut more = false;
         for function in 0..self.servers.len() {
-            more |= self.work(function, instant);
+            more |= self.work(function, now);
             let Some(server) = self.servers.get_mut(function) else { continue };
             if server.next_deadline().is_some() {
                 server.resume(Instant::now());
@@ -323,7 +331,7 @@ impl Daemon {
         more
     }
 
-    fn work(&mut self, function: usize, now: Instant) -> bool {
+    fn work(&mut self, function: usize, now: Duration) -> bool {
         let (Some(server), Some(outstanding)) =
             (self.servers.get_mut(function), self.outstanding.get_mut(function))
         else {
@@ -363,7 +371,7 @@ impl Daemon {
     fn finish(
         device: &mut Device,
         server: &mut Server,
-        outstanding: &mut Vec<(DmaId, Instant)>,
+        outstanding: &mut Vec<(DmaId, Duration)>,
         function: usize,
     ) {
         while let Some(done) = server.poll_dma() {
@@ -380,24 +388,19 @@ impl Daemon {
     }
 
     /// Milliseconds until something is due; −1 for nothing.
-    fn timeout(&self) -> i32 {
+    fn timeout(&mut self) -> i32 {
+        self.tick_due = self.device.next_deadline();
         let control = self.control.as_ref().and_then(Control::next_deadline);
-        let due = self.device.next_deadline().into_iter().chain(control);
-        let due = due.map(|deadline| self.started + deadline);
         let dma = self.outstanding.iter().flatten().map(|(_, deadline)| *deadline);
-        let listeners = self.servers.iter().filter_map(Server::next_deadline);
-        match due.chain(dma).chain(listeners).chain(self.drained_by).min() {
-            Some(due) => i32::try_from(due.saturating_duration_since(Instant::now()).as_millis() + 1)
-                .unwrap_or(i32::MAX),
+        let due = self.tick_due.into_iter().chain(control).chain(dma).chain(self.drained_by).min();
+        let due = due.map(|due| due.saturating_sub(self.clock.now()));
+        let listeners = self.servers.iter().filter_map(Server::next_deadline).min();
+        let listeners = listeners.map(|due| due.saturating_duration_since(Instant::now()));
+        match due.into_iter().chain(listeners).min() {
+            Some(left) => i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX),
             None => -1,
         }
     }
-}
-
-/// Seconds since 1970, by the system's clock as it is set now.
-fn time_of_day() -> Option<i64> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    i64::try_from(since.as_secs()).ok()
 }
 
 /// The device, as the SPDM socket sees it.

@@ -21,3 +21,5 @@ pub mod state_dir;
 pub mod udmabuf;
 pub mod vfio_user;
 pub mod vhost_user;
+
+mod clock;

@@ -8,6 +8,7 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -20,7 +21,8 @@ use tests::vhost_client::{Client, vring};
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::{VhostBackend, VringConfigData};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 const FILE_SIZE: u64 = 256 << 20;
 const QUEUE_SIZE: u16 = 128;
@@ -59,6 +61,8 @@ struct Server {
     child: Child,
     client: Client,
     call: EventFd,
+    /// Watches `call`.
+    epoll: Epoll,
     kick: EventFd,
     available: u16,
     used: u16,
@@ -83,7 +87,10 @@ impl Server {
             std::thread::sleep(Duration::from_millis(5));
         }
         let mut client = Client::connect_with(socket, 1, FEATURES);
-        let (call, kick) = (EventFd::new(0).unwrap(), EventFd::new(0).unwrap());
+        // qemu-storage-daemon switches blocking off for everybody who has the eventfd.
+        let (call, kick) = (EventFd::new(EFD_NONBLOCK).unwrap(), EventFd::new(0).unwrap());
+        let epoll = Epoll::new().unwrap();
+        epoll.ctl(ControlOperation::Add, call.as_raw_fd(), EpollEvent::new(EventSet::IN, 0)).unwrap();
         let at = VringConfigData {
             queue_max_size: QUEUE_SIZE,
             queue_size: QUEUE_SIZE,
@@ -95,8 +102,17 @@ impl Server {
         client.frontend.set_vring_call(0, &call).unwrap();
         client.frontend.set_vring_kick(0, &kick).unwrap();
         client.frontend.set_vring_enable(0, true).unwrap();
-        let server =
-            Self { child, client, call, kick, available: 0, used: 0, random: 88172645463325252, next: 0 };
+        let server = Self {
+            child,
+            client,
+            call,
+            epoll,
+            kick,
+            available: 0,
+            used: 0,
+            random: 88172645463325252,
+            next: 0,
+        };
         server.pin();
         server
     }
@@ -206,6 +222,7 @@ impl Server {
             ring.area.store(self.used, event, Ordering::Relaxed).unwrap();
             fence(Ordering::SeqCst);
             if ring.used_index() == self.used {
+                self.epoll.wait(-1, &mut [EpollEvent::default()]).unwrap();
                 self.call.read().unwrap();
             }
             let index = ring.used_index();

@@ -1,8 +1,9 @@
 //! What the responder costs beside its cryptography: a whole handshake against the asymmetric operations in it, and a
 //! secured round trip against the AEAD operations in it, with each provider that the build has. Prints the ratios; the times
-//! are those of the responder alone.
+//! are those of the responder alone. `SUITE="P-256 with ring"` measures only that one.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::env;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -200,6 +201,9 @@ fn compare(rounds: usize, mut ours: impl FnMut() -> Duration, mut bare: impl FnM
 fn measure(criterion: &mut Criterion, library: Library, suite: Suite) {
     let provider = (library.provider)();
     let name = format!("{} with {}", suite.name, library.name);
+    if env::var("SUITE").is_ok_and(|wanted| wanted != name) {
+        return;
+    }
     let mut bench = Bench::new(library, suite);
     criterion.bench_function(&format!("handshake {name}"), |b| {
         b.iter_custom(|rounds| (0..rounds).map(|_| bench.handshake()).sum());

@@ -24,6 +24,8 @@ pub use lspci::compare_lspci;
 pub const DEVICE: &str = "0000:01:00.0";
 /// Its directory in sysfs.
 pub const SYSFS: &str = "/sys/bus/pci/devices/0000:01:00.0";
+/// Function 0 in the second slot.
+const SPARE_DEVICE: &str = "0000:02:00.0";
 /// Programs may take this long in a guest on a busy machine.
 const LONG: Duration = Duration::from_secs(300);
 /// A kernel that says one of these has a problem, whoever caused it.
@@ -70,6 +72,7 @@ pub struct Scene {
     further_programs: Vec<(String, PathBuf)>,
     machine: Machine,
     plugged: bool,
+    spare_slot: bool,
     device_inside: bool,
     control: bool,
 }
@@ -87,6 +90,7 @@ impl Scene {
             further_programs: Vec::new(),
             machine: Machine::default(),
             plugged: true,
+            spare_slot: false,
             device_inside: false,
             control: false,
         })
@@ -155,6 +159,13 @@ impl Scene {
         self
     }
 
+    /// A second slot, which stays empty until [`Stage::plug_into_spare_slot`].
+    #[must_use]
+    pub fn spare_slot(mut self) -> Self {
+        self.spare_slot = true;
+        self
+    }
+
     /// The guest finds `tdispd` beside `tdispctl`.
     #[must_use]
     pub fn device_inside(mut self) -> Self {
@@ -195,7 +206,9 @@ impl Scene {
         }
         let image = or_fail(initramfs.build(), "the initramfs");
         let functions = if self.plugged { paths.clone() } else { Vec::new() };
-        let machine = Machine { slots: vec![Slot { functions }], ..self.machine };
+        let mut slots = vec![Slot { functions }];
+        slots.extend(self.spare_slot.then(Slot::default));
+        let machine = Machine { slots, ..self.machine };
 
         let mut devices = Devices { directory, config, sockets, paths, control: self.control, started: 0 };
         let daemon = devices.start(&self.prepared.programs.tdispd);
@@ -350,13 +363,22 @@ impl Stage {
 
     /// Plugs function 0 into the first slot and waits until the guest's kernel has found it.
     pub fn plug(&mut self) {
+        self.plug_into(0, DEVICE);
+    }
+
+    /// The same for the second slot.
+    pub fn plug_into_spare_slot(&mut self) {
+        self.plug_into(1, SPARE_DEVICE);
+    }
+
+    fn plug_into(&mut self, slot: usize, device: &str) {
         if let Some(path) = self.devices.paths.first()
-            && let Err(error) = self.guest.plug(0, path)
+            && let Err(error) = self.guest.plug(slot, path)
         {
             self.fail(&error.to_string());
         }
         self.check(&format!(
-            "for i in $(seq 100); do [ -e {SYSFS}/config ] && exit 0; sleep 0.1; done; exit 1"
+            "for i in $(seq 100); do [ -e /sys/bus/pci/devices/{device}/config ] && exit 0; sleep 0.1; done; exit 1"
         ));
     }
 

@@ -1,10 +1,13 @@
 //! One 4-byte REGION_READ against a bare socketpair ping-pong of the same sizes: through the server to a device that does nothing,
-//! and through the whole daemon with its gate to a register of a BAR.
+//! and through the whole daemon with its gate to a register of a BAR. And a notification of a virtio disk, to the interrupt that says
+//! that its request was carried out.
 //!
 //! Once as the scheduler likes, and once with both ends of everything on one CPU: across CPUs its wake-ups hide what the server itself
 //! costs.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+#[path = "support/notifier.rs"]
+mod notifier;
 mod support;
 #[path = "../tests/vfio_user_support/mod.rs"]
 mod vfio_user_support;
@@ -14,6 +17,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use criterion::Criterion;
+use notifier::Notifier;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use support::{Spread, by_turns, row};
 use tdispd_proto::vfio_user::{Command, RegionAccess, put_request};
@@ -70,6 +74,7 @@ struct Servers {
     bare: UnixStream,
     server: UnixStream,
     device: UnixStream,
+    notifier: Notifier,
     _host: Host,
     _rig: Rig,
 }
@@ -78,16 +83,22 @@ impl Servers {
     fn start() -> Self {
         let host = Host::start();
         let (rig, device) = device();
-        Self { bare: echo(), server: host.client().stream, device, _host: host, _rig: rig }
+        let server = host.client().stream;
+        Self { bare: echo(), server, device, notifier: Notifier::start(), _host: host, _rig: rig }
     }
 
     /// Many short runs by turns.
     fn compare(&mut self, request: &[u8], place: &str) {
         const EACH: usize = 100;
         let many = |stream: &mut UnixStream| (0..EACH).for_each(|_| round_trip(stream, request));
-        let Self { bare, server, device, .. } = self;
-        let [bare, server, device] =
-            by_turns(600, [&mut || many(bare), &mut || many(server), &mut || many(device)]);
+        let Self { bare, server, device, notifier, .. } = self;
+        let [bare, server, device, interrupts] = by_turns(
+            600,
+            [&mut || many(bare), &mut || many(server), &mut || many(device), &mut || {
+                (0..EACH).for_each(|_| notifier.once())
+            }],
+        );
+        assert!(self.notifier.is_content());
         let micros = Spread::of(bare.iter().map(|seconds| seconds / EACH as f64 * 1e6).collect());
         row(&format!("bare ping-pong, {place}, in µs"), micros);
         row(
@@ -97,6 +108,10 @@ impl Servers {
         row(
             &format!("REGION_READ of a BAR register / bare ping-pong, {place}"),
             Spread::of_ratios(&device, &bare),
+        );
+        row(
+            &format!("notification of a disk to its interrupt / bare ping-pong, {place}"),
+            Spread::of_ratios(&interrupts, &bare),
         );
     }
 }

@@ -142,7 +142,7 @@ pub struct Options {
     pub slot: u8,
 
     /// Seconds to wait for an answer before giving up (default: 2; PCIe 6.1 §6.30 allows a DOE response one), and for the
-    /// end of `watch` (default: for ever)
+    /// end of `watch` and `events` (default: for ever)
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<f64>,
 
@@ -176,6 +176,8 @@ pub enum Command {
     /// Change, generate or erase a key pair of the device
     #[command(subcommand)]
     KeyPair(KeyPairCommand),
+    /// Show which SPDM events the device tells of; with --count, follow them
+    Events(EventsArgs),
     /// Open a session, key an IDE stream and lock the interface
     Lock(LockArgs),
     /// Read the interface report and show which pages are private; with --control, what it says from the next LOCK on
@@ -215,6 +217,14 @@ pub enum Command {
     /// Read or write configuration space
     #[command(subcommand)]
     Config(ConfigCommand),
+}
+
+/// `tdispctl events`
+#[derive(Debug, Clone, Args)]
+pub struct EventsArgs {
+    /// Subscribe to all of them, show them as they come, and end after this many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
 }
 
 /// How to bind the interface.

@@ -49,7 +49,9 @@ fn check(cli: &Cli) -> Result<()> {
             | Command::Identify
             | Command::Csr(_)
             | Command::Certificate(_)
+            | Command::Bank(_)
             | Command::KeyPair(_)
+            | Command::Events(_)
             | Command::Run(_)
             | Command::Shell
     );

@@ -5,9 +5,11 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
+use serde_json::Value;
 use spdm::crypto::AsymAlgorithm;
 use spdm::identity::generate_requester;
 use tdispctl::cli::Cli;
@@ -15,6 +17,7 @@ use tdispctl::output::Output;
 use tdispctl::transport::tcp::Tcp;
 use tdispctl::walk::Walk;
 use tdispd::config::Config;
+use tests::rig::Rig;
 use tests::spdm_socket::serve_kept;
 
 #[derive(Clone, Default)]
@@ -107,6 +110,53 @@ fn a_device_without_certificates_needs_a_pre_shared_key() {
     assert_eq!(code, 0, "{text}");
     let (code, text) = tdispctl(address, path, "run");
     assert_ne!(code, 0, "{text}");
+}
+
+#[test]
+fn events_are_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let firmware = path.join("firmware");
+    std::fs::write(&firmware, "0").unwrap();
+    let toml = format!(
+        "[tdisp]\nruntime_update = true\n[[spdm.measurement]]\nindex = 2\nkind = \"mutable-firmware\"\nfile = {firmware:?}\n"
+    );
+    let (mut rig, address) = Rig::with_spdm_socket(&toml, 1);
+    let (code, text) = tdispctl(address, path, "events");
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("DMTF: EventLost, MeasurementChanged"), "{text}");
+    let (code, text) = tdispctl(address, path, "--timeout 0.5 events --count 1");
+    assert_eq!(code, 7, "nothing happens: {text}");
+
+    let told = thread::scope(|scope| {
+        let follower = scope.spawn(|| tdispctl(address, path, "--timeout 20 events --count 2"));
+        // Whatever changes before the subscription is not told.
+        for content in 1.. {
+            if follower.is_finished() {
+                break;
+            }
+            std::fs::write(&firmware, content.to_string()).unwrap();
+            rig.update_firmware();
+            thread::sleep(Duration::from_millis(50));
+        }
+        follower.join().unwrap()
+    });
+    assert_eq!(told.0, 0, "{}", told.1);
+    let events: Vec<Value> = told.1.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let events: Vec<_> = events.iter().filter(|event| event["type"] == "spdm-event").collect();
+    assert!(events.len() >= 2, "{}", told.1);
+    for (event, instance) in events.iter().zip(events[0]["instance"].as_u64().unwrap()..) {
+        assert_eq!(event["instance"], instance);
+        assert!(
+            ["MeasurementChanged", "MeasurementPreUpdate"].contains(&event["event"].as_str().unwrap()),
+            "{event}"
+        );
+        assert_eq!(event["says"]["measurements"], serde_json::json!([2]), "{event}");
+    }
+    let (code, text) = tdispctl(address, path, "--session @/session events");
+    assert_eq!(code, 2, "{text}");
+    let (code, text) = tdispctl(address, path, "run");
+    assert_eq!(code, 0, "{text}");
 }
 
 #[test]

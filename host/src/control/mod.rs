@@ -74,6 +74,7 @@ fn carry_out(
         Command::Discover
         | Command::Identify
         | Command::Bank(_)
+        | Command::Events(_)
         | Command::Csr(_)
         | Command::Certificate(_)
         | Command::KeyPair(_)

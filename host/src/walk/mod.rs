@@ -4,6 +4,7 @@ mod adjust;
 mod device_memory;
 mod discover;
 mod dma;
+mod events;
 mod ide;
 mod identify;
 mod inventory;
@@ -20,7 +21,7 @@ mod trust;
 use std::time::{Duration, Instant};
 
 use spdm::crypto::DefaultProvider;
-use spdm::requester::Requester;
+use spdm::requester::{Requester, RequesterConfig};
 
 use self::discover::Found;
 use self::session::Bound;
@@ -34,6 +35,14 @@ use crate::transport::Transport;
 pub(crate) use self::report::facts as report_facts;
 use self::trust::own_identity;
 pub use self::trust::requester_config;
+
+/// The requester that `options` ask for; `encapsulated`: which the responder may ask, too.
+fn requester(options: &Options, encapsulated: bool) -> Result<Requester> {
+    let provider = DefaultProvider::new();
+    let config = RequesterConfig { encapsulated, ..requester_config(options, &provider)? };
+    Requester::with_identity(config, Box::new(provider), own_identity(options)?)
+        .map_err(|e| Error::Usage(format!("SPDM settings: {e}")))
+}
 
 /// What a step saw.
 struct Seen<T> {
@@ -79,10 +88,7 @@ impl Walk {
     /// # Errors
     /// [`Error::Usage`] for settings of trust or credentials that cannot be used.
     pub fn new(transport: Box<dyn Transport>, options: Options, output: Output) -> Result<Self> {
-        let provider = DefaultProvider::new();
-        let config = requester_config(&options, &provider)?;
-        let requester = Requester::with_identity(config, Box::new(provider), own_identity(&options)?)
-            .map_err(|e| Error::Usage(format!("SPDM settings: {e}")))?;
+        let requester = requester(&options, false)?;
         Ok(Self {
             transport,
             options,
@@ -109,6 +115,7 @@ impl Walk {
             Command::Certificate(command) => self.certificate_command(command),
             Command::Bank(command) => self.bank_command(command),
             Command::KeyPair(command) => self.key_pair_command(command),
+            Command::Events(args) => self.events(args),
             Command::Lock(args) => self.in_session(true, |walk| walk.lock(args)),
             Command::Report(ReportCommand { read, action: None }) => {
                 self.in_session(false, |walk| walk.show_report(read))

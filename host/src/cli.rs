@@ -14,6 +14,7 @@ use spdm::wire::Version;
 
 use crate::control::{DmabufArgs, ReportCommand, WatchArgs};
 use crate::pci::Bdf;
+use crate::tsm::TsmCommand;
 
 pub use adjust::{AttributeArgs, P2pCommand, Side, VdmArgs};
 pub use credentials::{Credentials, Hint};
@@ -209,6 +210,9 @@ pub enum Command {
     Attribute(AttributeArgs),
     /// Send a vendor-defined TDISP message and show the answer
     Vdm(VdmArgs),
+    /// Be the firmware of a software TSM for the kernel's PCI/TSM core (host/kmod), or a VM for it
+    #[command(subcommand)]
+    Tsm(TsmCommand),
     /// Read or write BAR memory
     #[command(subcommand)]
     Mmio(MmioCommand),

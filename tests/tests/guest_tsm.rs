@@ -12,6 +12,10 @@ use tests::guest::{DEVICE, SYSFS, Scene, Stage, target_directory};
 
 /// The root port above the device.
 const PORT: &str = "0000:00:02.0";
+/// The kernel's name of the first IDE stream.
+const STREAM: &str = "/sys/devices/pci0000:00/stream0.0.0";
+/// What the module can be told.
+const PARAMETERS: &str = "/sys/module/tdispd_tsm/parameters";
 
 /// What the scripts below are made of. A VM takes its lines from one FIFO and answers into another; it has both open in both
 /// directions, so that neither ends between two lines.
@@ -113,20 +117,29 @@ fn scene() -> Option<Scene> {
 fn from_connect_to_run_and_back_in_every_order() {
     let Some(scene) = scene() else { return };
     let mut stage = scene.start();
-    check(
-        &mut stage,
-        "insmod /usr/local/bin/tdispd_tsm.ko; [ -e /sys/class/tsm/tsm0 ]; setpci -s $device COMMAND=6:6",
-    );
     without_a_stream(&mut stage);
     with_a_stream(&mut stage);
-    stage.finish();
+    orders_of_a_vm(&mut stage);
+    resets(&mut stage);
+    without_an_answer(&mut stage);
+    without_user_space(&mut stage);
+    without_the_module(&mut stage);
+    let complaints = stage.complaints();
+    assert!(complaints.is_empty(), "the guest's kernel complains:\n{}", complaints.join("\n"));
+    without_the_device(stage);
 }
 
 /// QEMU's root port has no IDE: the kernel sets up no stream, and the device's own registers are programmed.
 fn without_a_stream(stage: &mut Stage) {
-    fails(stage, "connect");
+    check(
+        stage,
+        "insmod /usr/local/bin/tdispd_tsm.ko; [ -e /sys/class/tsm/tsm0 ]; setpci -s $device COMMAND=6:6",
+    );
+    assert!(fails(stage, "connect").contains("not connected"), "nobody serves");
     assert_eq!(sysfs(stage), ["", "", ""]);
-    check(stage, "serve; connect");
+    check(stage, "serve");
+    assert!(fails(stage, "disconnect").contains("No such device or address"));
+    check(stage, "connect");
     assert_eq!(sysfs(stage), ["tsm0", "tsm0", ""]);
     expect(stage, "connected", "CONFIG_UNLOCKED", 1, &[1]);
     check(stage, "dmesg | grep -q 'no IDE between'; disconnect");
@@ -134,20 +147,160 @@ fn without_a_stream(stage: &mut Stage) {
     expect(stage, "disconnected", "CONFIG_UNLOCKED", 0, &[]);
 }
 
+/// The whole way, with a stream that the kernel's own helpers set up.
 fn with_a_stream(stage: &mut Stage) {
     let script = format!(
-        "insmod /usr/local/bin/ide_rootport.ko port={PORT}; echo 1 >/sys/bus/pci/devices/{PORT}/remove; \
-         echo 1 >/sys/bus/pci/rescan; setpci -s $device COMMAND=6:6; connect; [ -e /sys/devices/pci0000:00/stream0.0.0 ]"
+        "insmod /usr/local/bin/ide_rootport.ko port={PORT}; echo 1 >/sys/bus/pci/devices/{PORT}/remove
+         echo 1 >/sys/bus/pci/rescan; setpci -s $device COMMAND=6:6; connect; [ -e {STREAM} ]; vm a"
     );
     check(stage, &script);
     expect(stage, "connected", "CONFIG_UNLOCKED", 1, &[0]);
-    check(stage, "vm a");
-    println!("{:?}", ask(stage, "a", "bind"));
-    println!("{:?}", device(stage));
-    println!("{:?}", ask(stage, "a", "report"));
-    println!("{:?}", ask(stage, "a", "start"));
-    println!("{:?}", device(stage));
-    println!("{:?}", ask(stage, "a", "unbind"));
-    println!("{:?}", device(stage));
-    println!("{}", check(stage, "cat /run/serve.log; dmesg | tail -30"));
+    ask(stage, "a", "bind").unwrap();
+    assert_eq!(sysfs(stage), ["tsm0"; 3]);
+    expect(stage, "bound", "CONFIG_LOCKED", 1, &[0]);
+    let report = ask(stage, "a", "report").unwrap();
+    let text = stage.control("--json report get 0", "").1;
+    assert!(text.contains(report[0]["hex"].as_str().unwrap()), "the device's own bytes: {report:?}\n{text}");
+    assert_eq!(ask(stage, "a", "state").unwrap()[0]["state"], "CONFIG_LOCKED");
+    ask(stage, "a", "start").unwrap();
+    expect(stage, "started", "RUN", 1, &[0]);
+    assert_eq!(ask(stage, "a", "state").unwrap()[0]["state"], "RUN");
+    assert!(ask(stage, "a", "start").unwrap_err().contains("Invalid argument"), "there is no nonce any more");
+    ask(stage, "a", "unbind").unwrap();
+    assert_eq!(sysfs(stage), ["tsm0", "tsm0", ""]);
+    expect(stage, "unbound", "CONFIG_UNLOCKED", 1, &[0]);
+}
+
+fn orders_of_a_vm(stage: &mut Stage) {
+    assert!(fails(stage, "connect").contains("busy"), "connected already");
+    assert!(ask(stage, "a", "unbind").unwrap_err().contains("not connected"), "nothing is bound");
+    assert!(ask(stage, "a", "report").unwrap_err().contains("not connected"), "nothing is bound");
+    assert!(fails(stage, "rmmod tdispd_tsm").contains("unavailable"), "files are open");
+    assert!(fails(stage, "tdispctl tsm serve").is_empty(), "told on standard output");
+    ask(stage, "a", "bind").unwrap();
+    assert!(ask(stage, "a", "bind").unwrap_err().contains("busy"), "bound already");
+    check(stage, "vm b");
+    assert!(ask(stage, "b", "bind").unwrap_err().contains("busy"), "bound to another VM");
+    assert!(ask(stage, "b", "start").unwrap_err().contains("not connected"), "not its TDI");
+
+    // A disconnect takes the binding with it, on both sides.
+    ask(stage, "a", "start").unwrap();
+    check(stage, &format!("disconnect; [ ! -e {STREAM} ]"));
+    assert_eq!(sysfs(stage), ["", "", ""]);
+    expect(stage, "disconnected while bound", "CONFIG_UNLOCKED", 0, &[]);
+    assert!(ask(stage, "a", "unbind").unwrap_err().contains("not connected"));
+    assert!(ask(stage, "b", "bind").unwrap_err().contains("Invalid argument"), "there is no connection");
+
+    // The end of a VM is the end of its binding.
+    check(stage, "connect");
+    ask(stage, "b", "bind").unwrap();
+    expect(stage, "bound to b", "CONFIG_LOCKED", 1, &[0]);
+    check(stage, "end b KILL; wait_for '! grep -q tsm0 $sysfs/tsm/bound'");
+    expect(stage, "b has gone", "CONFIG_UNLOCKED", 1, &[0]);
+}
+
+/// The core has no hook for resets. A function level reset leaves session and stream alone, and a bound TDI in ERROR.
+fn resets(stage: &mut Stage) {
+    check(stage, "echo 1 >$sysfs/reset");
+    assert_eq!(sysfs(stage), ["tsm0", "tsm0", ""]);
+    ask(stage, "a", "bind").unwrap();
+    ask(stage, "a", "start").unwrap();
+    check(stage, "echo 1 >$sysfs/reset");
+    assert_eq!(sysfs(stage), ["tsm0"; 3]);
+    assert_eq!(ask(stage, "a", "state").unwrap()[0]["state"], "ERROR");
+    expect(stage, "reset in RUN", "ERROR", 1, &[0]);
+    ask(stage, "a", "unbind").unwrap();
+    ask(stage, "a", "bind").unwrap();
+    expect(stage, "bound after a reset", "CONFIG_LOCKED", 1, &[0]);
+    ask(stage, "a", "unbind").unwrap();
+    check(stage, "disconnect");
+}
+
+/// The kernel does not wait for ever, and whoever waits for the kernel may be killed.
+fn without_an_answer(stage: &mut Stage) {
+    // In the midst of it: there are more messages than time.
+    check(stage, &format!("echo 50 >{PARAMETERS}/timeout_ms"));
+    assert!(fails(stage, "connect").contains("timed out"));
+    assert_eq!(sysfs(stage), ["", "", ""]);
+    // Before it begins.
+    check(stage, "kill -STOP $(cat /run/serve.pid)");
+    assert!(fails(stage, "connect").contains("timed out"));
+    check(stage, &format!("echo 30000 >{PARAMETERS}/timeout_ms; kill -CONT $(cat /run/serve.pid); connect"));
+    expect(stage, "connected", "CONFIG_UNLOCKED", 1, &[0]);
+
+    // What cannot be killed ends, too, and what could not be said is made up for.
+    ask(stage, "a", "bind").unwrap();
+    check(stage, &format!("echo 50 >{PARAMETERS}/teardown_timeout_ms; kill -STOP $(cat /run/serve.pid)"));
+    ask(stage, "a", "unbind").unwrap();
+    assert_eq!(sysfs(stage), ["tsm0", "tsm0", ""]);
+    expect(stage, "unbound by the kernel alone", "CONFIG_LOCKED", 1, &[0]);
+    check(stage, &format!("echo 10000 >{PARAMETERS}/teardown_timeout_ms; kill -CONT $(cat /run/serve.pid)"));
+    ask(stage, "a", "bind").unwrap();
+    expect(stage, "bound again", "CONFIG_LOCKED", 1, &[0]);
+    ask(stage, "a", "unbind").unwrap();
+    check(stage, "disconnect");
+    expect(stage, "disconnected", "CONFIG_UNLOCKED", 0, &[]);
+
+    check(
+        stage,
+        "kill -STOP $(cat /run/serve.pid)
+         sh -c 'echo $$ >/run/connect.pid; exec tee $1 <<.
+tsm0
+.' sh $sysfs/tsm/connect >/dev/null 2>&1 &
+         wait_for '[ -s /run/connect.pid ]'; sleep 0.3; end connect KILL; kill -CONT $(cat /run/serve.pid)",
+    );
+    assert_eq!(sysfs(stage), ["", "", ""]);
+}
+
+/// The program that serves dies, at every step.
+fn without_user_space(stage: &mut Stage) {
+    let said = fails(
+        stage,
+        "kill -STOP $(cat /run/serve.pid); (sleep 0.5; end serve KILL) & connect; code=$?; wait; exit $code",
+    );
+    assert!(said.contains("not connected"), "killed during connect: {said}");
+    assert_eq!(sysfs(stage), ["", "", ""]);
+
+    check(stage, "serve; connect");
+    ask(stage, "a", "bind").unwrap();
+    ask(stage, "a", "start").unwrap();
+    check(stage, "end serve KILL");
+    ask(stage, "a", "state").unwrap_err();
+    ask(stage, "a", "unbind").unwrap();
+    expect(stage, "unbound without anybody", "RUN", 1, &[0]);
+
+    // A new one knows of no session.
+    check(stage, "serve");
+    assert!(ask(stage, "a", "bind").unwrap_err().contains("No such device"));
+    check(stage, "disconnect; connect");
+    ask(stage, "a", "bind").unwrap();
+    expect(stage, "bound by the new one", "CONFIG_LOCKED", 1, &[0]);
+}
+
+/// The module goes while the device is connected, and nobody serves.
+fn without_the_module(stage: &mut Stage) {
+    check(
+        stage,
+        &format!("end a TERM; end serve TERM; rmmod tdispd_tsm; [ ! -e {STREAM} ]; [ ! -e $sysfs/tsm ]"),
+    );
+    check(stage, "insmod /usr/local/bin/tdispd_tsm.ko; serve; connect");
+    expect(stage, "connected", "CONFIG_UNLOCKED", 1, &[0]);
+    check(stage, "disconnect; end serve TERM; rmmod tdispd_tsm");
+    expect(stage, "disconnected", "CONFIG_UNLOCKED", 0, &[]);
+}
+
+/// The device dies while it is bound. Everything comes to an end, and the kernel complains of nothing but the mailbox.
+fn without_the_device(mut stage: Stage) {
+    check(&mut stage, "insmod /usr/local/bin/tdispd_tsm.ko; serve; connect; vm a");
+    ask(&mut stage, "a", "bind").unwrap();
+    ask(&mut stage, "a", "start").unwrap();
+    stage.kill_daemon();
+    ask(&mut stage, "a", "state").unwrap_err();
+    ask(&mut stage, "a", "unbind").unwrap();
+    check(&mut stage, "disconnect");
+    assert_eq!(sysfs(&mut stage), ["", "", ""]);
+    assert!(!fails(&mut stage, "connect").is_empty());
+    check(&mut stage, "end a TERM; end serve TERM; rmmod tdispd_tsm");
+    let complaints = stage.complaints();
+    assert!(complaints.iter().all(|line| line.contains(": DOE: [")), "{}", complaints.join("\n"));
 }

@@ -24,7 +24,7 @@ connect() { echo tsm0 >$sysfs/tsm/connect; }
 disconnect() { echo tsm0 >$sysfs/tsm/disconnect; }
 wait_for() { for i in $(seq 200); do eval "$1" && return; sleep 0.1; done; echo "no $1" >&2; exit 1; }
 serve() {
-    tdispctl --json tsm serve >/run/serve.log 2>&1 &
+    tdispctl --json tsm serve "$@" >/run/serve.log 2>&1 &
     echo $! >/run/serve.pid
     wait_for 'grep -q serving /run/serve.log'
 }
@@ -83,8 +83,8 @@ fn expect(stage: &mut Stage, when: &str, state: &str, sessions: usize, streams: 
 
 /// `authenticated`, `tsm/connect` and `tsm/bound` of the function.
 fn sysfs(stage: &mut Stage) -> [String; 3] {
-    ["authenticated", "tsm/connect", "tsm/bound"]
-        .map(|file| check(stage, &format!("cat $sysfs/{file}")).trim().to_owned())
+    let text = check(stage, "cd $sysfs; cat authenticated tsm/connect tsm/bound");
+    text.lines().map(str::to_owned).collect::<Vec<_>>().try_into().unwrap()
 }
 
 /// The modules for the testbed's kernel, or those in the directory that `TDISPD_KMOD` names, for the kernel that `KERNEL` does.
@@ -107,7 +107,7 @@ fn modules() -> Option<PathBuf> {
 
 fn scene() -> Option<Scene> {
     let modules = modules()?;
-    let scene = Scene::new("tsm")?.control().processor("EPYC-v4").module("kvm-amd");
+    let scene = Scene::new("tsm")?.functions(2).control().processor("EPYC-v4").module("kvm-amd");
     let file = |name| (name, modules.join(name));
     let [(tsm, tsm_file), (port, port_file)] = ["tdispd_tsm.ko", "ide_rootport.ko"].map(file);
     Some(scene.program(tsm, tsm_file).program(port, port_file))
@@ -120,7 +120,10 @@ fn from_connect_to_run_and_back_in_every_order() {
     without_a_stream(&mut stage);
     with_a_stream(&mut stage);
     orders_of_a_vm(&mut stage);
+    a_second_function(&mut stage);
     resets(&mut stage);
+    unplugged(&mut stage);
+    wrong_certificates(&mut stage);
     without_an_answer(&mut stage);
     without_user_space(&mut stage);
     without_the_module(&mut stage);
@@ -176,7 +179,12 @@ fn orders_of_a_vm(stage: &mut Stage) {
     assert!(ask(stage, "a", "unbind").unwrap_err().contains("not connected"), "nothing is bound");
     assert!(ask(stage, "a", "report").unwrap_err().contains("not connected"), "nothing is bound");
     assert!(fails(stage, "rmmod tdispd_tsm").contains("unavailable"), "files are open");
-    assert!(fails(stage, "tdispctl tsm serve").is_empty(), "told on standard output");
+    assert!(fails(stage, "tdispctl tsm serve >&2").contains("somebody serves"));
+    for nonsense in
+        ["echo nonsense >/dev/tdispd-tsm", "head -c 64 /dev/zero >/dev/tdispd-tsm", "cat /dev/tdispd-tsm"]
+    {
+        fails(stage, nonsense);
+    }
     ask(stage, "a", "bind").unwrap();
     assert!(ask(stage, "a", "bind").unwrap_err().contains("busy"), "bound already");
     check(stage, "vm b");
@@ -199,6 +207,28 @@ fn orders_of_a_vm(stage: &mut Stage) {
     expect(stage, "b has gone", "CONFIG_UNLOCKED", 1, &[0]);
 }
 
+/// Each function is a TDI of its own, in the one session.
+fn a_second_function(stage: &mut Stage) {
+    check(stage, "setpci -s 01:00.1 COMMAND=6:6; device=0000:01:00.1; vm c");
+    assert_eq!(check(stage, "cat $sysfs/../0000:01:00.1/tsm/dsm").trim(), DEVICE);
+    ask(stage, "a", "bind").unwrap();
+    ask(stage, "c", "bind").unwrap();
+    let [first, second] = ["a", "c"].map(|vm| ask(stage, vm, "report").unwrap());
+    assert_ne!(first[0]["hex"], second[0]["hex"], "of the function that was asked about");
+    ask(stage, "a", "start").unwrap();
+    assert_eq!(
+        ["a", "c"].map(|vm| ask(stage, vm, "state").unwrap()[0]["state"].clone()),
+        ["RUN", "CONFIG_LOCKED"]
+    );
+    ask(stage, "c", "start").unwrap();
+    ask(stage, "a", "unbind").unwrap();
+    assert_eq!(ask(stage, "c", "state").unwrap()[0]["state"], "RUN");
+    check(stage, "disconnect");
+    assert!(ask(stage, "c", "state").unwrap_err().contains("not connected"));
+    expect(stage, "disconnected", "CONFIG_UNLOCKED", 0, &[]);
+    check(stage, "end c TERM; connect");
+}
+
 /// The core has no hook for resets. A function level reset leaves session and stream alone, and a bound TDI in ERROR.
 fn resets(stage: &mut Stage) {
     check(stage, "echo 1 >$sysfs/reset");
@@ -214,6 +244,30 @@ fn resets(stage: &mut Stage) {
     expect(stage, "bound after a reset", "CONFIG_LOCKED", 1, &[0]);
     ask(stage, "a", "unbind").unwrap();
     check(stage, "disconnect");
+}
+
+/// The device is removed while it is bound, with all that the core does then.
+fn unplugged(stage: &mut Stage) {
+    check(stage, "connect");
+    ask(stage, "a", "bind").unwrap();
+    ask(stage, "a", "start").unwrap();
+    check(stage, &format!("echo 1 >$sysfs/remove; [ ! -e {STREAM} ]"));
+    expect(stage, "removed", "CONFIG_UNLOCKED", 0, &[]);
+    assert!(ask(stage, "a", "unbind").unwrap_err().contains("not connected"));
+    assert!(ask(stage, "a", "bind").unwrap_err().contains("No such device"));
+    check(stage, "echo 1 >/sys/bus/pci/rescan; setpci -s $device COMMAND=6:6; connect");
+    ask(stage, "a", "bind").unwrap();
+    check(stage, "disconnect");
+}
+
+/// A device that cannot prove who it is gets neither session nor keys.
+fn wrong_certificates(stage: &mut Stage) {
+    let other = "00".repeat(48);
+    check(stage, &format!("end serve TERM; serve --root-hash {other}"));
+    let said = fails(stage, "connect");
+    assert!(said.contains("Key was rejected") || said.contains("error 129"), "{said}");
+    expect(stage, "refused", "CONFIG_UNLOCKED", 0, &[]);
+    check(stage, "end serve TERM; serve");
 }
 
 /// The kernel does not wait for ever, and whoever waits for the kernel may be killed.

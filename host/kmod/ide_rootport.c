@@ -16,7 +16,7 @@
 #include <linux/module.h>
 #include <linux/pci.h>
 
-/* Three streams with one address association block each, on the first KiB that is free in QEMU's. */
+/* Three streams with one address association block each, where QEMU's port has nothing. */
 #define IDE_AT		0xc00
 #define STREAMS		3
 #define STREAM_SIZE	PCI_IDE_SEL_BLOCK_SIZE(1)

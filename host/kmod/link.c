@@ -22,6 +22,10 @@ static unsigned int teardown_timeout_ms = 10000;
 module_param(teardown_timeout_ms, uint, 0644);
 MODULE_PARM_DESC(teardown_timeout_ms, "how long disconnect and unbind wait for user space");
 
+static bool enable_first;
+module_param(enable_first, bool, 0644);
+MODULE_PARM_DESC(enable_first, "enable streams before they have keys, as some devices want");
+
 /* Longer is forever, and would not fit a long of jiffies everywhere. */
 #define LONGEST_MS	(24 * 60 * 60 * 1000u)
 
@@ -58,7 +62,7 @@ static struct upcall link_request(struct pci_dev *pdev, u32 op, unsigned int tim
 	};
 }
 
-/* Nothing depends on the answer: what user space does not tear down, it finds at the next connect. */
+/* Nothing depends on the answer: what is not torn down now is found at the next connect. */
 static void link_teardown(struct pci_dev *pdev, u32 op, u32 tdi_id)
 {
 	struct upcall up = link_request(pdev, op, READ_ONCE(teardown_timeout_ms));
@@ -127,15 +131,13 @@ static int stream_prepare(struct pci_dev *pdev, struct link_dsm *dsm)
 	return 0;
 }
 
-/* With the keys in use: the first look at either end has to see a secure stream. */
+/* Enables both ends. With the keys in use, the first look at either has to see a secure stream. */
 static int stream_enable(struct pci_dev *pdev, struct pci_ide *ide)
 {
-	int ret;
+	int port = pci_ide_stream_enable(pcie_find_root_port(pdev), ide);
+	int device = pci_ide_stream_enable(pdev, ide);
 
-	ret = pci_ide_stream_enable(pcie_find_root_port(pdev), ide);
-	if (!ret)
-		ret = pci_ide_stream_enable(pdev, ide);
-	return ret;
+	return port ?: device;
 }
 
 static void stream_release(struct link_dsm *dsm)
@@ -157,6 +159,9 @@ static int link_connect(struct pci_dev *pdev)
 	if (dsm->ide) {
 		up.head.flags = TDISPD_TSM_STREAM;
 		up.head.stream_id = dsm->ide->stream_id;
+		/* It cannot be secure yet; that is looked at when there are keys. */
+		if (READ_ONCE(enable_first))
+			stream_enable(pdev, dsm->ide);
 	}
 	ret = upcall_run(&up, true);
 	if (ret)

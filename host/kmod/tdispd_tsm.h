@@ -25,7 +25,7 @@
 #define TDISPD_TSM_UNBIND	4
 #define TDISPD_TSM_GUEST	5
 
-/* struct tdispd_tsm_request.flags of CONNECT: the kernel has set up an IDE stream, not yet enabled. */
+/* struct tdispd_tsm_request.flags of CONNECT: the kernel has set up an IDE stream. */
 #define TDISPD_TSM_STREAM	1
 
 /**

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Requests to the file that serves. Whoever asks waits for a limited time, and takes its request out
- * of the list when it leaves: a cookie that is not in the list means nothing any more. A transfer
- * under way is waited for; the mailbox has time limits of its own.
+ * Requests to the file that serves. Whoever asks waits for a limited time, and takes its request
+ * out of the list when it leaves: a cookie that is not in the list means nothing any more. A
+ * transfer under way is waited for; the mailbox has time limits of its own.
  */
 #include <linux/err.h>
 #include <linux/mutex.h>

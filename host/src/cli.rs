@@ -70,6 +70,9 @@ Examples:
   echo 'read 0x0 16' | tdispctl --control /run/tdispd/control dmabuf 0 2 shared 0x0:0x1000
   tdispctl --control /run/tdispd/control dmabuf 0 2 shared 0x0:0x1000 -- ./vmm --dmabuf-fd-in-env
 
+  # A stock kernel's PCI/TSM core on top of the device (host/kmod; tsm --help)
+  tdispctl tsm serve
+
   # Interactive, or from a pipe
   printf 'lock\\nreport\\nstart\\nstop\\n' | tdispctl --vfio-user /run/tdispd/f0 shell
 

@@ -164,6 +164,7 @@ fn with_a_stream(stage: &mut Stage) {
     let report = ask(stage, "a", "report").unwrap();
     let text = stage.control("--json report get 0", "").1;
     assert!(text.contains(report[0]["hex"].as_str().unwrap()), "the device's own bytes: {report:?}\n{text}");
+    assert!(ask(stage, "a", "'report 8'").unwrap_err().contains("too long"), "not even a part of it");
     assert_eq!(ask(stage, "a", "state").unwrap()[0]["state"], "CONFIG_LOCKED");
     ask(stage, "a", "start").unwrap();
     expect(stage, "started", "RUN", 1, &[0]);
@@ -193,7 +194,7 @@ fn orders_of_a_vm(stage: &mut Stage) {
 
     // A disconnect takes the binding with it, on both sides.
     ask(stage, "a", "start").unwrap();
-    check(stage, &format!("disconnect; [ ! -e {STREAM} ]"));
+    check(stage, &format!("disconnect; [ ! -e {STREAM} ]; echo Y >{PARAMETERS}/enable_first"));
     assert_eq!(sysfs(stage), ["", "", ""]);
     expect(stage, "disconnected while bound", "CONFIG_UNLOCKED", 0, &[]);
     assert!(ask(stage, "a", "unbind").unwrap_err().contains("not connected"));
@@ -202,7 +203,7 @@ fn orders_of_a_vm(stage: &mut Stage) {
     // The end of a VM is the end of its binding.
     check(stage, "connect");
     ask(stage, "b", "bind").unwrap();
-    expect(stage, "bound to b", "CONFIG_LOCKED", 1, &[0]);
+    expect(stage, "bound to b, with the other order of keys and enable", "CONFIG_LOCKED", 1, &[0]);
     check(stage, "end b KILL; wait_for '! grep -q tsm0 $sysfs/tsm/bound'");
     expect(stage, "b has gone", "CONFIG_UNLOCKED", 1, &[0]);
 }

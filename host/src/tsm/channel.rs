@@ -155,9 +155,9 @@ impl Binder {
         done.map(drop).map_err(|errno| failed("unbind", errno))
     }
 
-    /// A request of the guest's, and the response.
-    pub(super) fn guest(&self, scope: u32, request: &[u8]) -> Result<Vec<u8>> {
-        let mut response = vec![0; MAX];
+    /// A request of the guest's, and the response, for which there are `room` bytes.
+    pub(super) fn guest(&self, scope: u32, request: &[u8], room: usize) -> Result<Vec<u8>> {
+        let mut response = vec![0; room.min(MAX)];
         let mut guest = Guest {
             request: request.as_ptr().expose_provenance() as u64,
             response: response.as_mut_ptr().expose_provenance() as u64,

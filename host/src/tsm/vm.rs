@@ -6,8 +6,9 @@ use serde_json::json;
 use tdisp::wire::{InterfaceReport, TdiState};
 
 use super::VmArgs;
-use super::abi::{GUEST_REPORT, GUEST_START, GUEST_STATE};
+use super::abi::{GUEST_REPORT, GUEST_START, GUEST_STATE, MAX};
 use super::channel::{Binder, Vm};
+use crate::cli::number;
 use crate::error::{Error, Result};
 use crate::output::{Item, Output};
 use crate::walk::report_facts;
@@ -39,11 +40,15 @@ pub(super) fn run(args: &VmArgs, input: &mut dyn BufRead, mut output: Output) ->
             }
             "unbind" => binder.unbind(),
             "state" => state(&binder, &mut output),
-            "report" => report(&binder, &mut output),
-            "start" => binder.guest(1, &GUEST_START.to_ne_bytes()).map(drop),
-            other => {
-                Err(Error::Usage(format!("'{other}' is none of bind, state, report, start, unbind and quit")))
-            }
+            "report" => report(&binder, MAX, &mut output),
+            "start" => binder.guest(1, &GUEST_START.to_ne_bytes(), 0).map(drop),
+            other => match other.strip_prefix("report ").map(number) {
+                Some(Ok(room)) => report(&binder, room, &mut output),
+                Some(Err(why)) => Err(Error::Usage(format!("report [BYTES]: {why}"))),
+                None => Err(Error::Usage(format!(
+                    "'{other}' is none of bind, state, report, start, unbind and quit"
+                ))),
+            },
         };
         let code = output.finish(result);
         if first == 0 {
@@ -53,7 +58,7 @@ pub(super) fn run(args: &VmArgs, input: &mut dyn BufRead, mut output: Output) ->
 }
 
 fn state(binder: &Binder, output: &mut Output) -> Result<()> {
-    let response = binder.guest(0, &GUEST_STATE.to_ne_bytes())?;
+    let response = binder.guest(0, &GUEST_STATE.to_ne_bytes(), size_of::<u32>())?;
     let code = response.as_slice().try_into().map(u32::from_ne_bytes).ok();
     let code = code.and_then(|code| u8::try_from(code).ok());
     let code = code.ok_or_else(|| Error::Protocol("the TSM's state is none".into()))?;
@@ -62,8 +67,8 @@ fn state(binder: &Binder, output: &mut Output) -> Result<()> {
     Ok(())
 }
 
-fn report(binder: &Binder, output: &mut Output) -> Result<()> {
-    let bytes = binder.guest(0, &GUEST_REPORT.to_ne_bytes())?;
+fn report(binder: &Binder, room: usize, output: &mut Output) -> Result<()> {
+    let bytes = binder.guest(0, &GUEST_REPORT.to_ne_bytes(), room)?;
     let report = InterfaceReport::decode(&bytes)
         .map_err(|e| Error::Protocol(format!("interface report from the TSM: {e}")))?;
     output.tell(&Item::Value("report", 0, &bytes));

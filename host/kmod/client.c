@@ -7,6 +7,7 @@
 #include <linux/file.h>
 #include <linux/magic.h>
 #include <linux/mutex.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
@@ -18,6 +19,7 @@
  */
 static DEFINE_MUTEX(bind_lock);
 static struct client *binder;
+static struct task_struct *binder_task;
 
 /*
  * Whether a file is a VM of KVM's. KVM tells only its own modules (file_is_kvm()); a name among
@@ -29,12 +31,10 @@ static bool is_vm(struct file *file)
 	       !strcmp(file->f_path.dentry->d_name.name, "kvm-vm");
 }
 
-/* The file that is binding @pdev right now; NULL if it is somebody else in the kernel. */
-struct client *client_binding(struct pci_dev *pdev)
+/* The file that is binding in this very call; NULL if somebody else in the kernel binds. */
+struct client *client_binding(void)
 {
-	struct client *client = READ_ONCE(binder);
-
-	return client && client->pdev == pdev ? client : NULL;
+	return READ_ONCE(binder_task) == current ? binder : NULL;
 }
 
 static void client_forget(struct client *client)
@@ -76,9 +76,10 @@ long client_bind(struct client *client, struct tdispd_tsm_bind __user *user)
 		ret = -ENODEV;
 		goto forget;
 	}
-	WRITE_ONCE(binder, client);
+	binder = client;
+	WRITE_ONCE(binder_task, current);
 	ret = pci_tsm_bind(client->pdev, client->vm->private_data, bind.tdi_id);
-	WRITE_ONCE(binder, NULL);
+	WRITE_ONCE(binder_task, NULL);
 	/* The core is content if the function is bound to this VM already, by whomever. */
 	if (!ret && !READ_ONCE(client->bound))
 		ret = -EBUSY;

@@ -65,7 +65,7 @@ __poll_t upcall_poll(struct client *client, struct file *file, poll_table *wait)
 long upcall_doe(struct client *client, struct tdispd_tsm_doe __user *user);
 
 /* client.c: towards files that bind */
-struct client *client_binding(struct pci_dev *pdev);
+struct client *client_binding(void);
 long client_bind(struct client *client, struct tdispd_tsm_bind __user *user);
 long client_unbind(struct client *client);
 long client_guest(struct client *client, struct tdispd_tsm_guest __user *user);

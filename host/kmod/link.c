@@ -200,7 +200,7 @@ static struct pci_tdi *link_bind(struct pci_dev *pdev, struct kvm *kvm, u32 tdi_
 	if (ret)
 		return ERR_PTR(ret);
 	pci_tsm_tdi_constructor(pdev, &tdi->tdi, kvm, tdi_id);
-	tdi->owner = client_binding(pdev);
+	tdi->owner = client_binding();
 	if (tdi->owner)
 		WRITE_ONCE(tdi->owner->bound, true);
 	return &no_free_ptr(tdi)->tdi;

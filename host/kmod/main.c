@@ -22,7 +22,7 @@ static int tdispd_tsm_open(struct inode *inode, struct file *file)
 	if (!client)
 		return -ENOMEM;
 	file->private_data = client;
-	return 0;
+	return stream_open(inode, file);
 }
 
 static int tdispd_tsm_release(struct inode *inode, struct file *file)

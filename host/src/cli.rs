@@ -447,6 +447,10 @@ mod tests {
             "--timeout nan run",
             "mmio write 0 0 abc",
             "mmio write 0 0 zz",
+            "tsm",
+            "tsm vm",
+            "tsm vm 0000:01:00.8",
+            "tsm serve --lock-flags 65536",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -158,6 +158,13 @@ fn with_a_stream(stage: &mut Stage) {
     );
     check(stage, &script);
     expect(stage, "connected", "CONFIG_UNLOCKED", 1, &[0]);
+    check(stage, "touch /run/kvm-vm");
+    for file in ["/run/kvm-vm", "/dev/kvm", "/dev/null"] {
+        assert!(
+            ask(stage, "a", &format!("'bind {file}'")).unwrap_err().contains("Invalid argument"),
+            "{file}"
+        );
+    }
     ask(stage, "a", "bind").unwrap();
     assert_eq!(sysfs(stage), ["tsm0"; 3]);
     expect(stage, "bound", "CONFIG_LOCKED", 1, &[0]);

@@ -23,7 +23,8 @@ What the kernel asks for, and what it comes to:
   unbind       STOP_INTERFACE
   disconnect   STOP_INTERFACE for what is still bound, END_SESSION
 
-Lines for vm: bind, state, report [BYTES of room for it], start, unbind, quit. The end of input unbinds, too.
+Lines for vm, of which the end unbinds, too:
+  bind [FILE in place of the VM, to see it refused], state, report [BYTES of room for it], start, unbind, quit
 
 What echo and vm get when it does not work:
   EKEYREJECTED  a signature, chain or digest         ENODEV     no session: connect (again)

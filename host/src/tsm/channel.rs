@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -108,21 +108,15 @@ impl Server {
 }
 
 /// A VM of KVM's. It has no processors, and needs none to be a VM.
-#[derive(Debug)]
-pub(super) struct Vm(OwnedFd);
-
-impl Vm {
-    pub(super) fn create() -> Result<Self> {
-        let kvm =
-            OpenOptions::new().read(true).write(true).open("/dev/kvm").map_err(Error::io("/dev/kvm"))?;
-        // SAFETY: the argument is a machine type, not a pointer.
-        #[allow(unsafe_code)]
-        let vm = unsafe { ioctl::kvm_create_vm(kvm.as_raw_fd(), 0) };
-        let vm = vm.map_err(|errno| failed("KVM_CREATE_VM", errno))?;
-        // SAFETY: the ioctl has just returned it: a new descriptor, and nobody else's.
-        #[allow(unsafe_code)]
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(vm) }))
-    }
+pub(super) fn create_vm() -> Result<OwnedFd> {
+    let kvm = OpenOptions::new().read(true).write(true).open("/dev/kvm").map_err(Error::io("/dev/kvm"))?;
+    // SAFETY: the argument is a machine type, not a pointer.
+    #[allow(unsafe_code)]
+    let vm = unsafe { ioctl::kvm_create_vm(kvm.as_raw_fd(), 0) };
+    let vm = vm.map_err(|errno| failed("KVM_CREATE_VM", errno))?;
+    // SAFETY: the ioctl has just returned it: a new descriptor, and nobody else's.
+    #[allow(unsafe_code)]
+    Ok(unsafe { OwnedFd::from_raw_fd(vm) })
 }
 
 /// A file that can bind one function. Closing it unbinds.
@@ -134,9 +128,9 @@ impl Binder {
         open(path).map(Self)
     }
 
-    pub(super) fn bind(&self, vm: &Vm, function: Bdf, tdi_id: u32) -> Result<()> {
+    pub(super) fn bind(&self, vm: BorrowedFd<'_>, function: Bdf, tdi_id: u32) -> Result<()> {
         let argument = Bind {
-            vm_fd: vm.0.as_raw_fd(),
+            vm_fd: vm.as_raw_fd(),
             tdi_id,
             segment: function.segment,
             function: function.requester_id(),
@@ -202,4 +196,20 @@ fn length(bytes: &[u8]) -> Result<u32> {
 
 fn failed(what: &str, errno: Errno) -> Error {
     Error::Transport { what: what.to_owned(), source: errno.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_files_are_told_from_the_modules_device() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        let missing = Server::open(&file).unwrap_err().to_string();
+        assert!(missing.contains("is tdispd_tsm.ko loaded?"), "{missing}");
+        std::fs::write(&file, "x").unwrap();
+        assert!(matches!(Server::open(&file), Err(Error::NoDevice(why)) if why.contains("not the module's")));
+        assert!(matches!(Binder::open(Path::new("/dev/null")), Err(Error::NoDevice(_))));
+    }
 }

@@ -1,13 +1,15 @@
 //! `tdispctl tsm vm`: what a VMM does for its guest, one line at a time. The VM is a real one of KVM's, since the core wants one.
 
+use std::fs::File;
 use std::io::{BufRead, Read};
+use std::os::fd::AsFd;
 
 use serde_json::json;
 use tdisp::wire::{InterfaceReport, TdiState};
 
 use super::VmArgs;
 use super::abi::{GUEST_REPORT, GUEST_START, GUEST_STATE, MAX};
-use super::channel::{Binder, Vm};
+use super::channel::{Binder, create_vm};
 use crate::cli::number;
 use crate::error::{Error, Result};
 use crate::output::{Item, Output};
@@ -19,7 +21,7 @@ const MAX_LINE: u64 = 4096;
 /// Carries out lines until the end of input or `quit`; the binding ends with it. Returns the first failure's exit code.
 pub(super) fn run(args: &VmArgs, input: &mut dyn BufRead, mut output: Output) -> Result<u8> {
     let binder = Binder::open(&args.file)?;
-    let vm = Vm::create()?;
+    let vm = create_vm()?;
     output.tell(&Item::Told(
         "ready",
         &json!({ "function": args.function.to_string() }),
@@ -34,18 +36,19 @@ pub(super) fn run(args: &VmArgs, input: &mut dyn BufRead, mut output: Output) ->
             _ if read == 0 => return Ok(first),
             "quit" => return Ok(first),
             "" => continue,
-            "bind" => {
-                let id = args.tdi_id.unwrap_or_else(|| args.function.requester_id().into());
-                binder.bind(&vm, args.function, id)
-            }
+            "bind" => bind(&binder, &vm, args),
             "unbind" => binder.unbind(),
             "state" => state(&binder, &mut output),
             "report" => report(&binder, MAX, &mut output),
             "start" => binder.guest(1, &GUEST_START.to_ne_bytes(), 0).map(drop),
-            other => match other.strip_prefix("report ").map(number) {
-                Some(Ok(room)) => report(&binder, room, &mut output),
-                Some(Err(why)) => Err(Error::Usage(format!("report [BYTES]: {why}"))),
-                None => Err(Error::Usage(format!(
+            other => match other.split_once(' ') {
+                Some(("bind", path)) => {
+                    File::open(path).map_err(Error::io(path)).and_then(|file| bind(&binder, &file, args))
+                }
+                Some(("report", room)) => number(room)
+                    .map_err(|why| Error::Usage(format!("report [BYTES]: {why}")))
+                    .and_then(|room| report(&binder, room, &mut output)),
+                Some(_) | None => Err(Error::Usage(format!(
                     "'{other}' is none of bind, state, report, start, unbind and quit"
                 ))),
             },
@@ -55,6 +58,12 @@ pub(super) fn run(args: &VmArgs, input: &mut dyn BufRead, mut output: Output) ->
             first = code;
         }
     }
+}
+
+/// `vm` need not be one: then the kernel has to refuse it.
+fn bind(binder: &Binder, vm: &impl AsFd, args: &VmArgs) -> Result<()> {
+    let id = args.tdi_id.unwrap_or_else(|| args.function.requester_id().into());
+    binder.bind(vm.as_fd(), args.function, id)
 }
 
 fn state(binder: &Binder, output: &mut Output) -> Result<()> {

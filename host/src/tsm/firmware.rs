@@ -91,7 +91,7 @@ impl Firmware<'_> {
         };
 
         open.request.set(request.cookie);
-        open.walk.tell(&Item::Told("request", &describe(&request, function), &format!("{name} {function}")));
+        open.walk.begin(&Item::Told("request", &describe(&request, function), &format!("{name} {function}")));
         let result = self.work(open, &request, function, &payload);
         let (answer, code, told) = match result {
             Ok(response) => (Ok(response), 0, Ok(())),

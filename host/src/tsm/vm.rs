@@ -32,6 +32,7 @@ pub(super) fn run(args: &VmArgs, input: &mut dyn BufRead, mut output: Output) ->
         let mut line = Vec::new();
         let read = input.take(MAX_LINE).read_until(b'\n', &mut line).map_err(Error::io("reading a line"))?;
         let line = String::from_utf8_lossy(&line);
+        output.begin();
         let result = match line.trim() {
             _ if read == 0 => return Ok(first),
             "quit" => return Ok(first),

@@ -23,8 +23,9 @@ pub(crate) fn function_id(address: Bdf) -> u32 {
 }
 
 impl Walk {
-    /// Tells one thing.
-    pub(crate) fn tell(&mut self, item: &Item<'_>) {
+    /// Something is asked for, after a wait for it.
+    pub(crate) fn begin(&mut self, item: &Item<'_>) {
+        self.output.begin();
         self.output.tell(item);
     }
 

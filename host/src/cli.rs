@@ -14,6 +14,7 @@ use spdm::wire::Version;
 
 use crate::control::{DmabufArgs, ReportCommand, WatchArgs};
 use crate::pci::Bdf;
+use crate::tsm::TsmCommand;
 
 pub use adjust::{AttributeArgs, P2pCommand, Side, VdmArgs};
 pub use credentials::{Credentials, Hint};
@@ -68,6 +69,9 @@ Examples:
   # What a VMM would map of BAR 2: a shared page before LOCK, and the same with a program of your own
   echo 'read 0x0 16' | tdispctl --control /run/tdispd/control dmabuf 0 2 shared 0x0:0x1000
   tdispctl --control /run/tdispd/control dmabuf 0 2 shared 0x0:0x1000 -- ./vmm --dmabuf-fd-in-env
+
+  # A stock kernel's PCI/TSM core on top of the device (host/kmod; tsm --help)
+  tdispctl tsm serve
 
   # Interactive, or from a pipe
   printf 'lock\\nreport\\nstart\\nstop\\n' | tdispctl --vfio-user /run/tdispd/f0 shell
@@ -211,6 +215,9 @@ pub enum Command {
     Attribute(AttributeArgs),
     /// Send a vendor-defined TDISP message and show the answer
     Vdm(VdmArgs),
+    /// Be the firmware of a software TSM for the kernel's PCI/TSM core (host/kmod), or a VM for it
+    #[command(subcommand)]
+    Tsm(TsmCommand),
     /// Read or write BAR memory
     #[command(subcommand)]
     Mmio(MmioCommand),
@@ -450,6 +457,10 @@ mod tests {
             "--timeout nan run",
             "mmio write 0 0 abc",
             "mmio write 0 0 zz",
+            "tsm",
+            "tsm vm",
+            "tsm vm 0000:01:00.8",
+            "tsm serve --lock-flags 65536",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -14,4 +14,5 @@ pub mod pci;
 pub mod session_file;
 pub mod shell;
 pub mod transport;
+pub mod tsm;
 pub mod walk;

@@ -15,11 +15,16 @@ use tdispctl::transport::Transport;
 use tdispctl::transport::sysfs::{DEVICES, Sysfs};
 use tdispctl::transport::tcp::Tcp;
 use tdispctl::transport::vfio_user::VfioUser;
+use tdispctl::tsm;
 use tdispctl::walk::Walk;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.options.verbose);
+    if let Command::Tsm(command) = &cli.command {
+        let output = || make_output(&cli.options);
+        return tsm::run(command, &cli.options, &mut io::stdin().lock(), &output).into();
+    }
     let mut output = make_output(&cli.options);
     if let Some(path) = &cli.options.control {
         return control::run(path, &cli.options, &cli.command, &mut io::stdin().lock(), output).into();

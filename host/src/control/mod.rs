@@ -78,6 +78,7 @@ fn carry_out(
         | Command::Csr(_)
         | Command::Certificate(_)
         | Command::KeyPair(_)
+        | Command::Tsm(_)
         | Command::Lock(_)
         | Command::Start
         | Command::Stop { .. }

@@ -95,6 +95,11 @@ impl Output {
         }
     }
 
+    /// A command begins now, after a wait for it that is not part of its time.
+    pub fn begin(&mut self) {
+        self.start = Instant::now();
+    }
+
     /// Whether whoever read along has gone.
     pub fn is_broken(&self) -> bool {
         self.broken

@@ -1,5 +1,6 @@
 //! Ways to a device, and what each can do beyond exchanging DOE objects.
 
+pub mod kernel;
 pub mod sysfs;
 pub mod tcp;
 pub mod vfio_user;

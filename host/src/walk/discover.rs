@@ -36,7 +36,10 @@ impl Walk {
     pub(super) fn discover(&mut self) -> Result<()> {
         let found = match self.take_inventory()? {
             Some(inventory) => {
-                let way = Way::Mailbox(self.find_mailbox(&inventory)?);
+                let way = match self.mailbox_of_others() {
+                    Some(way) => way,
+                    None => Way::Mailbox(self.find_mailbox(&inventory)?),
+                };
                 self.look_at_ide(&inventory)?;
                 Found { inventory: Some(inventory), way }
             }
@@ -52,6 +55,12 @@ impl Walk {
         };
         self.found = Some(found);
         Ok(())
+    }
+
+    /// The way past a mailbox whose registers somebody else drives, who has made discovery as well.
+    fn mailbox_of_others(&mut self) -> Option<Way> {
+        let timeout = self.timeout();
+        self.transport.objects().map(|_| Way::Socket(timeout))
     }
 
     fn take_inventory(&mut self) -> Result<Option<Inventory>> {
@@ -137,6 +146,10 @@ impl Walk {
         let timeout = self.timeout();
         let config = self.transport.config().ok_or_else(nothing)?;
         let inventory = capabilities::read(config)?;
+        if let Some(way) = self.mailbox_of_others() {
+            self.found = Some(Found { inventory: Some(inventory), way });
+            return Ok(());
+        }
         for capability in &inventory.doe {
             let way = Way::Mailbox(Mailbox { capability: *capability, timeout });
             let mut link = Link::new(&mut *self.transport, way);

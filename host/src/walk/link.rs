@@ -17,7 +17,7 @@ use crate::transport;
 pub(super) enum Way {
     /// Through a mailbox's registers.
     Mailbox(Mailbox),
-    /// Through a socket that takes whole objects.
+    /// Through a socket, or a kernel, that takes whole objects.
     Socket(Duration),
 }
 

@@ -17,6 +17,7 @@ mod session;
 mod tdisp;
 mod test_function;
 mod trust;
+mod tsm;
 
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,7 @@ use crate::transport::Transport;
 pub(crate) use self::report::facts as report_facts;
 use self::trust::own_identity;
 pub use self::trust::requester_config;
+pub(crate) use self::tsm::function_id;
 
 /// The requester that `options` ask for; `encapsulated`: which the responder may ask, too.
 fn requester(options: &Options, encapsulated: bool) -> Result<Requester> {
@@ -138,6 +140,7 @@ impl Walk {
                 }
                 self.run(args)
             }
+            Command::Tsm(_) => Err(Error::Usage("tsm is a command of its own, on no device".into())),
             Command::Shell => Err(Error::Usage("this is a shell already".into())),
             Command::Rekey => self.in_session(false, Self::rekey),
             Command::P2p(command) => self.in_session(false, |walk| walk.p2p(command)),

@@ -46,7 +46,7 @@ impl Walk {
     }
 
     /// The whole report and the number of portions it came in.
-    fn report_bytes(&mut self, portion: u16) -> Result<(Vec<u8>, usize)> {
+    pub(super) fn report_bytes(&mut self, portion: u16) -> Result<(Vec<u8>, usize)> {
         let mut report = Vec::new();
         let mut portions = 0;
         let mut total = None;

@@ -7,7 +7,7 @@ use tdisp::wire::{
     RequestMessage, Response, ResponseMessage, TdiState, VERSION_1_0,
 };
 
-use super::{Seen, Walk};
+use super::{Seen, Walk, function_id};
 use crate::cli::LockArgs;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
@@ -47,7 +47,7 @@ impl Walk {
         self.bring_up_stream(args)
     }
 
-    fn lock_in_session(&mut self, args: &LockArgs) -> Result<()> {
+    pub(super) fn lock_in_session(&mut self, args: &LockArgs) -> Result<()> {
         self.tdisp_version()?;
         self.tdisp_capabilities()?;
         self.unlock_leftover()?;
@@ -69,12 +69,7 @@ impl Walk {
 
     /// FUNCTION_ID of the function the transport leads to; 0 where its address is not known.
     pub(super) fn own_function_id(&self) -> u32 {
-        self.transport.address().map_or(0, |address| {
-            let [segment, high] = address.segment.to_le_bytes();
-            // FUNCTION_ID has eight bits for the segment; with one segment only it need not be named.
-            let segment = (segment != 0 || high != 0).then_some(segment);
-            FunctionId::new(address.requester_id(), segment).0
-        })
+        self.transport.address().map_or(0, function_id)
     }
 
     /// Memory Space Enable and Bus Master Enable, before the interface is locked.

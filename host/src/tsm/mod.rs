@@ -1,0 +1,46 @@
+//! `tdispctl tsm`: the user-space half of a software TSM. The kernel module of `host/kmod` is the other half; it brings what the
+//! kernel's PCI/TSM core asks for, and carries DOE objects through the kernel's own mailbox.
+
+mod abi;
+mod arguments;
+mod channel;
+mod firmware;
+mod vm;
+
+use std::io::BufRead;
+
+pub use self::arguments::{ServeArgs, TsmCommand, VmArgs};
+pub use self::channel::Server;
+use crate::cli::Options;
+use crate::error::{Error, Result};
+use crate::output::Output;
+
+/// Carries out `tsm`, tells its end, and returns the exit code. `input` is what it has for standard input; `output` makes one more
+/// place for what is told.
+pub fn run(
+    command: &TsmCommand,
+    options: &Options,
+    input: &mut dyn BufRead,
+    output: &dyn Fn() -> Output,
+) -> u8 {
+    let result = check(options).and_then(|()| match command {
+        TsmCommand::Serve(args) => firmware::serve(args, options, output),
+        TsmCommand::Vm(args) => vm::run(args, input, output()),
+    });
+    match result {
+        Ok(exit_code) => exit_code,
+        Err(error) => output().finish(Err(error)),
+    }
+}
+
+/// The kernel says which function a request is about, and sessions live as long as it is connected.
+fn check(options: &Options) -> Result<()> {
+    let named = options.device.is_some()
+        || options.tcp.is_some()
+        || options.vfio_user.is_some()
+        || options.control.is_some();
+    if named || options.session.is_some() {
+        return Err(Error::Usage("tsm takes no target and no --session: the kernel names functions".into()));
+    }
+    Ok(())
+}

@@ -58,15 +58,25 @@ impl Programs {
 
 /// Builds the programs and returns the directory that they are in.
 fn build() -> Result<PathBuf, BuildError> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // By its one name: another name for the same directory would make every build start over.
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
     // Absolute, because cargo starts in another directory.
     let target = match env::var_os("CARGO_TARGET_DIR") {
         Some(directory) => std::path::absolute(directory)?,
         None => workspace.join("target"),
     };
-    // A directory of its own: other flags in the same one would make every build start over.
+    // A directory of its own: other flags in the same one would do that, too.
     let target = target.join("static");
-    let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // What cargo tells a test of itself is none of the programs' business: build scripts ask for these, and would start over.
+    let of_package = |name: &OsString| {
+        let name = name.to_string_lossy();
+        name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+    };
+    for (name, _) in env::vars_os().filter(|(name, _)| of_package(name)) {
+        command.env_remove(name);
+    }
+    let status = command
         .current_dir(&workspace)
         .args(["build", "--quiet", "--locked", "--profile", "guest", "--target", TARGET])
         .args(["--package", "tdispd", "--package", "tdispctl", "--package", "vfio-export", "--bins"])

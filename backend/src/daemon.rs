@@ -387,7 +387,7 @@ impl Daemon {
         }
     }
 
-    /// Milliseconds until something is due; −1 for nothing.
+    /// Milliseconds until something is due, −1 for nothing; asks everybody once more when that is.
     fn timeout(&mut self) -> i32 {
         self.tick_due = self.device.next_deadline();
         let control = self.control.as_ref().and_then(Control::next_deadline);

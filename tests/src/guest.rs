@@ -16,8 +16,10 @@ use std::sync::OnceLock;
 use std::time::Duration;
 use tempfile::TempDir;
 
+mod disk;
 mod lspci;
 
+pub use disk::{Image, disk_scene};
 pub use lspci::compare_lspci;
 
 /// Address of function 0 in the first slot.

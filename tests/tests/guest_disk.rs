@@ -1,31 +1,13 @@
 //! A stock guest on the disk over vfio-user: Linux's own virtio drivers, with and without an IOMMU, and in RUN.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 
-use tests::guest::{DEVICE, SYSFS, Scene, Stage, compare_lspci, logs};
+use tests::guest::{DEVICE, Image, SYSFS, Stage, compare_lspci, disk_scene};
 
 const MIB: u64 = 1 << 20;
 /// The driver's way to the device.
 const DRIVER: &str = "/sys/bus/pci/drivers/virtio-pci";
-
-fn scene(name: &str) -> Option<Scene> {
-    let scene = Scene::new(name)?;
-    Some(["virtio_pci", "virtio_blk", "ext4"].into_iter().fold(scene, Scene::module))
-}
-
-/// A file of zeroes beside the configuration of the test with this name.
-fn image(test: &str, file: &str, bytes: u64) -> (PathBuf, File) {
-    let directory = logs(test);
-    fs::create_dir_all(&directory).unwrap();
-    let path = directory.join(file);
-    let _ = fs::remove_file(&path);
-    let file = File::create_new(&path).unwrap();
-    file.set_len(bytes).unwrap();
-    (path, file)
-}
 
 /// A file system with a file in it whose checksum holds past the page cache.
 fn file_system_holds(stage: &mut Stage) {
@@ -39,9 +21,9 @@ fn file_system_holds(stage: &mut Stage) {
 #[test]
 fn a_stock_driver_uses_the_disk() {
     let name = "disk";
-    let Some(scene) = scene(name) else { return };
-    let (path, file) = image(name, "disk.img", 32 * MIB);
-    file.write_all_at(&[0xC3; 4096], 24 * MIB).unwrap();
+    let Some(scene) = disk_scene(name) else { return };
+    let image = Image::new(name, "disk.img", 32 * MIB);
+    image.file.write_all_at(&[0xC3; 4096], 24 * MIB).unwrap();
     let config = "[[function]]\nkind = \"virtio-blk\"\ndisk.path = \"disk.img\"\ndisk.queues = 2\ndisk.serial = \"over-vfio\"\n";
     let mut stage = scene.config(config).start();
     compare_lspci(&mut stage, "virtio-");
@@ -62,11 +44,11 @@ fn a_stock_driver_uses_the_disk() {
     // Space that is given back leaves the host's file.
     stage.check("rm /mnt/a; umount /mnt; blkdiscard -o 25165824 -l 4096 /dev/vda");
     let mut bytes = [1; 4096];
-    file.read_exact_at(&mut bytes, 24 * MIB).unwrap();
+    image.file.read_exact_at(&mut bytes, 24 * MIB).unwrap();
     assert_eq!(bytes, [0; 4096]);
 
     // The disk grows under the guest.
-    file.set_len(40 * MIB).unwrap();
+    image.file.set_len(40 * MIB).unwrap();
     stage.check(
         "for i in $(seq 100); do [ $(cat /sys/block/vda/size) = 81920 ] && exit 0; sleep 0.1; done; exit 1",
     );
@@ -76,12 +58,11 @@ fn a_stock_driver_uses_the_disk() {
     stage.check(&format!("echo {DEVICE} > {DRIVER}/unbind && echo {DEVICE} > {DRIVER}/bind"));
     assert!(stage.check("dd if=/dev/vda bs=512 skip=81919 2>/dev/null").starts_with("kept\n"));
     stage.finish();
-    drop(fs::remove_file(path));
 }
 
 #[test]
 fn a_stock_driver_uses_the_disk_behind_an_iommu() {
-    let Some(scene) = scene("disk_iommu") else { return };
+    let Some(scene) = disk_scene("disk_iommu") else { return };
     let config = "[[function]]\nkind = \"virtio-blk\"\ndisk.size = \"32M\"\n";
     let mut stage = scene.config(config).iommu().start();
     assert_eq!(stage.check(&format!("cat {SYSFS}/iommu_group/type")).trim(), "DMA");
@@ -93,8 +74,8 @@ fn a_stock_driver_uses_the_disk_behind_an_iommu() {
 #[test]
 fn a_guest_mounts_its_private_disk_in_run_only() {
     let name = "disk_run";
-    let Some(scene) = scene(name) else { return };
-    let (path, file) = image(name, "private.img", 32 * MIB);
+    let Some(scene) = disk_scene(name) else { return };
+    let image = Image::new(name, "private.img", 32 * MIB);
     let config = "[[function]]\nkind = \"virtio-blk\"\ndisk.size = \"1M\"\nprivate_disk.path = \"private.img\"\n\
                   [tdisp]\nlenient_command = true\n";
     let mut stage = scene.config(config).start();
@@ -118,8 +99,7 @@ fn a_guest_mounts_its_private_disk_in_run_only() {
     assert_eq!(stage.check("cat /sys/block/vda/size").trim(), "2048");
     stage.check("dd if=/dev/vda bs=64k 2>/dev/null | grep -q private && exit 1 || true");
     let mut content = vec![0; 16 * MIB as usize];
-    file.read_exact_at(&mut content, 0).unwrap();
+    image.file.read_exact_at(&mut content, 0).unwrap();
     assert!(content.windows(8).any(|bytes| bytes == b"private\n"), "it is in the file of the private disk");
     drop(stage);
-    drop(fs::remove_file(path));
 }

@@ -2,51 +2,20 @@
 //! a gigabyte of them.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 
-use tests::guest::{SYSFS, Scene, Stage, logs};
+use tests::guest::{Image, SYSFS, Stage, disk_scene};
 
 const MIB: u64 = 1 << 20;
 const BLOCK: usize = 4096;
 
-fn scene(name: &str) -> Option<Scene> {
-    let scene = Scene::new(name)?;
-    Some(["virtio_pci", "virtio_blk", "ext4"].into_iter().fold(scene, Scene::module))
-}
-
-/// A file of zeroes beside the configuration of the test with this name, which goes with it.
-struct Image {
-    path: PathBuf,
-    file: File,
-}
-
-impl Image {
-    fn new(test: &str, bytes: u64) -> Self {
-        let directory = logs(test);
-        fs::create_dir_all(&directory).unwrap();
-        let path = directory.join("disk.img");
-        let _ = fs::remove_file(&path);
-        let file = File::options().create_new(true).read(true).write(true).open(&path).unwrap();
-        file.set_len(bytes).unwrap();
-        Self { path, file }
-    }
-
-    /// Every one of these blocks has what the writer wrote.
-    fn has(&self, blocks: &[u64]) {
-        for &number in blocks {
-            let mut block = [0; BLOCK];
-            self.file.read_exact_at(&mut block, number * BLOCK as u64).unwrap();
-            let text = format!("{number:<BLOCK$}");
-            assert!(block == text.as_bytes(), "block {number}, whose write was acknowledged, is another");
-        }
-    }
-}
-
-impl Drop for Image {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(Path::new(&self.path));
+/// Every one of these blocks has what the writer wrote.
+fn has(image: &Image, blocks: &[u64]) {
+    for &number in blocks {
+        let mut block = [0; BLOCK];
+        image.file.read_exact_at(&mut block, number * BLOCK as u64).unwrap();
+        let text = format!("{number:<BLOCK$}");
+        assert!(block == text.as_bytes(), "block {number}, whose write was acknowledged, is another");
     }
 }
 
@@ -85,8 +54,8 @@ fn stop_writer(stage: &mut Stage) -> Vec<u64> {
 #[test]
 fn function_resets_under_load_lose_nothing() {
     let name = "disk_flr";
-    let Some(scene) = scene(name) else { return };
-    let image = Image::new(name, 64 * MIB);
+    let Some(scene) = disk_scene(name) else { return };
+    let image = Image::new(name, "disk.img", 64 * MIB);
     let mut stage = scene.config("[[function]]\nkind = \"virtio-blk\"\ndisk.path = \"disk.img\"\n").start();
     start_writer(&mut stage);
     let mut written = 0;
@@ -94,7 +63,7 @@ fn function_resets_under_load_lose_nothing() {
         stage.check(&format!("echo flr > {SYSFS}/reset_method && echo 1 > {SYSFS}/reset"));
         written = wait_for_writes(&mut stage, written, 5);
     }
-    image.has(&stop_writer(&mut stage));
+    has(&image, &stop_writer(&mut stage));
     assert!(stage.device_log().matches("reset").count() >= 3, "{}", stage.device_log());
     stage.finish();
 }
@@ -103,8 +72,8 @@ fn function_resets_under_load_lose_nothing() {
 #[test]
 fn writes_wait_through_lock_and_go_on_in_run() {
     let name = "disk_lock";
-    let Some(scene) = scene(name) else { return };
-    let image = Image::new(name, 64 * MIB);
+    let Some(scene) = disk_scene(name) else { return };
+    let image = Image::new(name, "disk.img", 64 * MIB);
     let range =
         |kind: &str| format!("[[function.bar.range]]\nkind = \"{kind}\"\nsize = \"4K\"\nside = \"shared\"\n");
     let config = format!(
@@ -121,21 +90,21 @@ fn writes_wait_through_lock_and_go_on_in_run() {
     stage.tdispctl("start");
     wait_for_writes(&mut stage, waiting, 20);
     assert!(stage.tdispctl("state").contains("RUN"));
-    image.has(&stop_writer(&mut stage));
+    has(&image, &stop_writer(&mut stage));
     stage.finish();
 }
 
 #[test]
 fn no_acknowledged_write_is_lost_when_the_server_is_killed_and_another_plugged_in() {
     let name = "disk_killed";
-    let Some(scene) = scene(name) else { return };
-    let image = Image::new(name, 64 * MIB);
+    let Some(scene) = disk_scene(name) else { return };
+    let image = Image::new(name, "disk.img", 64 * MIB);
     let config = "[[function]]\nkind = \"virtio-blk\"\nmsix = false\ndisk.path = \"disk.img\"\n";
     let mut stage = scene.config(config).spare_slot().start();
     start_writer(&mut stage);
     stage.kill_daemon();
     let blocks = acknowledged(&mut stage);
-    image.has(&blocks);
+    has(&image, &blocks);
     // Linux waits for ever for what is under way on a disk that is gone, and so does whoever would take it out.
     stage.start_daemon();
     stage.plug_into_spare_slot();
@@ -154,9 +123,9 @@ fn no_acknowledged_write_is_lost_when_the_server_is_killed_and_another_plugged_i
 #[test]
 fn a_gigabyte_goes_through_a_guest_from_partition_to_partition() {
     let name = "disk_gigabyte";
-    let Some(scene) = scene(name) else { return };
+    let Some(scene) = disk_scene(name) else { return };
     let (start, size) = (MIB, 1024 * MIB);
-    let image = Image::new(name, start + 2 * size);
+    let image = Image::new(name, "disk.img", start + 2 * size);
     let entry = |start: u64, size: u64| {
         let [start, size] = [start, size].map(|bytes| u32::try_from(bytes / 512).unwrap().to_le_bytes());
         [&[0, 0xFE, 0xFF, 0xFF, 0x83, 0xFE, 0xFF, 0xFF][..], &start, &size].concat()

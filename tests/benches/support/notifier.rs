@@ -28,7 +28,7 @@ const HEADER: usize = 0x1000;
 const STATUS: usize = 0x1010;
 const DATA: usize = 0x2000;
 
-/// A driver of queue 0 of a disk, whose request is always the same: VIRTIO_BLK_T_GET_ID, for which no data is read or written.
+/// A driver of queue 0 of a disk, whose request is always the same: VIRTIO_BLK_T_GET_ID, which is no business of the disk's backing.
 pub(crate) struct Notifier {
     stream: UnixStream,
     notification: Vec<u8>,

@@ -165,30 +165,6 @@ impl Provider for Replay {
         self.ring.hasher(hash)
     }
 
-    fn hmac(&self, hash: HashAlgorithm, key: &[u8], data: &[u8]) -> Result<Secret, CryptoError> {
-        self.ring.hmac(hash, key, data)
-    }
-
-    fn hmac_verify(
-        &self,
-        hash: HashAlgorithm,
-        key: &[u8],
-        data: &[u8],
-        tag: &[u8],
-    ) -> Result<(), CryptoError> {
-        self.ring.hmac_verify(hash, key, data, tag)
-    }
-
-    fn hkdf_expand(
-        &self,
-        hash: HashAlgorithm,
-        key: &[u8],
-        infos: &[&[u8]],
-        outputs: &mut [Secret],
-    ) -> Result<(), CryptoError> {
-        self.ring.hkdf_expand(hash, key, infos, outputs)
-    }
-
     fn verify(
         &self,
         algorithm: AsymAlgorithm,

@@ -7,7 +7,7 @@ mod algorithms;
 #[cfg(feature = "aws-lc")]
 mod aws_lc;
 pub(crate) mod ecdsa;
-mod hkdf;
+mod hmac;
 #[cfg(feature = "aws-lc")]
 mod ml_dsa;
 mod names;
@@ -35,8 +35,6 @@ pub use names::UnknownName;
 pub use private_key::PrivateKey;
 pub use public_key::{encode_public_key, parse_public_key};
 pub use secret::{Digest, MAX_HASH_SIZE, Secret};
-
-use hkdf::hkdf_expand;
 
 /// Bytes of an AEAD tag, for every suite this crate knows.
 pub const TAG_SIZE: usize = 16;
@@ -130,7 +128,7 @@ pub trait Signer: Send + Sync {
     ) -> Result<(), CryptoError>;
 }
 
-/// Everything else.
+/// Everything else. HMAC and HKDF are the same for all of them.
 pub trait Provider: Send {
     /// Whether hashes, HMAC and HKDF of this algorithm work.
     fn supports_hash(&self, hash: HashAlgorithm) -> bool;
@@ -146,7 +144,9 @@ pub trait Provider: Send {
     /// Starts a hash.
     fn hasher(&self, hash: HashAlgorithm) -> Result<Box<dyn Hasher>, CryptoError>;
     /// HMAC over `data`.
-    fn hmac(&self, hash: HashAlgorithm, key: &[u8], data: &[u8]) -> Result<Secret, CryptoError>;
+    fn hmac(&self, hash: HashAlgorithm, key: &[u8], data: &[u8]) -> Result<Secret, CryptoError> {
+        hmac::sign(hash, key, data)
+    }
     /// Checks an HMAC over `data` in constant time.
     fn hmac_verify(
         &self,
@@ -154,7 +154,9 @@ pub trait Provider: Send {
         key: &[u8],
         data: &[u8],
         tag: &[u8],
-    ) -> Result<(), CryptoError>;
+    ) -> Result<(), CryptoError> {
+        hmac::verify(hash, key, data, tag)
+    }
     /// HKDF-Expand with one key to several outputs, each as long as it is and from the info in its place: what a key
     /// schedule does, and cheaper together where preparing the key is half of the work.
     fn hkdf_expand(
@@ -163,7 +165,9 @@ pub trait Provider: Send {
         key: &[u8],
         infos: &[&[u8]],
         outputs: &mut [Secret],
-    ) -> Result<(), CryptoError>;
+    ) -> Result<(), CryptoError> {
+        hmac::hkdf_expand(hash, key, infos, outputs)
+    }
     /// Checks a signature over `message`, hashed with `hash`. `public_key` is the content of the certificate's
     /// SubjectPublicKeyInfo bit string: 0x04‖X‖Y for ECDSA, an RSAPublicKey in DER for RSA, else the key itself.
     fn verify(

@@ -1,12 +1,9 @@
-//! Hashes, HMAC, HKDF and AEAD of a library with `ring`'s interface: of `ring` itself, and of AWS-LC, whose crate has the same
+//! Hashes and AEAD of a library with `ring`'s interface: of `ring` itself, and of AWS-LC, whose crate has the same
 //! interface with types of its own. Each provider includes this file for the library that it calls `library`.
 
-use super::library::{aead, digest, hmac};
+use super::library::{aead, digest};
 
-use crate::crypto::sha3::Sha3;
-use crate::crypto::{
-    Aead, AeadKey, CryptoError, Digest, HashAlgorithm, Hasher, IV_SIZE, Secret, TAG_SIZE, hkdf_expand,
-};
+use crate::crypto::{Aead, AeadKey, CryptoError, Digest, Hasher, IV_SIZE, TAG_SIZE};
 
 /// A hash in progress.
 pub(super) fn hasher(algorithm: &'static digest::Algorithm) -> Box<dyn Hasher> {
@@ -26,63 +23,6 @@ impl Hasher for Running {
 
     fn digest(&self) -> Digest {
         Digest::new(self.0.clone().finish().as_ref())
-    }
-}
-
-/// Who has HMAC and HKDF with a hash: neither library does with SHA-3.
-pub(super) enum Keyed {
-    Sha2(hmac::Algorithm),
-    Sha3(Sha3),
-}
-
-impl Keyed {
-    pub(super) fn new(hash: HashAlgorithm) -> Self {
-        match hash {
-            HashAlgorithm::Sha256 => Self::Sha2(hmac::HMAC_SHA256),
-            HashAlgorithm::Sha384 => Self::Sha2(hmac::HMAC_SHA384),
-            HashAlgorithm::Sha512 => Self::Sha2(hmac::HMAC_SHA512),
-            HashAlgorithm::Sha3_256 => Self::Sha3(Sha3::Bits256),
-            HashAlgorithm::Sha3_384 => Self::Sha3(Sha3::Bits384),
-            HashAlgorithm::Sha3_512 => Self::Sha3(Sha3::Bits512),
-        }
-    }
-
-    pub(super) fn hmac(self, key: &[u8], data: &[u8]) -> Result<Secret, CryptoError> {
-        match self {
-            Self::Sha2(algorithm) => {
-                let tag = hmac::sign(&hmac::Key::new(algorithm, key), data);
-                Secret::new(tag.as_ref()).ok_or(CryptoError::Failed)
-            }
-            Self::Sha3(sha3) => sha3.hmac(key, data),
-        }
-    }
-
-    pub(super) fn hmac_verify(self, key: &[u8], data: &[u8], tag: &[u8]) -> Result<(), CryptoError> {
-        match self {
-            Self::Sha2(algorithm) => {
-                hmac::verify(&hmac::Key::new(algorithm, key), data, tag).map_err(|_| CryptoError::Mismatch)
-            }
-            Self::Sha3(sha3) => sha3.hmac_verify(key, data, tag),
-        }
-    }
-
-    pub(super) fn hkdf_expand(
-        self,
-        key: &[u8],
-        infos: &[&[u8]],
-        outputs: &mut [Secret],
-    ) -> Result<(), CryptoError> {
-        match self {
-            Self::Sha2(algorithm) => {
-                let key = hmac::Key::new(algorithm, key);
-                hkdf_expand(infos, outputs, |parts| {
-                    let mut mac = hmac::Context::with_key(&key);
-                    parts.iter().for_each(|part| mac.update(part));
-                    mac.sign()
-                })
-            }
-            Self::Sha3(sha3) => sha3.hkdf_expand(key, infos, outputs),
-        }
     }
 }
 

@@ -11,12 +11,12 @@ use crate::wire::{
 
 use super::reject::{Handled, Next, Reject};
 use super::requester_info::Endpoint;
-use super::state::{Connection, MeasurementForm, Negotiated, Peer, Request, SessionSuite, Suite};
+use super::state::{BySlot, Connection, MeasurementForm, Negotiated, Peer, Request, SessionSuite, Suite};
 use super::{Core, MultipleKeys};
 
 impl Core {
     pub(super) fn negotiate_algorithms(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
-        let Connection::Capabilities { vca, peer } = &self.connection else {
+        let Connection::Capabilities { peer, .. } = &self.connection else {
             return Err(Reject::UNEXPECTED);
         };
         if request.session.is_some() {
@@ -31,7 +31,7 @@ impl Core {
         self.selection(&body, &suite).encode(out);
 
         let known = self.config.mutual.known_key(self.provider.as_ref(), &peer, &suite)?;
-        let mut vca = vca.clone();
+        let mut vca = self.connection.take_vca();
         vca.append(message);
         vca.append(out);
         self.connection = Connection::Negotiated(Box::new(Negotiated {
@@ -42,12 +42,12 @@ impl Core {
             l1l2: None,
             authenticated: false,
             first_digests: Vec::new(),
-            identities: Default::default(),
+            identities: BySlot::new(),
             known,
             conversation: None,
             endpoint: Endpoint::default(),
-            read: Default::default(),
-            shown: Default::default(),
+            read: BySlot::new(),
+            shown: BySlot::new(),
         }));
         Ok(Next::Stay)
     }

@@ -12,8 +12,7 @@ use super::state::{Connection, Peer, Request};
 
 impl Core {
     pub(super) fn get_capabilities(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Handled {
-        let Connection::Version { vca } = &self.connection else { return Err(Reject::UNEXPECTED) };
-        if request.session.is_some() {
+        if request.session.is_some() || !matches!(self.connection, Connection::Version { .. }) {
             return Err(Reject::UNEXPECTED);
         }
         if !self.config.versions.contains(&request.header.version) {
@@ -37,7 +36,7 @@ impl Core {
         }
         .encode(out);
 
-        let mut vca = vca.clone();
+        let mut vca = self.connection.take_vca();
         vca.append(message);
         vca.append(out);
         let peer = Peer {

@@ -1,5 +1,6 @@
 //! GET_DIGESTS and GET_CERTIFICATE (DSP0274 1.4, sections of these names).
 
+use crate::slot::SLOT_COUNT;
 use crate::wire::{Certificate, Code, Digests, GetCertificate, GetDigests, ResponderFlags, SlotKey};
 
 use super::Core;
@@ -14,10 +15,10 @@ impl Core {
         let (asym, hash) = (negotiated.suite.asym()?, negotiated.suite.hash);
         let (supported_slots, provisioned_slots) = (self.chains.supported(asym), self.chains.mask(asym));
         let (mut digests, mut keys) = (Vec::new(), Vec::new());
-        for (number, shown) in (0_u8..).zip(&mut negotiated.shown) {
+        for number in (0_u8..).take(SLOT_COUNT) {
             let Some((slot, chain)) = self.chains.get(number, asym, hash) else { continue };
             digests.extend_from_slice(chain.digest.as_ref());
-            *shown = Some(chain.digest);
+            negotiated.shown.insert(number, chain.digest);
             if negotiated.suite.multiple_keys {
                 keys.push(SlotKey { key_pair: slot.key_pair, model: Some(slot.model), usage: slot.usage });
             }
@@ -59,12 +60,8 @@ impl Core {
         let remainder = u32::try_from(remainder.len()).unwrap_or(u32::MAX);
         let model = if negotiated.suite.multiple_keys { slot.model.code() } else { 0 };
         if remainder == 0 {
-            let number = usize::from(body.slot);
-            let known = [&mut negotiated.read, &mut negotiated.shown];
-            known
-                .into_iter()
-                .filter_map(|slots| slots.get_mut(number))
-                .for_each(|known| *known = Some(chain.digest));
+            negotiated.read.insert(body.slot, chain.digest);
+            negotiated.shown.insert(body.slot, chain.digest);
         }
         let (version, slot, large) = (body.version, body.slot, body.large);
         Certificate { version, slot, model, large, portion, remainder }.encode(out)?;

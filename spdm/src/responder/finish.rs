@@ -47,7 +47,6 @@ impl Core {
         }
 
         let provider = self.provider.as_ref();
-        let mut transcript = transcript.clone();
         let (signed, verify_data) =
             message.split_at_checked(message.len() - hash_size).ok_or(Reject::INVALID)?;
         match (key, body.signature, signer) {
@@ -57,7 +56,7 @@ impl Core {
                     .iter()
                     .for_each(|part| transcript.append(part));
                 let verifier = Verifier { algorithm, hash, public_key: &key.public_key };
-                if verifier.verify(provider, SigningContext::Finish, &transcript, signature).is_err() {
+                if verifier.verify(provider, SigningContext::Finish, transcript, signature).is_err() {
                     return Err(self.fail_handshake(request, index, ErrorCode::DECRYPT_ERROR));
                 }
                 transcript.append(signature);
@@ -77,11 +76,11 @@ impl Core {
             transcript.append(verify_data.as_ref());
         }
         entry.provenance.requester = expected;
-        let id = entry.session.id();
+        let (id, th2) = (entry.session.id(), transcript.digest());
         if let Some(slot) = expected {
             self.sessions.events.requester_authenticated(Some(id), slot);
         }
-        Ok(Next::Establish(index, transcript.digest()))
+        Ok(Next::Establish(index, th2))
     }
 
     /// The session is gone, and `code` says so.

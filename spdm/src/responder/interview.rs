@@ -227,9 +227,7 @@ impl Core {
             BAD_RESPONSE
         })?;
         let key = PeerKey { public_key: approved.certificates.public_key, digest };
-        if let Some(known) = negotiated.identities.get_mut(usize::from(fetch.slot)) {
-            *known = Some(key.clone());
-        }
+        negotiated.identities.insert(fetch.slot, key.clone());
         Ok((fetch.slot, key))
     }
 

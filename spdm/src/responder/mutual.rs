@@ -149,7 +149,7 @@ impl MutualAuthentication {
     /// What KEY_EXCHANGE_RSP asks for. A requester that cannot do what the configuration says is not asked.
     pub(super) fn demand(&self, ours: ResponderFlags, negotiated: &Negotiated) -> Demand {
         let known = || {
-            let key = negotiated.identities.get(usize::from(self.slot))?.clone()?;
+            let key = negotiated.identities.get(self.slot)?.clone();
             let proof = Proof::Key { slot: self.slot, key, digests: Vec::new() };
             Some(Demand { form: MutualAuth::Known, slot: self.slot, proof, conversation: None })
         };

@@ -80,6 +80,12 @@ impl Entry {
             self.deadline = Some(now.saturating_add(self.heartbeat.saturating_mul(2)));
         }
     }
+
+    fn report_end(&self, events: &mut Events, reason: EndReason) {
+        if matches!(self.stage, Stage::Application { .. }) {
+            events.session_ended(self.session.id(), reason);
+        }
+    }
 }
 
 /// All sessions of a responder.
@@ -172,27 +178,20 @@ impl Sessions {
 
     pub(super) fn end(&mut self, index: usize, reason: EndReason) {
         if index < self.entries.len() {
-            let entry = self.entries.remove(index);
-            self.report_end(&entry, reason);
+            self.entries.remove(index).report_end(&mut self.events, reason);
         }
     }
 
     pub(super) fn end_all(&mut self, reason: EndReason) {
-        while let Some(entry) = self.entries.pop() {
-            self.report_end(&entry, reason);
-        }
+        let Self { entries, events, .. } = self;
+        entries.iter().for_each(|entry| entry.report_end(events, reason));
+        entries.clear();
     }
 
     /// An update at run time has changed a measurement: sessions whose requester left the responder no choice end.
     pub(super) fn end_outdated(&mut self) {
         while let Some(index) = self.entries.iter().position(|entry| entry.ends_on_update) {
             self.end(index, EndReason::FirmwareUpdated);
-        }
-    }
-
-    fn report_end(&mut self, entry: &Entry, reason: EndReason) {
-        if matches!(entry.stage, Stage::Application { .. }) {
-            self.events.session_ended(entry.session.id(), reason);
         }
     }
 

@@ -4,7 +4,7 @@ use crate::chains::Chains;
 use crate::codec::{DecodeError, Reader};
 use crate::crypto::{Aead, AsymAlgorithm, CryptoError, DheGroup, Digest, HashAlgorithm, Provider, Signer};
 use crate::secured::Protection;
-use crate::slot::{PUBLIC_KEY_SLOT, SLOT_COUNT};
+use crate::slot::PUBLIC_KEY_SLOT;
 use crate::transcript::{Basis, Transcript, Vca};
 use crate::trust::PeerKey;
 use crate::wire::{Header, KeyUsage, OpaqueElements, RequesterFlags, Version};
@@ -179,7 +179,7 @@ pub(super) struct Negotiated {
     /// The first DIGESTS outside a session if the responder has several keys, otherwise empty.
     pub(super) first_digests: Vec<u8>,
     /// The requester's keys whose chains hold, by slot.
-    pub(super) identities: [Option<PeerKey>; SLOT_COUNT],
+    pub(super) identities: BySlot<PeerKey>,
     /// The key of a requester without certificates.
     pub(super) known: Option<PeerKey>,
     /// What the responder asks outside sessions.
@@ -187,9 +187,31 @@ pub(super) struct Negotiated {
     /// What kind of device the requester says it is outside sessions.
     pub(super) endpoint: Endpoint,
     /// Digests of the chains that the requester has read to their ends, by slot.
-    pub(super) read: [Option<Digest>; SLOT_COUNT],
+    pub(super) read: BySlot<Digest>,
     /// Digests that it was shown last, by GET_DIGESTS or with a whole chain, by slot.
-    pub(super) shown: [Option<Digest>; SLOT_COUNT],
+    pub(super) shown: BySlot<Digest>,
+}
+
+/// What is known of some slots; mostly of one, if of any.
+#[derive(Debug)]
+pub(super) struct BySlot<T>(Vec<(u8, T)>);
+
+impl<T> BySlot<T> {
+    pub(super) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(super) fn get(&self, slot: u8) -> Option<&T> {
+        self.0.iter().find(|(number, _)| *number == slot).map(|(_, known)| known)
+    }
+
+    /// Replaces what was known of the slot.
+    pub(super) fn insert(&mut self, slot: u8, new: T) {
+        match self.0.iter_mut().find(|(number, _)| *number == slot) {
+            Some((_, known)) => *known = new,
+            None => self.0.push((slot, new)),
+        }
+    }
 }
 
 impl Negotiated {
@@ -197,7 +219,7 @@ impl Negotiated {
     pub(super) fn identity(&self, slot: u8) -> Option<&PeerKey> {
         match slot {
             PUBLIC_KEY_SLOT => self.known.as_ref(),
-            _ => self.identities.get(usize::from(slot))?.as_ref(),
+            _ => self.identities.get(slot),
         }
     }
 
@@ -213,8 +235,7 @@ impl Negotiated {
     ) -> Result<(&'c dyn Signer, Digest), Reject> {
         let (key, current) = self.suite.identity(chains, number, usage)?;
         let known = if usage == KeyUsage::CHALLENGE { &self.shown } else { &self.read };
-        let known = known.get(usize::from(number)).and_then(Option::as_ref);
-        Ok((key, *known.unwrap_or(current)))
+        Ok((key, *known.get(number).unwrap_or(current)))
     }
 
     /// What transcripts begin from.
@@ -235,6 +256,15 @@ impl Connection {
             Self::Start | Self::Version { .. } => None,
             Self::Capabilities { peer, .. } => Some(peer),
             Self::Negotiated(negotiated) => Some(&negotiated.peer),
+        }
+    }
+
+    /// The negotiation so far, on the way to the next step of it.
+    pub(super) fn take_vca(&mut self) -> Vca {
+        match self {
+            Self::Start => Vca::new(),
+            Self::Version { vca } | Self::Capabilities { vca, .. } => core::mem::take(vca),
+            Self::Negotiated(negotiated) => core::mem::take(&mut negotiated.vca),
         }
     }
 

@@ -1,5 +1,5 @@
-//! The provider on top of AWS-LC (feature `aws-lc`). HMAC with SHA-3 and ML-DSA come from elsewhere: AWS-LC has no
-//! HMAC with the one, and no context strings for the other in its safe interface.
+//! The provider on top of AWS-LC (feature `aws-lc`). HMAC and ML-DSA come from elsewhere: AWS-LC has no context strings
+//! for the latter in its safe interface.
 
 mod ecdsa;
 mod exchange;
@@ -22,7 +22,6 @@ use super::{
 };
 
 pub use signer::AwsLcSigner;
-use symmetric::Keyed;
 
 /// Cryptography by AWS-LC, randomness by the operating system through it.
 #[derive(Clone, Debug)]
@@ -77,30 +76,6 @@ impl Provider for AwsLcProvider {
 
     fn hasher(&self, hash: HashAlgorithm) -> Result<Box<dyn Hasher>, CryptoError> {
         Ok(symmetric::hasher(digest_algorithm(hash)))
-    }
-
-    fn hmac(&self, hash: HashAlgorithm, key: &[u8], data: &[u8]) -> Result<Secret, CryptoError> {
-        Keyed::new(hash).hmac(key, data)
-    }
-
-    fn hmac_verify(
-        &self,
-        hash: HashAlgorithm,
-        key: &[u8],
-        data: &[u8],
-        tag: &[u8],
-    ) -> Result<(), CryptoError> {
-        Keyed::new(hash).hmac_verify(key, data, tag)
-    }
-
-    fn hkdf_expand(
-        &self,
-        hash: HashAlgorithm,
-        key: &[u8],
-        infos: &[&[u8]],
-        outputs: &mut [Secret],
-    ) -> Result<(), CryptoError> {
-        Keyed::new(hash).hkdf_expand(key, infos, outputs)
     }
 
     fn verify(

@@ -1,4 +1,4 @@
-//! The provider on top of `ring`. SHA-3 comes from elsewhere.
+//! The provider on top of `ring`. SHA-3 and every HMAC come from elsewhere.
 
 mod signer;
 #[allow(clippy::duplicate_mod, reason = "it is another module for another library")]
@@ -9,18 +9,17 @@ mod verify;
 use std::sync::Arc;
 
 use ::ring as library;
+use ::sha3::{Sha3_256, Sha3_384, Sha3_512};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{agreement, digest};
 use zeroize::Zeroizing;
 
-use super::sha3::Sha3;
 use super::{
     Aead, AeadKey, AsymAlgorithm, CryptoError, DheGroup, HashAlgorithm, Hasher, KeyAgreement, Provider,
-    Secret, SignedMessage, Signer,
+    Secret, SignedMessage, Signer, sha3,
 };
 
 pub use signer::RingSigner;
-use symmetric::Keyed;
 
 /// First byte of an uncompressed point, which SPDM leaves out.
 const UNCOMPRESSED: u8 = 4;
@@ -82,34 +81,10 @@ impl Provider for RingProvider {
             HashAlgorithm::Sha256 => symmetric::hasher(&digest::SHA256),
             HashAlgorithm::Sha384 => symmetric::hasher(&digest::SHA384),
             HashAlgorithm::Sha512 => symmetric::hasher(&digest::SHA512),
-            HashAlgorithm::Sha3_256 => Sha3::Bits256.hasher(),
-            HashAlgorithm::Sha3_384 => Sha3::Bits384.hasher(),
-            HashAlgorithm::Sha3_512 => Sha3::Bits512.hasher(),
+            HashAlgorithm::Sha3_256 => sha3::hasher::<Sha3_256>(),
+            HashAlgorithm::Sha3_384 => sha3::hasher::<Sha3_384>(),
+            HashAlgorithm::Sha3_512 => sha3::hasher::<Sha3_512>(),
         })
-    }
-
-    fn hmac(&self, hash: HashAlgorithm, key: &[u8], data: &[u8]) -> Result<Secret, CryptoError> {
-        Keyed::new(hash).hmac(key, data)
-    }
-
-    fn hmac_verify(
-        &self,
-        hash: HashAlgorithm,
-        key: &[u8],
-        data: &[u8],
-        tag: &[u8],
-    ) -> Result<(), CryptoError> {
-        Keyed::new(hash).hmac_verify(key, data, tag)
-    }
-
-    fn hkdf_expand(
-        &self,
-        hash: HashAlgorithm,
-        key: &[u8],
-        infos: &[&[u8]],
-        outputs: &mut [Secret],
-    ) -> Result<(), CryptoError> {
-        Keyed::new(hash).hkdf_expand(key, infos, outputs)
     }
 
     fn verify(

@@ -432,3 +432,58 @@ fn go_direct(file: &File) -> io::Result<Alignment> {
         file: u64::from(stat.stx_dio_offset_align.next_power_of_two()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Something that cannot be flushed, and the file that it turns into afterwards: as with a page cache that lost its pages and
+    /// has no more to write.
+    fn failing(direct: Option<Alignment>) -> (Backing, File) {
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let backing = Backing {
+            file: OwnedFd::from(socket).into(),
+            kind: Kind::File,
+            read_only: false,
+            direct,
+            fixed: None,
+            size: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+        };
+        (backing, tempfile::tempfile().unwrap())
+    }
+
+    #[test]
+    fn after_a_flush_that_failed_none_can_be_believed() {
+        let (mut backing, good) = failing(None);
+        assert!(!backing.lost());
+        let first = backing.flush().unwrap_err();
+        assert_ne!(first.raw_os_error(), Some(Errno::IO.raw_os_error()), "the file's own error, at first");
+        backing.file = good;
+        assert_eq!(backing.flush().unwrap_err().raw_os_error(), Some(Errno::IO.raw_os_error()));
+        assert!(backing.lost());
+        // Reads and writes go on: what is there is there.
+        backing.write(0, b"data").unwrap();
+        assert!(backing.flush().is_err());
+    }
+
+    #[test]
+    fn past_the_page_cache_each_flush_speaks_for_itself() {
+        let (mut backing, good) = failing(Some(Alignment { memory: 1, file: 1 }));
+        backing.flush().unwrap_err();
+        backing.file = good;
+        backing.flush().unwrap();
+        assert!(!backing.lost());
+    }
+
+    #[test]
+    fn of_stable_writes_only_those_that_reached_the_page_cache_count() {
+        let (backing, _) = failing(None);
+        for (error, lost) in
+            [(Errno::NOSPC, false), (Errno::INVAL, false), (Errno::IO, true), (Errno::NOSPC, true)]
+        {
+            backing.stable_write_failed(&error.into());
+            assert_eq!(backing.lost(), lost, "{error}");
+        }
+    }
+}

@@ -271,6 +271,78 @@ fn what_a_requester_writes_into_a_slot_is_there_after_a_restart() {
     client.driver().challenge(0, SummaryType::None).unwrap();
 }
 
+/// The alias model: a vendor certifies the authority that is in the device, and what it has issued stays.
+#[test]
+fn an_authority_of_openssls_making_is_certified_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    issue(path, "unused", "-algorithm EC -pkeyopt ec_paramgen_curve:P-384");
+    std::fs::write(
+        path.join("ca.cnf"),
+        "basicConstraints = critical, CA:TRUE\nkeyUsage = critical, keyCertSign\n",
+    )
+    .unwrap();
+    for name in ["authority", "alias"] {
+        openssl(path, &format!("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 -out {name}.key.pem"));
+        openssl(path, &format!("req -new -key {name}.key.pem -subj /CN={name} -out {name}.csr"));
+    }
+    openssl(
+        path,
+        "x509 -req -in authority.csr -CA root.pem -CAkey root.key -CAcreateserial -days 3650 -extfile ca.cnf -out authority.pem",
+    );
+    openssl(
+        path,
+        "x509 -req -in alias.csr -CA authority.pem -CAkey authority.key.pem -CAcreateserial -days 3650 -extfile leaf.cnf \
+         -out alias.pem",
+    );
+    openssl(path, "x509 -in alias.pem -outform DER -out alias.der");
+    let parts = ["root.pem", "authority.pem", "alias.pem"];
+    let chain: String = parts.iter().map(|part| std::fs::read_to_string(path.join(part)).unwrap()).collect();
+    std::fs::write(path.join("alias.chain.pem"), chain).unwrap();
+    let toml = |key: &str| {
+        format!(
+            "[[spdm.slot]]\nmodel = \"alias\"\nchain = \"alias.chain.pem\"\nprivate_key = \"alias.key.pem\"\n\
+             authority_key = \"{key}\"\n"
+        )
+    };
+
+    let (address, _stop) = device(path, &toml("authority.key.pem"), None);
+    let mut client = Client::in_session(address);
+    std::fs::copy(path.join("ca.cnf"), path.join("leaf.cnf")).unwrap();
+    openssl(path, "req -x509 -new -key root.key -subj /CN=vendor -days 3650 -out root.pem");
+    certify(path, &client.driver().csr(CsrQuery::default()).unwrap());
+    let certificates = issued(path);
+    let content = SlotContent::Chain { certificates: certificates.clone(), model: CertificateModel::Alias };
+    client.driver().set_certificate(0, 0, content).unwrap();
+    client.end();
+    // The device has one connection at a time.
+    drop(client);
+
+    let mut client = Client::new(address, RequesterConfig::default());
+    client.driver().connect().unwrap();
+    client.driver().digests().unwrap();
+    let found = client.driver().certificate(0).unwrap().chain.certificates;
+    assert_eq!(found, [certificates, vec![std::fs::read(path.join("alias.der")).unwrap()]].concat());
+    client.driver().challenge(0, SummaryType::None).unwrap();
+
+    for (key, reason) in [
+        ("root.key", None),
+        ("alias.key.pem", Some("none of the certificates")),
+        ("missing", Some("missing")),
+    ] {
+        std::fs::write(path.join("device.toml"), toml(key)).unwrap();
+        let config = Config::load(&path.join("device.toml")).unwrap().for_sockets(1).unwrap();
+        let made = Device::standalone(&config, None).map(drop).map_err(|error| error.to_string());
+        match reason {
+            None => assert_eq!(made, Ok(()), "any certificate above the leaf may be the authority"),
+            Some(reason) => {
+                let error = made.unwrap_err();
+                assert!(error.contains("spdm.slot[0].authority_key") && error.contains(reason), "{error}");
+            }
+        }
+    }
+}
+
 /// A key pair of the device, as KEY_PAIR_INFO shows it.
 fn key_pair(client: &mut Client, id: u8) -> KeyPairReport {
     client.driver().key_pair(id).unwrap()

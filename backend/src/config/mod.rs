@@ -401,6 +401,14 @@ mod tests {
             ("[[spdm.slot]]\n[[spdm.slot]]\n", &["spdm.slot[1].number", "0 is there twice"]),
             ("[[spdm.slot]]\nchain = \"a.pem\"", &["spdm.slot[0].private_key", "together"]),
             (
+                "[[spdm.slot]]\nauthority_key = \"a\"\nmodel = \"alias\"",
+                &["spdm.slot[0].authority_key", "chain"],
+            ),
+            (
+                "[[spdm.slot]]\nchain = \"c\"\nprivate_key = \"k\"\nauthority_key = \"a\"",
+                &["spdm.slot[0].authority_key", "alias"],
+            ),
+            (
                 "[[spdm.measurement]]\nindex = 1\nkind = \"immutable-rom\"\nhex = \"0\"",
                 &["spdm.measurement[0].value", "exactly one"],
             ),

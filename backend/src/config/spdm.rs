@@ -144,6 +144,10 @@ pub struct Slot {
     /// File with the private key of the last certificate, as PEM or DER.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub private_key: Option<PathBuf>,
+    /// File with the private key of the device certificate authority, a certificate of `chain` above the last, as PEM or DER: with it
+    /// requesters can write a slot with `model = "alias"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authority_key: Option<PathBuf>,
     /// Only a key is made; the slot waits for SET_CERTIFICATE. Not with `chain`.
     #[serde(skip_serializing_if = "core::ops::Not::not")]
     pub empty: bool,
@@ -338,8 +342,9 @@ impl Spdm {
 
     fn profile(&self, standalone: bool) -> Capability {
         let plugged = Capability { psk: PskSupport::WithContext, ..Capability::default() };
-        // SET_CERTIFICATE would need the key of the authority that issues alias certificates, which no slot here has.
-        let alias = self.has_alias_slot();
+        // SET_CERTIFICATE needs the key of the authority that has issued alias certificates.
+        let fixed = |slot: &Slot| slot.model == CertificateModel::Alias && slot.authority_key.is_none();
+        let writable = !self.slots.iter().any(fixed);
         if standalone {
             Capability {
                 chunks: true,
@@ -348,8 +353,8 @@ impl Spdm {
                 measurement_log: true,
                 endpoint_info: EndpointInfoSupport::Signed,
                 provisioning: Provisioning {
-                    set_certificate: !alias,
-                    csr: !alias,
+                    set_certificate: writable,
+                    csr: writable,
                     slot_management: true,
                     trusted_environment: true,
                     key_pair_info: true,
@@ -403,7 +408,8 @@ impl Spdm {
 
     /// Files are named from where the configuration file is.
     pub(super) fn locate(&mut self, directory: &Path) {
-        let slots = self.slots.iter_mut().flat_map(|slot| [&mut slot.chain, &mut slot.private_key]);
+        let slots = self.slots.iter_mut();
+        let slots = slots.flat_map(|slot| [&mut slot.chain, &mut slot.private_key, &mut slot.authority_key]);
         let measured = self.measurements.iter_mut().map(|measurement| &mut measurement.file);
         let keys = self.psk.iter_mut().map(|psk| &mut psk.file);
         for file in slots.chain(measured).flatten().chain(keys).chain(&mut self.mutual.roots) {
@@ -465,6 +471,11 @@ impl Spdm {
             }
             if slot.empty && slot.chain.is_some() {
                 return Err(ConfigError::value(field("empty"), "a slot with a chain is not empty"));
+            }
+            if slot.authority_key.is_some() && (slot.chain.is_none() || slot.model != CertificateModel::Alias)
+            {
+                let problem = "is for a slot with a chain and model = \"alias\"";
+                return Err(ConfigError::value(field("authority_key"), problem));
             }
             let missing = match (&slot.chain, &slot.private_key) {
                 (Some(_), Some(_)) | (None, None) => continue,

@@ -60,7 +60,7 @@ pub(super) fn identity(
     for (place, (id, configured)) in numbered().enumerate() {
         let found = match (&configured.chain, &configured.private_key) {
             (Some(chain), Some(key)) => {
-                let found = load(place, provider, chain, key, configured.key)?;
+                let found = load(place, provider, chain, key, configured)?;
                 Slot { model: configured.model, key_pair: id, ..found }
             }
             _ => kept_slot(config, state_dir, id, configured, kept.as_ref(), &keys, provider)?,
@@ -160,7 +160,7 @@ fn load(
     provider: &dyn Provider,
     chain: &Path,
     key: &Path,
-    algorithm: Option<AsymAlgorithm>,
+    configured: &config::Slot,
 ) -> Result<Slot, ConfigError> {
     let read = |name: &str, path: &Path| {
         std::fs::read(path).map(Zeroizing::new).map_err(|error| {
@@ -168,10 +168,17 @@ fn load(
         })
     };
     let (chain_bytes, key_bytes) = (read("chain", chain)?, read("private_key", key)?);
-    let loaded = Material::load(&chain_bytes, &key_bytes, algorithm).and_then(|loaded| loaded.by(provider));
-    loaded.map(|material| material.slot()).map_err(|error| {
+    let loaded =
+        Material::load(&chain_bytes, &key_bytes, configured.key).and_then(|loaded| loaded.by(provider));
+    let loaded = loaded.map_err(|error| {
         let files = format!("{} and {}: {error}", chain.display(), key.display());
         ConfigError::value(format!("spdm.slot[{place}]"), files)
+    })?;
+    let Some(path) = &configured.authority_key else { return Ok(loaded.slot()) };
+    let authority = read("authority_key", path)?;
+    loaded.with_authority(&authority, provider).map(|material| material.slot()).map_err(|error| {
+        let file = format!("{}: {error}", path.display());
+        ConfigError::value(format!("spdm.slot[{place}].authority_key"), file)
     })
 }
 

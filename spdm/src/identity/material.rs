@@ -7,9 +7,11 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
-use crate::crypto::{AsymAlgorithm, CryptoError, DefaultProvider, PrivateKey, Provider, Signer};
+use crate::crypto::{
+    AsymAlgorithm, CryptoError, DefaultProvider, PrivateKey, Provider, Signer, parse_public_key,
+};
 use crate::der::{SEQUENCE, element};
-use crate::slot::Slot;
+use crate::slot::{Alias, Slot};
 
 use super::{ChainError, Policy, Purpose, verify_certificates};
 
@@ -61,6 +63,9 @@ pub enum MaterialError {
     /// The key is fine but not the leaf's.
     #[error("the private key does not belong to the leaf certificate")]
     KeyMismatch,
+    /// The authority's key is not that of any certificate above the leaf.
+    #[error("the authority's key belongs to none of the certificates above the leaf")]
+    Authority,
 }
 
 const CERTIFICATE: &str = "CERTIFICATE";
@@ -113,16 +118,32 @@ impl Material {
     /// # Errors
     /// As [`Self::new`], and [`MaterialError`] for what is neither DER nor PEM of the right kind.
     pub fn load(chain: &[u8], key: &[u8], algorithm: Option<AsymAlgorithm>) -> Result<Self, MaterialError> {
-        let certificates = read_chain(chain)?;
-        if key.first() == Some(&SEQUENCE) {
-            return Self::new(certificates, key, algorithm);
+        Self::new(read_chain(chain)?, &read_key(key)?, algorithm)
+    }
+
+    /// The same for the alias certificate model, with the private key of the device certificate authority, in a file like that of
+    /// [`Self::load`]: requesters can certify the authority anew, and what it issued, the certificates below it, stays. `provider`
+    /// signs with it.
+    ///
+    /// # Errors
+    /// [`MaterialError::Authority`] if no certificate above the leaf has this key, else as [`Self::load`] and [`Self::by`].
+    pub fn with_authority(mut self, key: &[u8], provider: &dyn Provider) -> Result<Self, MaterialError> {
+        let key = read_key(key)?;
+        let authorities = self.slot.certificates.len().saturating_sub(1);
+        for (number, certificate) in self.slot.certificates.iter().enumerate().take(authorities) {
+            let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { continue };
+            let Ok((algorithm, public_key)) = parse_public_key(certificate.public_key().raw) else {
+                continue;
+            };
+            let Ok(key) = PrivateKey::from_der(&key, Some(public_key)) else { continue };
+            let signer = signer(&key, provider, algorithm)?;
+            if signer.public_key() == public_key {
+                let aliases = self.slot.certificates.iter().skip(number + 1).cloned().collect();
+                self.slot.alias = Some(Alias { certificates: aliases, authority: signer });
+                return Ok(self);
+            }
         }
-        let mut keys = blocks("the private key", key, PRIVATE_KEYS)?.into_iter().map(Zeroizing::new);
-        match (keys.next(), keys.len()) {
-            (Some(key), 0) => Self::new(certificates, &key, algorithm),
-            (None, _) => Err(MaterialError::KeyCount(0)),
-            (Some(_), more) => Err(MaterialError::KeyCount(1 + more)),
-        }
+        Err(MaterialError::Authority)
     }
 
     /// Reads what [`Self::chain_pem`] and [`Self::key_pem`] wrote, or a chain and a key from elsewhere.
@@ -223,6 +244,19 @@ pub fn read_chain(chain: &[u8]) -> Result<Vec<Vec<u8>>, MaterialError> {
         certificates.reverse();
     }
     Ok(certificates)
+}
+
+/// The private key of a file, PEM text or DER, in DER.
+fn read_key(key: &[u8]) -> Result<Zeroizing<Vec<u8>>, MaterialError> {
+    if key.first() == Some(&SEQUENCE) {
+        return Ok(Zeroizing::new(key.to_vec()));
+    }
+    let mut keys = blocks("the private key", key, PRIVATE_KEYS)?.into_iter().map(Zeroizing::new);
+    match (keys.next(), keys.len()) {
+        (Some(key), 0) => Ok(key),
+        (None, _) => Err(MaterialError::KeyCount(0)),
+        (Some(_), more) => Err(MaterialError::KeyCount(1 + more)),
+    }
 }
 
 /// Whether this certificate cannot stand at the front of a chain: it is neither self-signed nor an authority.

@@ -15,6 +15,7 @@ use spdm::wire::Version;
 use crate::control::{DmabufArgs, ReportCommand, WatchArgs};
 use crate::pci::Bdf;
 use crate::tsm::TsmCommand;
+use crate::vmm::VmmArgs;
 
 pub use adjust::{AttributeArgs, P2pCommand, Side, VdmArgs};
 pub use credentials::{Credentials, Hint};
@@ -72,6 +73,9 @@ Examples:
 
   # A stock kernel's PCI/TSM core on top of the device (host/kmod; tsm --help)
   tdispctl tsm serve
+
+  # What a VMM does for its guest with DMABUFs, memory slots and a processor, step by step (vmm --help)
+  tdispctl vmm 0000:01:00.0 --arch cca --alias high
 
   # Interactive, or from a pipe
   printf 'lock\\nreport\\nstart\\nstop\\n' | tdispctl --vfio-user /run/tdispd/f0 shell
@@ -218,6 +222,9 @@ pub enum Command {
     /// Be the firmware of a software TSM for the kernel's PCI/TSM core (host/kmod), or a VM for it
     #[command(subcommand)]
     Tsm(TsmCommand),
+    /// Be a VMM for a function that vfio-pci holds: DMABUFs, memory slots and a processor through bind, RUN and back
+    #[command(after_help = crate::vmm::HELP)]
+    Vmm(VmmArgs),
     /// Read or write BAR memory
     #[command(subcommand)]
     Mmio(MmioCommand),
@@ -461,6 +468,10 @@ mod tests {
             "tsm vm",
             "tsm vm 0000:01:00.8",
             "tsm serve --lock-flags 65536",
+            "vmm",
+            "vmm 0000:01:00.0 --arch x86",
+            "vmm 0000:01:00.0 --alias both",
+            "vmm 0000:01:00.0 --hold --violate",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

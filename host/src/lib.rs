@@ -15,4 +15,5 @@ pub mod session_file;
 pub mod shell;
 pub mod transport;
 pub mod tsm;
+pub mod vmm;
 pub mod walk;

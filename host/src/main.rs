@@ -16,6 +16,7 @@ use tdispctl::transport::sysfs::{DEVICES, Sysfs};
 use tdispctl::transport::tcp::Tcp;
 use tdispctl::transport::vfio_user::VfioUser;
 use tdispctl::tsm;
+use tdispctl::vmm;
 use tdispctl::walk::Walk;
 
 fn main() -> ExitCode {
@@ -24,6 +25,10 @@ fn main() -> ExitCode {
     if let Command::Tsm(command) = &cli.command {
         let output = || make_output(&cli.options);
         return tsm::run(command, &cli.options, &mut io::stdin().lock(), &output).into();
+    }
+    if let Command::Vmm(args) = &cli.command {
+        let output = make_output(&cli.options);
+        return vmm::run(args, &cli.options, &mut io::stdin().lock(), output).into();
     }
     let mut output = make_output(&cli.options);
     if let Some(path) = &cli.options.control {

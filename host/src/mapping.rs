@@ -16,17 +16,28 @@ pub(crate) struct Mapping {
 }
 
 impl Mapping {
-    /// Maps `length` bytes of a file; `what` says whose, for errors.
+    /// Maps the first `length` bytes of a file; `what` says whose, for errors.
     pub(crate) fn of_file(file: impl AsFd, length: usize, writable: bool, what: &str) -> Result<Self> {
+        Self::of_part(file, 0, length, writable, what)
+    }
+
+    /// Maps `length` bytes of a file, from a page on.
+    pub(crate) fn of_part(
+        file: impl AsFd,
+        start: u64,
+        length: usize,
+        writable: bool,
+        what: &str,
+    ) -> Result<Self> {
         let write = if writable { ProtFlags::WRITE } else { ProtFlags::empty() };
         // SAFETY: a null hint lets the kernel choose, so no existing mapping of ours is replaced; what the file's pages hold is
         // only ever read and written through volatile accesses, never through references. Who writes to what is not writable gets
         // a signal, as does who reads what has been cut.
         #[allow(unsafe_code)]
-        let start = unsafe {
-            rustix::mm::mmap(ptr::null_mut(), length, ProtFlags::READ | write, MapFlags::SHARED, file, 0)
+        let mapped = unsafe {
+            rustix::mm::mmap(ptr::null_mut(), length, ProtFlags::READ | write, MapFlags::SHARED, file, start)
         };
-        Self::of(start, length, what)
+        Self::of(mapped, length, what)
     }
 
     /// Anonymous memory, present and locked.
@@ -53,6 +64,12 @@ impl Mapping {
 
     pub(crate) fn address(&self) -> u64 {
         self.start.addr().get() as u64
+    }
+
+    /// The address of `size` bytes at `offset`, for the kernel; `None` if they are not all inside.
+    pub(crate) fn holds(&self, offset: u64, size: u64) -> Option<u64> {
+        let at = self.at(offset, usize::try_from(size).ok()?)?;
+        Some(at.expose_provenance() as u64)
     }
 
     /// Pointer to `length` bytes at `offset`; `None` if they are not all inside.

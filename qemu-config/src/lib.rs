@@ -10,6 +10,7 @@ pub mod machine;
 pub mod modules;
 pub mod programs;
 pub mod qmp;
+pub mod reproduce;
 pub mod shell;
 pub mod testbed;
 

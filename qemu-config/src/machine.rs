@@ -85,11 +85,17 @@ impl Machine {
 
     /// What `device_add` takes to plug in a function; also what goes behind `-device`.
     pub fn device(slot: usize, function: usize, multifunction: bool, socket: &Path) -> Value {
+        let (id, bus) = (format!("slot{slot}-function{function}"), format!("slot{slot}"));
+        Self::device_on(&bus, &format!("0.{function:x}"), &id, multifunction, socket)
+    }
+
+    /// The same on any bus.
+    pub(crate) fn device_on(bus: &str, address: &str, id: &str, multifunction: bool, socket: &Path) -> Value {
         json!({
             "driver": "vfio-user-pci",
-            "id": format!("slot{slot}-function{function}"),
-            "bus": format!("slot{slot}"),
-            "addr": format!("0.{function:x}"),
+            "id": id,
+            "bus": bus,
+            "addr": address,
             "multifunction": multifunction,
             "socket": { "type": "unix", "path": socket },
         })

@@ -11,16 +11,18 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 use tempfile::TempDir;
 
 mod disk;
 mod lspci;
+mod modules;
 
 pub use disk::{Image, disk_scene};
 pub use lspci::compare_lspci;
+pub use modules::{importer, kmod};
 
 /// Address of function 0 in the first slot.
 pub const DEVICE: &str = "0000:01:00.0";
@@ -306,10 +308,7 @@ impl Stage {
     /// `tdispctl` on the host, at the device's control socket: `words` are its command, `input` is what it reads. Returns its exit
     /// code and all that it printed.
     pub fn control(&mut self, words: &str, input: &str) -> (Option<i32>, String) {
-        let mut command = Command::new(&self.prepared.programs.tdispctl);
-        command.arg("--control").arg(self.devices.control_socket()).args(words.split_whitespace());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = or_fail(command.spawn(), "tdispctl");
+        let mut child = self.control_child(words);
         if let Some(mut stdin) = child.stdin.take() {
             // Whoever is refused does not read.
             let _ = stdin.write_all(input.as_bytes());
@@ -317,6 +316,14 @@ impl Stage {
         let output = or_fail(child.wait_with_output(), "tdispctl's end");
         let text = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// The same, still running, with pipes.
+    pub fn control_child(&self, words: &str) -> Child {
+        let mut command = Command::new(&self.prepared.programs.tdispctl);
+        command.arg("--control").arg(self.devices.control_socket()).args(words.split_whitespace());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        or_fail(command.spawn(), "tdispctl")
     }
 
     /// The address of a function's BAR, with memory accesses and bus mastering switched on.
@@ -361,6 +368,15 @@ impl Stage {
     /// Starts the device process again, on the same sockets and with the same state directory.
     pub fn start_daemon(&mut self) {
         self.daemon = Some(self.devices.start(&self.prepared.programs.tdispd));
+    }
+
+    /// Takes function 0 out and plugs in one with another configuration, by a process of its own.
+    pub fn exchange(&mut self, config: &str) {
+        self.unplug();
+        self.stop_daemon();
+        or_fail(fs::write(&self.devices.config, config), "the configuration file");
+        self.start_daemon();
+        self.plug();
     }
 
     /// Plugs function 0 into the first slot and waits until the guest's kernel has found it.

@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tdispd", &["disk", "mmio", "spdm", "tdisp", "tdispd-proto"]),
     ("tdispctl", &["spdm", "tdisp", "tdispd-proto"]),
     ("qemu-config", &[]),
-    ("vfio-export", &[]),
+    ("vfio-export", &["tdispctl"]),
     ("tests", &["disk", "mmio", "qemu-config", "spdm", "tdisp", "tdispctl", "tdispd", "tdispd-proto"]),
 ];
 

@@ -2,12 +2,8 @@
 //! IOMMU imports them: before the bind, in every state after it, and when they are taken back.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::env;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-
-use qemu_config::{Programs, kbuild};
-use tests::guest::{DEVICE, SYSFS, Scene, Stage, target_directory};
+use qemu_config::Programs;
+use tests::guest::{DEVICE, SYSFS, Scene, Stage, importer};
 
 /// BAR 2 has two ranges of each side, so that an export of a side has a hole. With `alias` its upper half is the same memory with
 /// T = 1: in the guest's physical addresses the side is one bit, as on machines that have one.
@@ -82,27 +78,10 @@ fn cut(stage: &mut Stage) -> [Vec<String>; 2] {
     })
 }
 
-/// The module for the testbed's kernel, or the one that `EDU_DMABUF` in the environment names, for the kernel that `KERNEL` does.
-fn module() -> Option<PathBuf> {
-    if let Some(path) = env::var_os("EDU_DMABUF") {
-        return Some(path.into());
-    }
-    if env::var_os("KERNEL").is_some() {
-        // Not with eprintln!, whose text the test harness keeps to itself.
-        let _ = writeln!(
-            io::stderr(),
-            "SKIPPED guest test iommu_dmabuf: no EDU_DMABUF=edu_dmabuf.ko for this KERNEL"
-        );
-        return None;
-    }
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("vfio-export/importer");
-    Some(kbuild::build("edu_dmabuf", &source, &target_directory().join("edu_dmabuf")).unwrap())
-}
-
 fn scene() -> Option<Scene> {
     let scene = Scene::new("iommu_dmabuf")?;
     let scene = scene.config(CONFIG).control().iommu().processor("EPYC").qemu(&["-device", "edu"]);
-    let scene = scene.module("vfio-pci").module("vfio_iommu_type1").module_file(module()?);
+    let scene = scene.module("vfio-pci").module("vfio_iommu_type1").module_file(importer("iommu_dmabuf")?);
     Some(scene.program("vfio-export", Programs::build().unwrap().vfio_export))
 }
 

@@ -28,6 +28,12 @@ pub enum Layer {
     /// The device's accesses to memory.
     #[serde(rename = "DMA")]
     Dma,
+    /// What vfio gives a VMM.
+    #[serde(rename = "VFIO")]
+    Vfio,
+    /// What KVM gives a guest.
+    #[serde(rename = "KVM")]
+    Kvm,
 }
 
 impl Layer {
@@ -41,6 +47,8 @@ impl Layer {
             Self::Tdisp => "TDISP",
             Self::Mmio => "MMIO",
             Self::Dma => "DMA",
+            Self::Vfio => "VFIO",
+            Self::Kvm => "KVM",
         }
     }
 }

@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// `TDISPD_TSM_ABI`
 pub(super) const ABI: i32 = 1;
 /// `TDISPD_TSM_MAX`
-pub(super) const MAX: usize = 65536;
+pub(crate) const MAX: usize = 65536;
 
 /// `TDISPD_TSM_CONNECT`
 pub(super) const CONNECT: u32 = 1;
@@ -27,6 +27,9 @@ pub(super) const GUEST_STATE: u32 = 1;
 pub(super) const GUEST_REPORT: u32 = 2;
 /// `TDISPD_TSM_GUEST_START`
 pub(super) const GUEST_START: u32 = 3;
+
+/// `PCI_TSM_REQ_STATE_CHANGE`: the scope of requests that may change a TDI's state.
+pub(super) const STATE_CHANGE: u32 = 1;
 
 /// `struct tdispd_tsm_request`
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -94,7 +97,7 @@ pub(super) struct Guest {
     pub(super) reserved: u32,
 }
 
-/// The ioctls, and the one of KVM's that makes a VM.
+/// The ioctls.
 pub(super) mod ioctl {
     use super::{Bind, Doe, Guest};
 
@@ -136,11 +139,6 @@ pub(super) mod ioctl {
         0xe7,
         5,
         Guest
-    );
-    nix::ioctl_write_int_bad!(
-        /// `KVM_CREATE_VM`; returns the VM.
-        kvm_create_vm,
-        nix::request_code_none!(0xae, 0x01)
     );
 }
 

@@ -2,13 +2,16 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use nix::errno::Errno;
+use tdisp::wire::{InterfaceReport, TdiState};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::abi::{ABI, Answer, Bind, Doe, Guest, MAX, Request, ioctl};
+use super::abi::{
+    ABI, Answer, Bind, Doe, GUEST_REPORT, GUEST_START, GUEST_STATE, Guest, MAX, Request, STATE_CHANGE, ioctl,
+};
 use crate::error::{Error, Result};
 use crate::pci::Bdf;
 
@@ -107,28 +110,17 @@ impl Server {
     }
 }
 
-/// A VM of KVM's. It has no processors, and needs none to be a VM.
-pub(super) fn create_vm() -> Result<OwnedFd> {
-    let kvm = OpenOptions::new().read(true).write(true).open("/dev/kvm").map_err(Error::io("/dev/kvm"))?;
-    // SAFETY: the argument is a machine type, not a pointer.
-    #[allow(unsafe_code)]
-    let vm = unsafe { ioctl::kvm_create_vm(kvm.as_raw_fd(), 0) };
-    let vm = vm.map_err(|errno| failed("KVM_CREATE_VM", errno))?;
-    // SAFETY: the ioctl has just returned it: a new descriptor, and nobody else's.
-    #[allow(unsafe_code)]
-    Ok(unsafe { OwnedFd::from_raw_fd(vm) })
-}
-
 /// A file that can bind one function. Closing it unbinds.
 #[derive(Debug)]
-pub(super) struct Binder(File);
+pub(crate) struct Binder(File);
 
 impl Binder {
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         open(path).map(Self)
     }
 
-    pub(super) fn bind(&self, vm: BorrowedFd<'_>, function: Bdf, tdi_id: u32) -> Result<()> {
+    /// `vm` need not be one: then the kernel refuses it.
+    pub(crate) fn bind(&self, vm: &impl AsRawFd, function: Bdf, tdi_id: u32) -> Result<()> {
         let argument = Bind {
             vm_fd: vm.as_raw_fd(),
             tdi_id,
@@ -136,21 +128,43 @@ impl Binder {
             function: function.requester_id(),
             reserved: 0,
         };
-        // SAFETY: the kernel reads one `struct tdispd_tsm_bind`, which outlives the call, and whose descriptor is open.
+        // SAFETY: the kernel reads one `struct tdispd_tsm_bind`, which outlives the call, and takes its descriptor for what it
+        // finds there.
         #[allow(unsafe_code)]
         let done = unsafe { ioctl::bind_vm(self.0.as_raw_fd(), &raw const argument) };
         done.map(drop).map_err(|errno| failed("bind", errno))
     }
 
-    pub(super) fn unbind(&self) -> Result<()> {
+    pub(crate) fn unbind(&self) -> Result<()> {
         // SAFETY: it takes no argument.
         #[allow(unsafe_code)]
         let done = unsafe { ioctl::unbind_vm(self.0.as_raw_fd()) };
         done.map(drop).map_err(|errno| failed("unbind", errno))
     }
 
+    /// The TDI's state.
+    pub(crate) fn state(&self) -> Result<TdiState> {
+        let response = self.guest(0, &GUEST_STATE.to_ne_bytes(), size_of::<u32>())?;
+        let code = response.as_slice().try_into().map(u32::from_ne_bytes).ok();
+        let code = code.and_then(|code| u8::try_from(code).ok());
+        code.map(TdiState).ok_or_else(|| Error::Protocol("the TSM's state is none".into()))
+    }
+
+    /// The interface report, and its bytes, for which there is so much room.
+    pub(crate) fn report(&self, room: usize) -> Result<(InterfaceReport, Vec<u8>)> {
+        let bytes = self.guest(0, &GUEST_REPORT.to_ne_bytes(), room)?;
+        let report = InterfaceReport::decode(&bytes)
+            .map_err(|e| Error::Protocol(format!("interface report from the TSM: {e}")))?;
+        Ok((report, bytes))
+    }
+
+    /// START_INTERFACE.
+    pub(crate) fn start(&self) -> Result<()> {
+        self.guest(STATE_CHANGE, &GUEST_START.to_ne_bytes(), 0).map(drop)
+    }
+
     /// A request of the guest's, and the response, for which there are `room` bytes.
-    pub(super) fn guest(&self, scope: u32, request: &[u8], room: usize) -> Result<Vec<u8>> {
+    fn guest(&self, scope: u32, request: &[u8], room: usize) -> Result<Vec<u8>> {
         let mut response = vec![0; room.min(MAX)];
         let mut guest = Guest {
             request: request.as_ptr().expose_provenance() as u64,

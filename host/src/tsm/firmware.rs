@@ -14,7 +14,8 @@ use serde_json::json;
 
 use super::ServeArgs;
 use super::abi::{
-    BIND, CONNECT, DISCONNECT, GUEST, GUEST_REPORT, GUEST_START, GUEST_STATE, Request, STREAM, UNBIND,
+    BIND, CONNECT, DISCONNECT, GUEST, GUEST_REPORT, GUEST_START, GUEST_STATE, Request, STATE_CHANGE, STREAM,
+    UNBIND,
 };
 use super::channel::{Received, Server};
 use crate::cli::Options;
@@ -25,9 +26,6 @@ use crate::session_file::Binding;
 use crate::transport::kernel::Kernel;
 use crate::transport::sysfs::{DEVICES, Sysfs};
 use crate::walk::{Walk, function_id};
-
-/// `PCI_TSM_REQ_STATE_CHANGE`: the scope of requests that may change a TDI's state.
-const STATE_CHANGE: u32 = 1;
 
 /// A device that is connected.
 struct Device {

@@ -9,7 +9,9 @@ mod vm;
 
 use std::io::BufRead;
 
+pub(crate) use self::abi::MAX as MAX_REPORT;
 pub use self::arguments::{ServeArgs, TsmCommand, VmArgs};
+pub(crate) use self::channel::Binder;
 pub use self::channel::Server;
 use crate::cli::Options;
 use crate::error::{Error, Result};

@@ -2,17 +2,17 @@
 
 use std::fs::File;
 use std::io::{BufRead, Read};
-use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
 
 use serde_json::json;
-use tdisp::wire::{InterfaceReport, TdiState};
 
 use super::VmArgs;
-use super::abi::{GUEST_REPORT, GUEST_START, GUEST_STATE, MAX};
-use super::channel::{Binder, create_vm};
+use super::abi::MAX;
+use super::channel::Binder;
 use crate::cli::number;
 use crate::error::{Error, Result};
 use crate::output::{Item, Output};
+use crate::vmm::create_vm;
 use crate::walk::report_facts;
 
 /// Longest line taken.
@@ -41,7 +41,7 @@ pub(super) fn run(args: &VmArgs, input: &mut dyn BufRead, mut output: Output) ->
             "unbind" => binder.unbind(),
             "state" => state(&binder, &mut output),
             "report" => report(&binder, MAX, &mut output),
-            "start" => binder.guest(1, &GUEST_START.to_ne_bytes(), 0).map(drop),
+            "start" => binder.start(),
             other => match other.split_once(' ') {
                 Some(("bind", path)) => {
                     File::open(path).map_err(Error::io(path)).and_then(|file| bind(&binder, &file, args))
@@ -61,26 +61,19 @@ pub(super) fn run(args: &VmArgs, input: &mut dyn BufRead, mut output: Output) ->
     }
 }
 
-/// `vm` need not be one: then the kernel has to refuse it.
-fn bind(binder: &Binder, vm: &impl AsFd, args: &VmArgs) -> Result<()> {
+fn bind(binder: &Binder, vm: &impl AsRawFd, args: &VmArgs) -> Result<()> {
     let id = args.tdi_id.unwrap_or_else(|| args.function.requester_id().into());
-    binder.bind(vm.as_fd(), args.function, id)
+    binder.bind(vm, args.function, id)
 }
 
 fn state(binder: &Binder, output: &mut Output) -> Result<()> {
-    let response = binder.guest(0, &GUEST_STATE.to_ne_bytes(), size_of::<u32>())?;
-    let code = response.as_slice().try_into().map(u32::from_ne_bytes).ok();
-    let code = code.and_then(|code| u8::try_from(code).ok());
-    let code = code.ok_or_else(|| Error::Protocol("the TSM's state is none".into()))?;
-    let state = TdiState(code).to_string();
+    let state = binder.state()?.to_string();
     output.tell(&Item::Told("tdi", &json!({ "state": state }), &state));
     Ok(())
 }
 
 fn report(binder: &Binder, room: usize, output: &mut Output) -> Result<()> {
-    let bytes = binder.guest(0, &GUEST_REPORT.to_ne_bytes(), room)?;
-    let report = InterfaceReport::decode(&bytes)
-        .map_err(|e| Error::Protocol(format!("interface report from the TSM: {e}")))?;
+    let (report, bytes) = binder.report(room)?;
     output.tell(&Item::Value("report", 0, &bytes));
     let mut facts = report_facts(&report);
     for range in &report.ranges {

@@ -33,7 +33,7 @@ use crate::output::record::{Layer, Record};
 use crate::output::{Item, Output};
 use crate::transport::Transport;
 
-pub(crate) use self::report::facts as report_facts;
+pub(crate) use self::report::{facts as report_facts, misfit, resolve};
 use self::trust::own_identity;
 pub use self::trust::requester_config;
 pub(crate) use self::tsm::function_id;
@@ -140,7 +140,9 @@ impl Walk {
                 }
                 self.run(args)
             }
-            Command::Tsm(_) => Err(Error::Usage("tsm is a command of its own, on no device".into())),
+            Command::Tsm(_) | Command::Vmm(_) => {
+                Err(Error::Usage("tsm and vmm are commands of their own".into()))
+            }
             Command::Shell => Err(Error::Usage("this is a shell already".into())),
             Command::Rekey => self.in_session(false, Self::rekey),
             Command::P2p(command) => self.in_session(false, |walk| walk.p2p(command)),

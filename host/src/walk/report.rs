@@ -81,7 +81,7 @@ impl Walk {
 }
 
 /// Finds the BAR a range lies in.
-fn resolve(range: &MmioRange, reporting_offset: u64, bars: &[Bar]) -> RangeRow {
+pub(crate) fn resolve(range: &MmioRange, reporting_offset: u64, bars: &[Bar]) -> RangeRow {
     let address = range.first_page.wrapping_mul(PAGE);
     let real = address.wrapping_sub(reporting_offset);
     let size = u64::from(range.pages) * PAGE;
@@ -109,7 +109,7 @@ fn resolve(range: &MmioRange, reporting_offset: u64, bars: &[Bar]) -> RangeRow {
 }
 
 /// Why the ranges cannot describe the BARs, if they cannot.
-fn misfit(rows: &[RangeRow]) -> Option<String> {
+pub(crate) fn misfit(rows: &[RangeRow]) -> Option<String> {
     let mut spans = Vec::new();
     for row in rows {
         let (Some(bar), Some(offset)) = (row.bar, row.offset) else {

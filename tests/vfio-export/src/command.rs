@@ -1,6 +1,7 @@
 //! The lines that the program takes.
 
 use rustix::fs::OFlags;
+use tdispctl::vmm::Range;
 
 /// The most bytes that one command moves: a page, which is also what the importer's device moves at once.
 pub(crate) const MAX_BYTES: u64 = 4096;
@@ -22,13 +23,6 @@ read REGION OFFSET LENGTH | write REGION OFFSET HEX
 reset                                       VFIO_DEVICE_RESET
 leave                                       closes the device and keeps the dma-bufs
 quit";
-
-/// A range of a BAR, in bytes; the kernel is to judge it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Range {
-    pub(crate) offset: u64,
-    pub(crate) length: u64,
-}
 
 /// What a line says.
 #[derive(Debug, Clone, PartialEq, Eq)]

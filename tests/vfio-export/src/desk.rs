@@ -6,10 +6,9 @@ use std::ptr;
 
 use nix::errno::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
+use tdispctl::vmm::{Device, Import};
 
 use crate::command::Command;
-use crate::importer::Import;
-use crate::vfio::Device;
 
 /// The most dma-bufs at once.
 const MAX_EXPORTS: usize = 64;

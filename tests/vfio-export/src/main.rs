@@ -4,14 +4,13 @@
 
 mod command;
 mod desk;
-mod importer;
-mod vfio;
 
 use std::io::{self, BufRead, Read, Write};
 use std::process::ExitCode;
 
 use command::Command;
 use desk::Desk;
+use tdispctl::vmm::Device;
 
 /// The longest line taken: the hexadecimal digits of a page, and the words before them.
 const MAX_LINE: u64 = 2 * command::MAX_BYTES + 256;
@@ -22,7 +21,7 @@ fn main() -> ExitCode {
         eprintln!("usage: vfio-export DDDD:BB:DD.F <COMMANDS\n{}", command::HELP);
         return ExitCode::from(2);
     };
-    let device = match vfio::Device::open(address) {
+    let device = match Device::open(address) {
         Ok(device) => device,
         Err(error) => {
             eprintln!("vfio-export: {error}");

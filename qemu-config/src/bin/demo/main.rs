@@ -1,5 +1,6 @@
 //! The demo: brings up a stock Linux guest with a tdispd device, walks the device from DOE discovery to I/O in RUN, and shows every layer.
 
+mod kmod;
 mod pages;
 mod show;
 mod tally;
@@ -25,12 +26,18 @@ const MEMORY_BAR: usize = 2;
 ///
 /// Builds tdispd and tdispctl, fetches QEMU and a kernel if they are not there (see qemu-config/testbed --help), and needs
 /// neither root nor KVM. Ends with 0 only if everything it set out to show has happened.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(name = "demo", version, max_term_width = 110, after_help = EXAMPLES)]
 struct Arguments {
     /// Boot this bzImage instead of the stock kernel
     #[arg(long, value_name = "PATH")]
     kernel: Option<PathBuf>,
+    /// Its modules: the directory with modules.dep
+    #[arg(long, value_name = "DIR", requires = "kernel")]
+    modules: Option<PathBuf>,
+    /// Also have the kernel's PCI/TSM core walk the device, by the module of host/kmod (an own kernel's: KDIR or TDISPD_KMOD)
+    #[arg(long, conflicts_with = "kvm")]
+    kmod: bool,
     /// Use this QEMU instead of the testbed's
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
@@ -49,6 +56,8 @@ const EXAMPLES: &str = "\
 Examples:
   qemu-config/demo
   qemu-config/demo --kernel ~/linux/arch/x86/boot/bzImage --keep
+  qemu-config/demo --kmod
+  KDIR=~/linux qemu-config/demo --kmod --kernel ~/linux/arch/x86/boot/bzImage --modules ~/root/lib/modules/7.4.0
 
 Exit codes:
   0 everything happened as it should   2 usage
@@ -85,8 +94,8 @@ fn run(arguments: &Arguments, show: &mut Show, logs: &Path) -> Result<bool, Box<
     show.fact(&format!("host    {}", programs.tdispctl.display()));
 
     show.heading("Testbed: QEMU, Linux, busybox, lspci");
-    let overrides =
-        Overrides { qemu: arguments.qemu.clone(), kernel: arguments.kernel.clone(), modules: None };
+    let Arguments { qemu, kernel, modules, .. } = arguments.clone();
+    let overrides = Overrides { qemu, kernel, modules };
     let testbed = Testbed::prepare(&overrides)?;
     show.fact(&format!("qemu    {}", testbed.qemu.display()));
     show.fact(&format!("kernel  {}", testbed.kernel.display()));
@@ -98,8 +107,13 @@ fn run(arguments: &Arguments, show: &mut Show, logs: &Path) -> Result<bool, Box<
     let daemon =
         Daemon::start(&programs.tdispd, std::slice::from_ref(&socket), verbosity, &logs.join("tdispd.log"))?;
     show.fact(&format!("tdispd --socket {} (process {})", socket.display(), daemon.id()));
-    let initramfs = Initramfs::new(&testbed).program("tdispctl", &programs.tdispctl).build()?;
+    let mut initramfs = Initramfs::new(&testbed).program("tdispctl", &programs.tdispctl);
+    if arguments.kmod {
+        initramfs = kmod::add(initramfs, arguments.kernel.is_some())?;
+    }
+    let initramfs = initramfs.build()?;
     let machine = Machine {
+        processor: arguments.kmod.then(|| kmod::PROCESSOR.to_owned()),
         accelerator: if arguments.kvm { Accelerator::Kvm } else { Accelerator::Tcg },
         idle: if arguments.keep { 0 } else { Machine::default().idle },
         ..Machine::with_device([socket])
@@ -113,6 +127,9 @@ fn run(arguments: &Arguments, show: &mut Show, logs: &Path) -> Result<bool, Box<
     let mut good = kernels_view(show, &mut guest, &device, arguments.verbose)?;
     good &= walk(show, &mut guest, &device, arguments.verbose)?;
     good &= pages_by_hand(show, &mut guest, &device)?;
+    if arguments.kmod {
+        good &= kmod::walk(show, &mut guest, &device)?;
+    }
 
     show.heading("Result");
     show.verdict(

@@ -1,4 +1,4 @@
-//! An import by the edu device (`importer/edu_dmabuf.h`).
+//! An import of a dma-buf by QEMU's edu device, a peer of the device (`tests/vfio-export/importer/edu_dmabuf.h`).
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 
-use crate::vfio::errno;
+use super::vfio::errno;
 
 /// The module's device.
 const DEVICE: &str = "/dev/edu-dmabuf";
@@ -14,15 +14,15 @@ const DEVICE: &str = "/dev/edu-dmabuf";
 /// `struct edu_dmabuf_state`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct State {
+pub struct State {
     /// Bus address of the first segment; 0 while nothing is mapped.
-    pub(crate) address: u64,
+    pub address: u64,
     /// Bytes mapped.
-    pub(crate) length: u64,
+    pub length: u64,
     /// Segments that are contiguous on the bus.
-    pub(crate) segments: u32,
+    pub segments: u32,
     /// How often the exporter has taken the mapping back.
-    pub(crate) invalidations: u32,
+    pub invalidations: u32,
 }
 
 mod ioctl {
@@ -56,11 +56,11 @@ mod ioctl {
 
 /// One import. Dropping it unmaps and detaches the buffer.
 #[derive(Debug)]
-pub(crate) struct Import(File);
+pub struct Import(File);
 
 impl Import {
     /// Has the device attach a buffer.
-    pub(crate) fn attach(dmabuf: BorrowedFd<'_>) -> Result<Self, Errno> {
+    pub fn attach(dmabuf: BorrowedFd<'_>) -> Result<Self, Errno> {
         let file = OpenOptions::new().read(true).write(true).open(DEVICE).map_err(errno)?;
         let number = dmabuf.as_raw_fd();
         // SAFETY: the kernel reads one int, the buffer's descriptor, which is open while it is borrowed.
@@ -70,21 +70,21 @@ impl Import {
     }
 
     /// Maps the buffer for the device.
-    pub(crate) fn map(&self) -> Result<(), Errno> {
+    pub fn map(&self) -> Result<(), Errno> {
         // SAFETY: it takes no argument.
         #[allow(unsafe_code)]
         unsafe { ioctl::map(self.0.as_raw_fd()) }.map(drop)
     }
 
     /// Takes the mapping away; none is fine, too.
-    pub(crate) fn unmap(&self) -> Result<(), Errno> {
+    pub fn unmap(&self) -> Result<(), Errno> {
         // SAFETY: it takes no argument.
         #[allow(unsafe_code)]
         unsafe { ioctl::unmap(self.0.as_raw_fd()) }.map(drop)
     }
 
     /// What has become of it.
-    pub(crate) fn state(&self) -> Result<State, Errno> {
+    pub fn state(&self) -> Result<State, Errno> {
         let mut state = State::default();
         // SAFETY: the kernel writes one `struct edu_dmabuf_state`, which this is, and which outlives the call.
         #[allow(unsafe_code)]
@@ -93,12 +93,12 @@ impl Import {
     }
 
     /// Has the device read the buffer.
-    pub(crate) fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), Errno> {
+    pub fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), Errno> {
         self.0.read_exact_at(bytes, offset).map_err(errno)
     }
 
     /// Has the device write the buffer.
-    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
         self.0.write_all_at(bytes, offset).map_err(errno)
     }
 }

@@ -2,24 +2,45 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use vfio_bindings::bindings::vfio as abi;
 
-use crate::command::Range;
+/// A range of a BAR, in bytes; the kernel is to judge it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// Where it begins in the BAR.
+    pub offset: u64,
+    /// How long it is.
+    pub length: u64,
+}
 
 /// Why a device cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum OpenError {
+pub enum OpenError {
+    /// A file of vfio's, or the device's link to its group.
     #[error("{path}: {source}")]
-    File { path: PathBuf, source: io::Error },
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A step that the kernel refused.
     #[error("{what}: {errno}")]
-    Kernel { what: &'static str, errno: Errno },
+    Kernel {
+        /// The step.
+        what: &'static str,
+        /// The kernel's error.
+        errno: Errno,
+    },
+    /// Somebody else could make DMA beside the device.
     #[error("a device of its IOMMU group has a driver that is not vfio's")]
     NotViable,
+    /// Not a PCI address.
     #[error("not an address: '{0}'")]
     Address(String),
 }
@@ -79,7 +100,7 @@ mod ioctl {
 
 /// An open device. Dropping it closes the device before its group.
 #[derive(Debug)]
-pub(crate) struct Device {
+pub struct Device {
     device: File,
     _group: File,
     _container: File,
@@ -87,7 +108,7 @@ pub(crate) struct Device {
 
 impl Device {
     /// Opens the device at a PCI address, which makes vfio-pci enable and reset it.
-    pub(crate) fn open(address: &str) -> Result<Self, OpenError> {
+    pub fn open(address: &str) -> Result<Self, OpenError> {
         let name: Vec<_> = address.bytes().map(u8::cast_signed).chain([0]).collect();
         if !address.bytes().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')) {
             return Err(OpenError::Address(address.to_owned()));
@@ -123,14 +144,14 @@ impl Device {
     }
 
     /// Whether the kernel exports dma-bufs.
-    pub(crate) fn probe(&self) -> Result<(), Errno> {
+    pub fn probe(&self) -> Result<(), Errno> {
         let flags =
             abi::VFIO_DEVICE_FEATURE_PROBE | abi::VFIO_DEVICE_FEATURE_GET | abi::VFIO_DEVICE_FEATURE_DMA_BUF;
         self.feature(flags, 0, &[]).map(drop)
     }
 
     /// A dma-buf of ranges of a BAR. Nothing is checked here: the kernel's answer is what is wanted.
-    pub(crate) fn export(
+    pub fn export(
         &self,
         region: u32,
         open_flags: u32,
@@ -161,41 +182,65 @@ impl Device {
     }
 
     /// VFIO_DEVICE_RESET.
-    pub(crate) fn reset(&self) -> Result<(), Errno> {
+    pub fn reset(&self) -> Result<(), Errno> {
         // SAFETY: it takes no argument.
         #[allow(unsafe_code)]
         unsafe { ioctl::device_reset(self.device.as_raw_fd()) }.map(drop)
     }
 
     /// Reads a region through the kernel: accesses of at most 8 bytes, aligned.
-    pub(crate) fn read(&self, region: u32, offset: u64, bytes: &mut [u8]) -> Result<(), Errno> {
+    pub fn read(&self, region: u32, offset: u64, bytes: &mut [u8]) -> Result<(), Errno> {
         let at = self.place(region, offset, bytes.len())?;
         self.device.read_exact_at(bytes, at).map_err(errno)
     }
 
     /// Writes a region through the kernel.
-    pub(crate) fn write(&self, region: u32, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
+    pub fn write(&self, region: u32, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
         let at = self.place(region, offset, bytes.len())?;
         self.device.write_all_at(bytes, at).map_err(errno)
     }
 
     /// The device file's offset of a place in a region.
     fn place(&self, region: u32, offset: u64, length: usize) -> Result<u64, Errno> {
+        let region = self.region(region)?;
+        let end = offset.checked_add(length as u64).ok_or(Errno::EINVAL)?;
+        if end > region.size {
+            Err(Errno::EINVAL)
+        } else {
+            region.start.checked_add(offset).ok_or(Errno::EINVAL)
+        }
+    }
+
+    /// Where a region lies in the device file.
+    pub fn region(&self, index: u32) -> Result<Region, Errno> {
         let mut info = abi::vfio_region_info {
             argsz: size_of::<abi::vfio_region_info>() as u32,
-            index: region,
+            index,
             ..Default::default()
         };
         // SAFETY: the pointer is to a `struct vfio_region_info` of ours, which says its size and outlives the call.
         #[allow(unsafe_code)]
         unsafe { ioctl::device_get_region_info(self.device.as_raw_fd(), &raw mut info) }?;
-        let end = offset.checked_add(length as u64).ok_or(Errno::EINVAL)?;
-        if end > info.size {
-            Err(Errno::EINVAL)
-        } else {
-            info.offset.checked_add(offset).ok_or(Errno::EINVAL)
-        }
+        let mappable = info.flags & abi::VFIO_REGION_INFO_FLAG_MMAP != 0;
+        Ok(Region { start: info.offset, size: info.size, mappable })
     }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.device.as_fd()
+    }
+}
+
+/// A region of the device file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Region {
+    /// Where it begins in the file.
+    pub start: u64,
+    /// Its length; 0 where the device has none.
+    pub size: u64,
+    /// Whether all of it can be mapped.
+    pub mappable: bool,
 }
 
 /// Two 32-bit fields, the first at the lower address.
@@ -213,7 +258,7 @@ fn kernel<T>(what: &'static str, result: Result<T, Errno>) -> Result<T, OpenErro
 }
 
 /// The kernel's error behind one of the standard library's; what has none is a file that ended early.
-pub(crate) fn errno(error: io::Error) -> Errno {
+pub fn errno(error: io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 

@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use spdm::wire::Version;
 
 use crate::control::{DmabufArgs, ReportCommand, WatchArgs};
+use crate::guest::GuestCommand;
 use crate::pci::Bdf;
 use crate::tsm::TsmCommand;
 
@@ -218,6 +219,9 @@ pub enum Command {
     /// Be the firmware of a software TSM for the kernel's PCI/TSM core (host/kmod), or a VM for it
     #[command(subcommand)]
     Tsm(TsmCommand),
+    /// Be the agent of a guest that has a function: judge it by a policy, and only then start it
+    #[command(subcommand)]
+    Guest(GuestCommand),
     /// Read or write BAR memory
     #[command(subcommand)]
     Mmio(MmioCommand),
@@ -461,6 +465,11 @@ mod tests {
             "tsm vm",
             "tsm vm 0000:01:00.8",
             "tsm serve --lock-flags 65536",
+            "tsm relay 0000:01:00.0 --vm 1",
+            "tsm relay 0000:01:00.0 --vm 1 --socket s --misbehave often",
+            "guest",
+            "guest accept 0000:01:00.0 --key k",
+            "guest state",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

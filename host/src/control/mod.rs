@@ -79,6 +79,7 @@ fn carry_out(
         | Command::Certificate(_)
         | Command::KeyPair(_)
         | Command::Tsm(_)
+        | Command::Guest(_)
         | Command::Lock(_)
         | Command::Start
         | Command::Stop { .. }

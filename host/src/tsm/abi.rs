@@ -27,6 +27,8 @@ pub(super) const GUEST_STATE: u32 = 1;
 pub(super) const GUEST_REPORT: u32 = 2;
 /// `TDISPD_TSM_GUEST_START`
 pub(super) const GUEST_START: u32 = 3;
+/// `TDISPD_TSM_GUEST_SEALED`
+pub(super) const GUEST_SEALED: u32 = 4;
 
 /// `struct tdispd_tsm_request`
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -231,6 +233,7 @@ mod tests {
             ("GUEST_STATE", GUEST_STATE.into()),
             ("GUEST_REPORT", GUEST_REPORT.into()),
             ("GUEST_START", GUEST_START.into()),
+            ("GUEST_SEALED", GUEST_SEALED.into()),
         ] {
             assert_eq!(defined(&format!("TDISPD_TSM_{name}")), value.to_string(), "{name}");
         }

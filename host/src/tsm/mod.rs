@@ -5,11 +5,13 @@ mod abi;
 mod arguments;
 mod channel;
 mod firmware;
+mod guest;
+mod relay;
 mod vm;
 
 use std::io::BufRead;
 
-pub use self::arguments::{ServeArgs, TsmCommand, VmArgs};
+pub use self::arguments::{Misbehaviour, RelayArgs, ServeArgs, TsmCommand, VmArgs};
 pub use self::channel::Server;
 use crate::cli::Options;
 use crate::error::{Error, Result};
@@ -26,6 +28,7 @@ pub fn run(
     let result = check(options).and_then(|()| match command {
         TsmCommand::Serve(args) => firmware::serve(args, options, output),
         TsmCommand::Vm(args) => vm::run(args, input, output()),
+        TsmCommand::Relay(args) => relay::run(args, output()),
     });
     match result {
         Ok(exit_code) => exit_code,

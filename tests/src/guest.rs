@@ -17,9 +17,11 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 mod disk;
+mod inner;
 mod lspci;
 
 pub use disk::{Image, disk_scene};
+pub use inner::Inner;
 pub use lspci::compare_lspci;
 
 /// Address of function 0 in the first slot.
@@ -77,6 +79,7 @@ pub struct Scene {
     spare_slot: bool,
     device_inside: bool,
     control: bool,
+    nested: Option<inner::InnerScene>,
 }
 
 impl Scene {
@@ -95,6 +98,7 @@ impl Scene {
             spare_slot: false,
             device_inside: false,
             control: false,
+            nested: None,
         })
     }
 
@@ -137,6 +141,13 @@ impl Scene {
     #[must_use]
     pub fn processor(mut self, name: &str) -> Self {
         self.machine.processor = Some(name.to_owned());
+        self
+    }
+
+    /// One more word on the kernel's command line.
+    #[must_use]
+    pub fn kernel_argument(mut self, word: &str) -> Self {
+        self.machine.kernel_arguments.push(word.to_owned());
         self
     }
 
@@ -210,7 +221,11 @@ impl Scene {
         let functions = if self.plugged { paths.clone() } else { Vec::new() };
         let mut slots = vec![Slot { functions }];
         slots.extend(self.spare_slot.then(Slot::default));
-        let machine = Machine { slots, ..self.machine };
+        let mut machine = Machine { slots, ..self.machine };
+        if let Some(inner) = &self.nested {
+            let socket = sockets.path().join("inner");
+            machine.qemu_arguments.extend(inner.prepare(self.prepared, &directory, &socket));
+        }
 
         let mut devices = Devices { directory, config, sockets, paths, control: self.control, started: 0 };
         let daemon = devices.start(&self.prepared.programs.tdispd);
@@ -409,17 +424,8 @@ impl Stage {
 
     /// The kernel's warnings and errors about the device, and its alarms about anything.
     pub fn complaints(&mut self) -> Vec<String> {
-        // Raw lines begin with `<N>`: facility and level, of which 4 is a warning and less is worse.
         let log = self.check("dmesg -r");
-        let complaints = log.lines().filter(|line| {
-            let priority =
-                line.strip_prefix('<').and_then(|line| line.split('>').next()?.parse::<u32>().ok());
-            let warning = priority.is_some_and(|priority| priority & 7 <= 4);
-            let routine = ROUTINE.iter().any(|end| line.ends_with(end));
-            (warning && !routine && line.contains("0000:01:00"))
-                || ALARMS.iter().any(|alarm| line.contains(alarm))
-        });
-        complaints.map(str::to_owned).collect()
+        complaints(&log, "0000:01:00")
     }
 
     /// Ends both in order: QEMU first, then the device process, which must have survived.
@@ -450,6 +456,18 @@ impl Stage {
             self.devices.directory.display()
         )
     }
+}
+
+/// Warnings and errors of a kernel's raw log about a function, and alarms about anything.
+fn complaints(log: &str, function: &str) -> Vec<String> {
+    // Raw lines begin with `<N>`: facility and level, of which 4 is a warning and less is worse.
+    let complaints = log.lines().filter(|line| {
+        let priority = line.strip_prefix('<').and_then(|line| line.split('>').next()?.parse::<u32>().ok());
+        let warning = priority.is_some_and(|priority| priority & 7 <= 4);
+        let routine = ROUTINE.iter().any(|end| line.ends_with(end));
+        (warning && !routine && line.contains(function)) || ALARMS.iter().any(|alarm| line.contains(alarm))
+    });
+    complaints.map(str::to_owned).collect()
 }
 
 fn prepared() -> &'static Prepared {

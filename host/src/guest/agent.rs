@@ -53,13 +53,10 @@ impl<'a, F: AsFd + Read + Write> Agent<'a, F> {
 
     fn judge_and_start(&mut self, view: &View, policy: &Policy, roots: &[RootPin]) -> Result<()> {
         self.expect_state(TdiState::CONFIG_LOCKED)?;
-        let certificates = self.ask(&Ask::Certificates)?.0;
-        let chain = self.certificates(&certificates, view, roots)?;
-        let (evidence, nonce) = self.ask(&Ask::Measurements)?;
-        let measurements = self.measurements(&evidence, &chain, &nonce)?;
+        let (certificates, chain) = self.certificates(view, roots)?;
+        let (evidence, measurements) = self.measurements(&chain)?;
         self.compare(&measurements, policy)?;
-        let report = self.ask(&Ask::Report)?.0;
-        self.report(&report, view, policy)?;
+        let report = self.report(view, policy)?;
         let judged = Judged::new(&certificates, &evidence, &report);
         self.step(Layer::Tdisp, "START_INTERFACE", "of what was judged", |agent| {
             agent.ask(&Ask::Start(judged)).map(|_| ((), "started".into()))
@@ -92,13 +89,14 @@ impl<'a, F: AsFd + Read + Write> Agent<'a, F> {
         }
     }
 
-    fn certificates(&mut self, der: &[u8], view: &View, roots: &[RootPin]) -> Result<VerifiedCertificates> {
-        let chain =
-            self.step(Layer::Spdm, "certificates", "a chain up to a root of the policy", |agent| {
-                let chain = agent.trusted(der, roots)?;
-                let seen = format!("{} certificates", chain.certificates.len());
-                Ok((chain, seen))
-            })?;
+    fn certificates(&mut self, view: &View, roots: &[RootPin]) -> Result<(Vec<u8>, VerifiedCertificates)> {
+        let expected = "a chain up to a root of the policy";
+        let (der, chain) = self.step(Layer::Spdm, "certificates", expected, |agent| {
+            let der = agent.ask(&Ask::Certificates)?.0;
+            let chain = agent.trusted(&der, roots)?;
+            let seen = format!("{} certificates", chain.certificates.len());
+            Ok(((der, chain), seen))
+        })?;
         let (expected, name) = (view.name.to_string(), chain.pci_name.clone());
         self.step(Layer::Spdm, "subject alternative name", &expected.clone(), |_| match name {
             Some(name) if of_function(&name, &expected, view.name.serial.is_some()) => {
@@ -107,7 +105,7 @@ impl<'a, F: AsFd + Read + Write> Agent<'a, F> {
             Some(name) => Err(Error::Check(format!("the certificate is {}'s", printable(&name)))),
             None => Ok(((), "the leaf names no PCIe function".into())),
         })?;
-        Ok(chain)
+        Ok((der, chain))
     }
 
     fn trusted(&self, der: &[u8], roots: &[RootPin]) -> Result<VerifiedCertificates> {
@@ -150,14 +148,10 @@ impl<'a, F: AsFd + Read + Write> Agent<'a, F> {
         Ok(false)
     }
 
-    fn measurements(
-        &mut self,
-        evidence: &[u8],
-        chain: &VerifiedCertificates,
-        nonce: &Nonce,
-    ) -> Result<Vec<Measurement>> {
+    fn measurements(&mut self, chain: &VerifiedCertificates) -> Result<(Vec<u8>, Vec<Measurement>)> {
         self.step(Layer::Spdm, "MEASUREMENTS", "signed by the leaf's key, for this nonce", |agent| {
-            let evidence = Evidence::decode(evidence)
+            let (bytes, nonce) = agent.ask(&Ask::Measurements)?;
+            let evidence = Evidence::decode(&bytes)
                 .map_err(|e| Error::Protocol(format!("evidence from the TSM: {e}")))?;
             if !chain.algorithm.serves(evidence.signature) {
                 return Err(Error::Verification(
@@ -165,10 +159,10 @@ impl<'a, F: AsFd + Read + Write> Agent<'a, F> {
                 ));
             }
             let measurements = evidence
-                .verify(&agent.provider, &chain.public_key, nonce)
+                .verify(&agent.provider, &chain.public_key, &nonce)
                 .map_err(|e| Error::Verification(e.to_string()))?;
             let seen = format!("{}, signature verified", measurements.len());
-            Ok((measurements, seen))
+            Ok(((bytes, measurements), seen))
         })
     }
 
@@ -191,12 +185,13 @@ impl<'a, F: AsFd + Read + Write> Agent<'a, F> {
         Ok(())
     }
 
-    fn report(&mut self, bytes: &[u8], view: &View, policy: &Policy) -> Result<()> {
-        let report = self.step(Layer::Tdisp, "interface report", "a report", |_| {
-            let report = InterfaceReport::decode(bytes)
+    fn report(&mut self, view: &View, policy: &Policy) -> Result<Vec<u8>> {
+        let (bytes, report) = self.step(Layer::Tdisp, "interface report", "a report", |agent| {
+            let bytes = agent.ask(&Ask::Report)?.0;
+            let report = InterfaceReport::decode(&bytes)
                 .map_err(|e| Error::Protocol(format!("interface report: {e}")))?;
             let seen = format!("{} ranges, {} bytes", report.ranges.len(), bytes.len());
-            Ok((report, seen))
+            Ok(((bytes, report), seen))
         })?;
         for finding in judge(&report, view, policy) {
             self.step(Layer::Tdisp, finding.what, &finding.expected, |_| match finding.seen {
@@ -204,7 +199,7 @@ impl<'a, F: AsFd + Read + Write> Agent<'a, F> {
                 Err(why) => Err(Error::Check(format!("{}: {why}", finding.what))),
             })?;
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// Asks the TSM. The nonce is new for each question.

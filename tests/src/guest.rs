@@ -18,10 +18,12 @@ use tempfile::TempDir;
 
 mod disk;
 mod inner;
+mod kmod;
 mod lspci;
 
 pub use disk::{Image, disk_scene};
 pub use inner::Inner;
+pub use kmod::tsm_modules;
 pub use lspci::compare_lspci;
 
 /// Address of function 0 in the first slot.
@@ -417,6 +419,16 @@ impl Stage {
         self.daemon.as_ref().map(Daemon::log).unwrap_or_default()
     }
 
+    /// The device's state directory.
+    pub fn state_directory(&self) -> PathBuf {
+        self.devices.sockets.path().join("state")
+    }
+
+    /// The device's configuration file.
+    pub fn configuration(&self) -> &Path {
+        &self.devices.config
+    }
+
     /// Where this test's logs are; for files that help with a failure.
     pub fn directory(&self) -> &Path {
         &self.devices.directory
@@ -424,8 +436,14 @@ impl Stage {
 
     /// The kernel's warnings and errors about the device, and its alarms about anything.
     pub fn complaints(&mut self) -> Vec<String> {
+        self.complaints_about(&["0000:01:00"])
+    }
+
+    /// The same about these functions. The kernel's log stays with the others.
+    pub fn complaints_about(&mut self, functions: &[&str]) -> Vec<String> {
         let log = self.check("dmesg -r");
-        complaints(&log, "0000:01:00")
+        or_fail(fs::write(self.directory().join("kernel.log"), &log), "the kernel's log");
+        complaints(&log, functions)
     }
 
     /// Ends both in order: QEMU first, then the device process, which must have survived.
@@ -434,11 +452,12 @@ impl Stage {
         if !complaints.is_empty() {
             self.fail(&format!("the guest's kernel complains:\n{}", complaints.join("\n")));
         }
-        let status = self.stop_daemon_after_guest();
+        let status = self.stop();
         assert!(status.success(), "tdispd ended badly: {status}");
     }
 
-    fn stop_daemon_after_guest(self) -> ExitStatus {
+    /// The same, whatever the guest's kernel has said.
+    pub fn stop(self) -> ExitStatus {
         let Self { guest, daemon, .. } = self;
         or_fail(guest.quit(), "QEMU's end");
         let Some(mut daemon) = daemon else { panic!("there is no device process") };
@@ -458,14 +477,15 @@ impl Stage {
     }
 }
 
-/// Warnings and errors of a kernel's raw log about a function, and alarms about anything.
-fn complaints(log: &str, function: &str) -> Vec<String> {
+/// Warnings and errors of a kernel's raw log about some functions, and alarms about anything.
+fn complaints(log: &str, functions: &[&str]) -> Vec<String> {
     // Raw lines begin with `<N>`: facility and level, of which 4 is a warning and less is worse.
     let complaints = log.lines().filter(|line| {
         let priority = line.strip_prefix('<').and_then(|line| line.split('>').next()?.parse::<u32>().ok());
         let warning = priority.is_some_and(|priority| priority & 7 <= 4);
         let routine = ROUTINE.iter().any(|end| line.ends_with(end));
-        (warning && !routine && line.contains(function)) || ALARMS.iter().any(|alarm| line.contains(alarm))
+        (warning && !routine && functions.iter().any(|function| line.contains(function)))
+            || ALARMS.iter().any(|alarm| line.contains(alarm))
     });
     complaints.map(str::to_owned).collect()
 }

@@ -2,13 +2,8 @@
 //! and in the orders of somebody who does not wait.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::env;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-
-use qemu_config::kbuild;
 use serde_json::Value;
-use tests::guest::{DEVICE, SYSFS, Scene, Stage, target_directory};
+use tests::guest::{DEVICE, SYSFS, Scene, Stage, tsm_modules};
 
 /// The root port above the device.
 const PORT: &str = "0000:00:02.0";
@@ -87,26 +82,8 @@ fn sysfs(stage: &mut Stage) -> [String; 3] {
     text.lines().map(str::to_owned).collect::<Vec<_>>().try_into().unwrap()
 }
 
-/// The modules for the testbed's kernel, or those in the directory that `TDISPD_KMOD` names, for the kernel that `KERNEL` does.
-fn modules() -> Option<PathBuf> {
-    if let Some(path) = env::var_os("TDISPD_KMOD") {
-        return Some(path.into());
-    }
-    if env::var_os("KERNEL").is_some() {
-        // Not with eprintln!, whose text the test harness keeps to itself.
-        let _ = writeln!(
-            io::stderr(),
-            "SKIPPED guest test tsm: no TDISPD_KMOD=DIRECTORY with modules for this KERNEL"
-        );
-        return None;
-    }
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/kmod");
-    let module = kbuild::build("tdispd_tsm", &source, &target_directory().join("kmod")).unwrap();
-    Some(module.parent().unwrap().to_owned())
-}
-
 fn scene() -> Option<Scene> {
-    let modules = modules()?;
+    let modules = tsm_modules("tsm")?;
     let scene = Scene::new("tsm")?.functions(2).control().processor("EPYC-v4").module("kvm-amd");
     let file = |name| (name, modules.join(name));
     let [(tsm, tsm_file), (port, port_file)] = ["tdispd_tsm.ko", "ide_rootport.ko"].map(file);

@@ -1,6 +1,9 @@
 //! The agent's way: have the function locked, judge what the TSM and the device say of it, start it. What does not hold ends it there,
 //! and gives the function back.
 
+#[cfg(test)]
+mod tests;
+
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::time::Instant;

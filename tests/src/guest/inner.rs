@@ -7,7 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use qemu_config::{Initramfs, Nested, Output};
+use qemu_config::{Initramfs, Machine, Nested, Output};
+use serde_json::json;
 
 use super::{Prepared, Scene, Stage, complaints, or_fail};
 
@@ -18,8 +19,8 @@ const MODULES: [&str; 5] = ["kvm-amd", "9p", "9pnet_virtio", "vfio-pci", "vfio_i
 /// What the outer guest needs in MiB: the inner one's memory, QEMU, and what of its files the page cache keeps.
 const MEMORY: u32 = 1280;
 
-/// Scripts of the outer guest: `inner PROGRAM…` starts the inner one, whose process id is in /run/inner.pid. Its monitor takes lines from a
-/// FIFO, which stays open. `plug FUNCTION SLOT` assigns a function to it.
+/// Scripts of the outer guest. `inner ARGUMENT…` starts the inner one, whose process id is in /run/inner.pid; its QMP takes lines from a
+/// FIFO, and answers into a file. Mitigations against other guests' speculation are many exits to the outer kernel, and nobody is there.
 const WORDS: &str = r#"
 mount_inner() {
     mkdir -p /testbed /inner
@@ -28,20 +29,17 @@ mount_inner() {
     mount -t 9p -o $options inner /inner
 }
 inner() {
-    mkfifo /run/monitor.in /run/monitor.out
-    cat /run/monitor.out >/inner/monitor.log &
-    # Nothing is read from here; it keeps the monitor's end open between two lines.
-    exec 9<>/run/monitor.in
+    mkfifo /run/qmp.in /run/qmp.out
+    cat /run/qmp.out >/inner/qmp.log &
     TMPDIR=/run /testbed/bin/qemu-system-x86_64 -machine q35 -accel kvm -cpu host -m 256 \
         -display none -nodefaults -no-user-config -kernel /inner/vmlinuz -initrd /inner/initramfs \
-        -append "console=ttyS0 loglevel=5 panic=0 no_timer_check tdispd.mark=MARK tdispd.idle=600" \
-        -serial file:/inner/console.log -chardev pipe,id=shell,path=/dev/vport0p1 -serial chardev:shell \
-        -chardev pipe,id=monitor,path=/run/monitor -mon chardev=monitor \
+        -append "console=ttyS0 loglevel=5 panic=0 no_timer_check mitigations=off tdispd.mark=MARK tdispd.idle=600" \
+        -serial file:/inner/console.log -chardev pipe,id=shell,path=$(ls /dev/vport*) -serial chardev:shell \
+        -chardev pipe,id=qmp,path=/run/qmp -mon chardev=qmp,mode=control \
         -device pcie-root-port,id=slot0,chassis=1,slot=1 -device pcie-root-port,id=slot1,chassis=2,slot=2 \
         "$@" </dev/null >/inner/qemu.log 2>&1 &
     echo $! >/run/inner.pid
 }
-monitor() { echo "$*" >/run/monitor.in; }
 "#;
 
 /// An inner guest that takes commands.
@@ -121,9 +119,19 @@ impl Stage {
         Inner { nested, directory }
     }
 
-    /// A line for the monitor of the inner guest's QEMU.
-    pub fn inner_monitor(&mut self, line: &str) {
-        self.check(&format!("echo '{line}' >/run/monitor.in"));
+    /// Plugs a function of the outer guest into a slot of the inner one, 0 or 1.
+    pub fn assign(&mut self, inner: &mut Inner, function: &str, slot: usize) {
+        // Asked for anew each time: the first is what QMP begins with, and the others are errors that nobody minds.
+        let device = json!({ "execute": "device_add", "arguments": {
+            "driver": "vfio-pci", "host": function, "bus": format!("slot{slot}"), "id": format!("assigned{slot}"),
+        }});
+        self.check(&format!(
+            "cat >/run/qmp.in <<'END'\n{{\"execute\": \"qmp_capabilities\"}}\n{device}\nEND"
+        ));
+        let address = Machine::address(slot, 0);
+        inner.check(&format!(
+            "for i in $(seq 300); do [ -e /sys/bus/pci/devices/{address}/resource ] && exit 0; sleep 0.1; done; exit 1"
+        ));
     }
 }
 
@@ -140,10 +148,10 @@ impl Inner {
         stdout
     }
 
-    /// The kernel's warnings and errors about a function, and its alarms about anything; its log stays with the others.
-    pub fn complaints(&mut self, function: &str) -> Vec<String> {
+    /// The kernel's warnings and errors about these functions, and its alarms about anything; its log stays with the others.
+    pub fn complaints(&mut self, functions: &[&str]) -> Vec<String> {
         let log = self.check("dmesg -r");
         or_fail(fs::write(self.directory.join("kernel.log"), &log), "the inner guest's kernel log");
-        complaints(&log, function)
+        complaints(&log, functions)
     }
 }

@@ -270,8 +270,8 @@ fn prologue() -> Option<Story> {
         .program("tdispd_tsm.ko", modules.join("tdispd_tsm.ko"));
     let mut stage = scene.config(&config(FIRMWARE, "private_disk.path = \"private.img\"")).start();
     let directory = logs(NAME);
-    let (state, socket) = (directory.join("impostor"), stage.state_directory().with_file_name("impostor"));
-    let _ = fs::remove_dir_all(&state);
+    let [state, socket] =
+        ["impostor-state", "impostor"].map(|name| stage.state_directory().with_file_name(name));
     copy_directory(&stage.state_directory(), &state);
     let other = directory.join("impostor.toml");
     fs::write(&other, config(OTHER_FIRMWARE, "")).unwrap();

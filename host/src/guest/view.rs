@@ -1,5 +1,7 @@
 //! What the guest sees of the function by itself: BARs and capabilities, as its kernel has them in sysfs.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use spdm::identity::PciName;
@@ -64,12 +66,12 @@ impl View {
 
     fn of(directory: &Path, function: Bdf) -> Result<Self> {
         let missing = |e: std::io::Error| Error::NoDevice(format!("no function {function}: {e}"));
-        let mut config = Snapshot(std::fs::read(directory.join("config")).map_err(missing)?);
+        let mut config = Registers(File::open(directory.join("config")).map_err(missing)?);
         let resources = std::fs::read_to_string(directory.join("resource")).map_err(missing)?;
         Self::read(&mut config, &resources)
     }
 
-    fn read(config: &mut Snapshot, resources: &str) -> Result<Self> {
+    fn read(config: &mut dyn ConfigSpace, resources: &str) -> Result<Self> {
         let inventory = read(config)?;
         let name = name_of(config, &inventory)?;
         let bars = bars(resources)?;
@@ -104,7 +106,7 @@ fn bars(resources: &str) -> Result<Vec<(u8, u64)>> {
     Ok(bars)
 }
 
-fn msix(config: &mut Snapshot, inventory: &Inventory) -> Result<Option<[Structure; 2]>> {
+fn msix(config: &mut dyn ConfigSpace, inventory: &Inventory) -> Result<Option<[Structure; 2]>> {
     let Some((_, at)) = inventory.capabilities.iter().find(|(id, _)| *id == CAP_MSIX) else {
         return Ok(None);
     };
@@ -117,7 +119,7 @@ fn msix(config: &mut Snapshot, inventory: &Inventory) -> Result<Option<[Structur
     Ok(Some([place(4, "MSI-X table", vectors * VECTOR)?, place(8, "MSI-X PBA", vectors.div_ceil(64) * 8)?]))
 }
 
-fn virtio(config: &mut Snapshot, inventory: &Inventory) -> Result<Vec<Structure>> {
+fn virtio(config: &mut dyn ConfigSpace, inventory: &Inventory) -> Result<Vec<Structure>> {
     let mut structures = Vec::new();
     for (_, at) in inventory.capabilities.iter().filter(|(id, _)| *id == CAP_VENDOR) {
         let at = u16::from(*at);
@@ -136,27 +138,42 @@ fn virtio(config: &mut Snapshot, inventory: &Inventory) -> Result<Vec<Structure>
     Ok(structures)
 }
 
-/// Configuration space as it was at one moment. What is missing reads zero: Linux shows the first 256 bytes of a function without more.
-struct Snapshot(Vec<u8>);
+/// Configuration space in sysfs, one register at a time: each is an exit to the host, so that all of it would take seconds. What is missing
+/// reads zero: Linux shows the first 256 bytes of a function without more.
+struct Registers<F>(F);
 
-impl ConfigSpace for Snapshot {
+impl<F: FileExt> ConfigSpace for Registers<F> {
     fn read(&mut self, offset: u16, width: Width) -> Result<u32> {
-        let bytes = (0..4u16).map(|n| {
-            let wanted = usize::from(n) < width.bytes();
-            let at = usize::from(offset) + usize::from(n);
-            if wanted { self.0.get(at).copied().unwrap_or(0) } else { 0 }
-        });
-        Ok(bytes.rev().fold(0, |value, byte| value << 8 | u32::from(byte)))
+        let mut bytes = [0; 4];
+        let wanted = bytes.get_mut(..width.bytes()).unwrap_or_default();
+        self.0.read_at(wanted, offset.into()).map_err(Error::io("configuration space"))?;
+        Ok(u32::from_le_bytes(bytes))
     }
 
     fn write(&mut self, offset: u16, _: Width, _: u32) -> Result<()> {
-        Err(Error::Usage(format!("register {offset:#x} of a snapshot is not for writing")))
+        Err(Error::Usage(format!("register {offset:#x} is only looked at")))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A file in memory.
+    struct Bytes(Vec<u8>);
+
+    impl FileExt for Bytes {
+        fn read_at(&self, room: &mut [u8], offset: u64) -> std::io::Result<usize> {
+            let rest = self.0.get(offset as usize..).unwrap_or_default();
+            let count = rest.len().min(room.len());
+            room[..count].copy_from_slice(&rest[..count]);
+            Ok(count)
+        }
+
+        fn write_at(&self, _: &[u8], _: u64) -> std::io::Result<usize> {
+            panic!("it is only looked at")
+        }
+    }
 
     /// A virtio function with MSI-X at 0x40 and two structures.
     fn config() -> Vec<u8> {
@@ -177,7 +194,7 @@ mod tests {
 
     #[test]
     fn structures_are_found_where_capabilities_say() {
-        let view = View::read(&mut Snapshot(config()), RESOURCES).unwrap();
+        let view = View::read(&mut Registers(Bytes(config())), RESOURCES).unwrap();
         assert_eq!(view.bars, [(0, 0x1_0000), (4, 0x4000)]);
         assert_eq!((view.bar(4), view.bar(1)), (Some(0x4000), None));
         assert_eq!(view.name.to_string(), "Vendor=1af4:Device=1042:CC=010000:REV=01:SSVID=1af4:SSID=1142");
@@ -192,9 +209,12 @@ mod tests {
     fn a_function_cut_short_or_gone_is_an_error_and_no_panic() {
         let whole = config();
         for length in 0..whole.len() {
-            let _ = View::read(&mut Snapshot(whole[..length].to_vec()), RESOURCES);
+            let _ = View::read(&mut Registers(Bytes(whole[..length].to_vec())), RESOURCES);
         }
-        assert!(matches!(View::read(&mut Snapshot(vec![0xFF; 256]), RESOURCES), Err(Error::NoDevice(_))));
+        assert!(matches!(
+            View::read(&mut Registers(Bytes(vec![0xFF; 256])), RESOURCES),
+            Err(Error::NoDevice(_))
+        ));
         let missing = View::of(Path::new("/nowhere"), "0000:01:00.0".parse().unwrap());
         assert!(matches!(missing, Err(Error::NoDevice(_))));
     }

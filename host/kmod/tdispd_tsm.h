@@ -132,10 +132,14 @@ struct tdispd_tsm_guest {
 	__u32 reserved;
 };
 
-/* A guest's request is one of these in a __u32; the kernel does not look at it. */
+/*
+ * A guest's request begins with one of these in a __u32, and nothing follows but behind the last;
+ * the kernel does not look at it.
+ */
 #define TDISPD_TSM_GUEST_STATE	1	/* response: TDISP's state code in a __u32 */
 #define TDISPD_TSM_GUEST_REPORT	2	/* response: the device's interface report */
 #define TDISPD_TSM_GUEST_START	3	/* scope 1; no response */
+#define TDISPD_TSM_GUEST_SEALED	4	/* behind it what the guest asks its TSM, under their key */
 
 /* Returns TDISPD_TSM_ABI. */
 #define TDISPD_TSM_VERSION	_IO(0xE7, 0)

@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use spdm::wire::Version;
 
 use crate::control::{DmabufArgs, ReportCommand, WatchArgs};
+use crate::guest::GuestCommand;
 use crate::pci::Bdf;
 use crate::tsm::TsmCommand;
 use crate::vmm::VmmArgs;
@@ -225,6 +226,9 @@ pub enum Command {
     /// Be a VMM for a function that vfio-pci holds: DMABUFs, memory slots and a processor through bind, RUN and back
     #[command(after_help = crate::vmm::HELP)]
     Vmm(VmmArgs),
+    /// Be the agent of a guest that has a function: judge it by a policy, and only then start it
+    #[command(subcommand)]
+    Guest(GuestCommand),
     /// Read or write BAR memory
     #[command(subcommand)]
     Mmio(MmioCommand),
@@ -472,6 +476,11 @@ mod tests {
             "vmm 0000:01:00.0 --arch x86",
             "vmm 0000:01:00.0 --alias both",
             "vmm 0000:01:00.0 --hold --violate",
+            "tsm relay 0000:01:00.0 --vm 1",
+            "tsm relay 0000:01:00.0 --vm 1 --socket s --misbehave often",
+            "guest",
+            "guest accept 0000:01:00.0 --key k",
+            "guest state",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

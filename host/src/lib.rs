@@ -8,6 +8,7 @@ pub mod clock;
 pub mod control;
 pub mod doe;
 pub mod error;
+pub mod guest;
 mod mapping;
 pub mod output;
 pub mod pci;

@@ -9,6 +9,7 @@ use log::LevelFilter;
 use tdispctl::cli::{Cli, Command, Options};
 use tdispctl::control::{self, ReportCommand};
 use tdispctl::error::{Error, Result};
+use tdispctl::guest;
 use tdispctl::output::Output;
 use tdispctl::shell;
 use tdispctl::transport::Transport;
@@ -31,6 +32,9 @@ fn main() -> ExitCode {
         return vmm::run(args, &cli.options, &mut io::stdin().lock(), output).into();
     }
     let mut output = make_output(&cli.options);
+    if let Command::Guest(command) = &cli.command {
+        return guest::run(command, &cli.options, output).into();
+    }
     if let Some(path) = &cli.options.control {
         return control::run(path, &cli.options, &cli.command, &mut io::stdin().lock(), output).into();
     }

@@ -266,6 +266,7 @@ fn hold_requester(text: &str, version: Version) {
             | Reply::Certificate(_)
             | Reply::Challenged(_)
             | Reply::Measurements(_)
+            | Reply::Evidence(_)
             | Reply::Served(_)
             | Reply::Alive
             | Reply::KeysUpdated

@@ -17,10 +17,12 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 mod disk;
+mod inner;
 mod lspci;
 mod modules;
 
 pub use disk::{Image, disk_scene};
+pub use inner::Inner;
 pub use lspci::compare_lspci;
 pub use modules::{importer, kmod};
 
@@ -79,6 +81,7 @@ pub struct Scene {
     spare_slot: bool,
     device_inside: bool,
     control: bool,
+    nested: Option<inner::InnerScene>,
 }
 
 impl Scene {
@@ -97,6 +100,7 @@ impl Scene {
             spare_slot: false,
             device_inside: false,
             control: false,
+            nested: None,
         })
     }
 
@@ -139,6 +143,13 @@ impl Scene {
     #[must_use]
     pub fn processor(mut self, name: &str) -> Self {
         self.machine.processor = Some(name.to_owned());
+        self
+    }
+
+    /// One more word on the kernel's command line.
+    #[must_use]
+    pub fn kernel_argument(mut self, word: &str) -> Self {
+        self.machine.kernel_arguments.push(word.to_owned());
         self
     }
 
@@ -212,7 +223,11 @@ impl Scene {
         let functions = if self.plugged { paths.clone() } else { Vec::new() };
         let mut slots = vec![Slot { functions }];
         slots.extend(self.spare_slot.then(Slot::default));
-        let machine = Machine { slots, ..self.machine };
+        let mut machine = Machine { slots, ..self.machine };
+        if let Some(inner) = &self.nested {
+            let socket = sockets.path().join("inner");
+            machine.qemu_arguments.extend(inner.prepare(self.prepared, &directory, &socket));
+        }
 
         let mut devices = Devices { directory, config, sockets, paths, control: self.control, started: 0 };
         let daemon = devices.start(&self.prepared.programs.tdispd);
@@ -418,6 +433,16 @@ impl Stage {
         self.daemon.as_ref().map(Daemon::log).unwrap_or_default()
     }
 
+    /// The device's state directory.
+    pub fn state_directory(&self) -> PathBuf {
+        self.devices.sockets.path().join("state")
+    }
+
+    /// The device's configuration file.
+    pub fn configuration(&self) -> &Path {
+        &self.devices.config
+    }
+
     /// Where this test's logs are; for files that help with a failure.
     pub fn directory(&self) -> &Path {
         &self.devices.directory
@@ -425,17 +450,14 @@ impl Stage {
 
     /// The kernel's warnings and errors about the device, and its alarms about anything.
     pub fn complaints(&mut self) -> Vec<String> {
-        // Raw lines begin with `<N>`: facility and level, of which 4 is a warning and less is worse.
+        self.complaints_about(&["0000:01:00"])
+    }
+
+    /// The same about these functions. The kernel's log stays with the others.
+    pub fn complaints_about(&mut self, functions: &[&str]) -> Vec<String> {
         let log = self.check("dmesg -r");
-        let complaints = log.lines().filter(|line| {
-            let priority =
-                line.strip_prefix('<').and_then(|line| line.split('>').next()?.parse::<u32>().ok());
-            let warning = priority.is_some_and(|priority| priority & 7 <= 4);
-            let routine = ROUTINE.iter().any(|end| line.ends_with(end));
-            (warning && !routine && line.contains("0000:01:00"))
-                || ALARMS.iter().any(|alarm| line.contains(alarm))
-        });
-        complaints.map(str::to_owned).collect()
+        or_fail(fs::write(self.directory().join("kernel.log"), &log), "the kernel's log");
+        complaints(&log, functions)
     }
 
     /// Ends both in order: QEMU first, then the device process, which must have survived.
@@ -444,11 +466,12 @@ impl Stage {
         if !complaints.is_empty() {
             self.fail(&format!("the guest's kernel complains:\n{}", complaints.join("\n")));
         }
-        let status = self.stop_daemon_after_guest();
+        let status = self.stop();
         assert!(status.success(), "tdispd ended badly: {status}");
     }
 
-    fn stop_daemon_after_guest(self) -> ExitStatus {
+    /// The same, whatever the guest's kernel has said.
+    pub fn stop(self) -> ExitStatus {
         let Self { guest, daemon, .. } = self;
         or_fail(guest.quit(), "QEMU's end");
         let Some(mut daemon) = daemon else { panic!("there is no device process") };
@@ -466,6 +489,19 @@ impl Stage {
             self.devices.directory.display()
         )
     }
+}
+
+/// Warnings and errors of a kernel's raw log about some functions, and alarms about anything.
+fn complaints(log: &str, functions: &[&str]) -> Vec<String> {
+    // Raw lines begin with `<N>`: facility and level, of which 4 is a warning and less is worse.
+    let complaints = log.lines().filter(|line| {
+        let priority = line.strip_prefix('<').and_then(|line| line.split('>').next()?.parse::<u32>().ok());
+        let warning = priority.is_some_and(|priority| priority & 7 <= 4);
+        let routine = ROUTINE.iter().any(|end| line.ends_with(end));
+        (warning && !routine && functions.iter().any(|function| line.contains(function)))
+            || ALARMS.iter().any(|alarm| line.contains(alarm))
+    });
+    complaints.map(str::to_owned).collect()
 }
 
 fn prepared() -> &'static Prepared {

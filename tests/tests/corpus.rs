@@ -87,6 +87,7 @@ replays! {
     device_traffic,
     disk_queue,
     doe_object,
+    guest_message,
     ide_km_object,
     interface_report,
     session_file,

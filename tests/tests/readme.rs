@@ -77,6 +77,15 @@ fn its_configuration_is_one() {
 }
 
 #[test]
+fn its_policies_are_some() {
+    let examples = blocks("policy");
+    assert!(!examples.is_empty());
+    for example in examples {
+        tdispctl::guest::policy::Policy::parse(example).unwrap();
+    }
+}
+
+#[test]
 fn the_qemu_command_line_plugs_the_device_in() {
     if std::env::var_os("TDISPD_SKIP_GUESTS").is_some_and(|value| value == "1") {
         eprintln!("SKIPPED the README's QEMU command line: TDISPD_SKIP_GUESTS=1");

@@ -173,7 +173,7 @@ fn maker(dmabuf: DmaBuf) -> Result<Option<Arc<dyn DmaBufMaker>>, BuildError> {
 }
 
 /// Who a function of this kind says it is.
-fn identity_of(config: &Config, kind: Kind) -> Identity {
+pub(super) fn identity_of(config: &Config, kind: Kind) -> Identity {
     let pci = &config.pci;
     match kind {
         Kind::Test => Identity {

@@ -14,8 +14,8 @@ use spdm::slot::Slots;
 use spdm::trust::{RootPin, TrustPolicy};
 use spdm::wire::{Code, DeviceClass};
 
-use super::build::BuildError;
-use crate::config::{self, Config, ConfigError, MeasurementKind, ProviderKind, Spdm, Value};
+use super::build::{BuildError, identity_of};
+use crate::config::{self, Config, ConfigError, Kind, MeasurementKind, ProviderKind, Spdm, Value};
 
 /// Registry of standards bodies (DSP0274 1.3 "Registry or standards body ID").
 const REGISTRY_PCI_SIG: u8 = 3;
@@ -74,17 +74,18 @@ pub(super) fn provider(kind: ProviderKind) -> Result<Box<dyn Provider>, ConfigEr
     }
 }
 
-/// The name of the device in its certificates.
+/// The name of the device in its certificates: that of function 0, which has the mailbox.
 pub(super) fn pci_name(config: &Config) -> PciName {
-    let pci = &config.pci;
+    let kind = config.functions.first().map_or(Kind::Test, |function| function.kind);
+    let identity = identity_of(config, kind);
     PciName {
-        vendor: pci.vendor,
-        device: pci.device,
-        class: pci.class,
-        revision: pci.revision,
-        subsystem_vendor: pci.subsystem_vendor,
-        subsystem: pci.subsystem,
-        serial: Some(pci.serial),
+        vendor: identity.vendor,
+        device: identity.device,
+        class: identity.class,
+        revision: identity.revision,
+        subsystem_vendor: identity.subsystem_vendor,
+        subsystem: identity.subsystem,
+        serial: Some(identity.serial),
     }
 }
 
@@ -199,5 +200,18 @@ pub(super) fn file_digest(
             return Ok(hasher.digest().as_ref().to_vec());
         }
         hasher.update(buffer.get(..length).unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_name_the_function_that_has_the_mailbox() {
+        let name = |toml: &str| pci_name(&toml::from_str(toml).unwrap()).to_string();
+        assert!(name("[pci]\ndevice = 0x7d99").starts_with("Vendor=1234:Device=7d99:"));
+        let disk = name("[pci]\ndevice = 0x7d99\nserial = 5\n[[function]]\nkind = \"virtio-blk\"");
+        assert_eq!(disk, "Vendor=1af4:Device=1042:CC=018000:REV=01:SSVID=1af4:SSID=1100:0000000000000005");
     }
 }

@@ -80,6 +80,7 @@ fn carry_out(
         | Command::KeyPair(_)
         | Command::Tsm(_)
         | Command::Vmm(_)
+        | Command::Guest(_)
         | Command::Lock(_)
         | Command::Start
         | Command::Stop { .. }

@@ -27,6 +27,8 @@ pub(super) const GUEST_STATE: u32 = 1;
 pub(super) const GUEST_REPORT: u32 = 2;
 /// `TDISPD_TSM_GUEST_START`
 pub(super) const GUEST_START: u32 = 3;
+/// `TDISPD_TSM_GUEST_SEALED`
+pub(super) const GUEST_SEALED: u32 = 4;
 
 /// `PCI_TSM_REQ_STATE_CHANGE`: the scope of requests that may change a TDI's state.
 pub(super) const STATE_CHANGE: u32 = 1;
@@ -229,6 +231,7 @@ mod tests {
             ("GUEST_STATE", GUEST_STATE.into()),
             ("GUEST_REPORT", GUEST_REPORT.into()),
             ("GUEST_START", GUEST_START.into()),
+            ("GUEST_SEALED", GUEST_SEALED.into()),
         ] {
             assert_eq!(defined(&format!("TDISPD_TSM_{name}")), value.to_string(), "{name}");
         }

@@ -164,7 +164,7 @@ impl Binder {
     }
 
     /// A request of the guest's, and the response, for which there are `room` bytes.
-    fn guest(&self, scope: u32, request: &[u8], room: usize) -> Result<Vec<u8>> {
+    pub(super) fn guest(&self, scope: u32, request: &[u8], room: usize) -> Result<Vec<u8>> {
         let mut response = vec![0; room.min(MAX)];
         let mut guest = Guest {
             request: request.as_ptr().expose_provenance() as u64,

@@ -13,13 +13,12 @@ use nix::errno::Errno;
 use serde_json::json;
 
 use super::ServeArgs;
-use super::abi::{
-    BIND, CONNECT, DISCONNECT, GUEST, GUEST_REPORT, GUEST_START, GUEST_STATE, Request, STATE_CHANGE, STREAM,
-    UNBIND,
-};
+use super::abi::{BIND, CONNECT, DISCONNECT, GUEST, Request, STREAM, UNBIND};
 use super::channel::{Received, Server};
+use super::guest::{Answered, Told, answer};
 use crate::cli::Options;
 use crate::error::{Error, Result};
+use crate::guest::sealed::Key;
 use crate::output::{Item, Output};
 use crate::pci::Bdf;
 use crate::session_file::Binding;
@@ -33,7 +32,14 @@ struct Device {
     /// The request that is being worked on.
     request: Rc<Cell<u64>>,
     /// Functions that are locked, or may be.
-    tdis: BTreeMap<Bdf, Binding>,
+    tdis: BTreeMap<Bdf, Tdi>,
+}
+
+/// A function that is locked, or may be.
+pub(super) struct Tdi {
+    pub(super) binding: Binding,
+    /// What its guest was told since.
+    pub(super) told: Told,
 }
 
 struct Firmware<'a> {
@@ -42,6 +48,8 @@ struct Firmware<'a> {
     options: &'a Options,
     output: &'a dyn Fn() -> Output,
     devices: BTreeMap<Bdf, Device>,
+    /// What guests ask under.
+    key: Option<Key>,
 }
 
 /// Serves until the module's device fails.
@@ -51,8 +59,9 @@ struct Firmware<'a> {
 pub(super) fn serve(args: &ServeArgs, options: &Options, output: &dyn Fn() -> Output) -> Result<u8> {
     // Better now than at the first connect.
     crate::walk::requester_config(options, &spdm::crypto::DefaultProvider::new())?;
+    let key = args.guest_key.as_deref().map(Key::read).transpose()?;
     let server = Rc::new(Server::open(&args.file)?);
-    let mut firmware = Firmware { server, args, options, output, devices: BTreeMap::new() };
+    let mut firmware = Firmware { server, args, options, output, devices: BTreeMap::new(), key };
     let told = json!({ "file": args.file });
     let text = format!("serving {}", args.file.display());
     output().tell(&Item::Told("serving", &told, &text));
@@ -92,7 +101,10 @@ impl Firmware<'_> {
         open.walk.begin(&Item::Told("request", &describe(&request, function), &format!("{name} {function}")));
         let result = self.work(open, &request, function, &payload);
         let (answer, code, told) = match result {
-            Ok(response) => (Ok(response), 0, Ok(())),
+            // A guest that is refused hears that from its TSM, not from its host.
+            Ok(Answered { response, result }) => {
+                (Ok(response), result.as_ref().err().map_or(0, |error| error.exit_code().into()), result)
+            }
             Err(error) => (Err(errno(&error)), u64::from(error.exit_code()), Err(error)),
         };
         // The guest's room is the guest's business: no reason to fall silent.
@@ -126,7 +138,13 @@ impl Firmware<'_> {
         Ok(Device { walk, request, tdis: BTreeMap::new() })
     }
 
-    fn work(&self, device: &mut Device, request: &Request, function: Bdf, payload: &[u8]) -> Result<Vec<u8>> {
+    fn work(
+        &self,
+        device: &mut Device,
+        request: &Request,
+        function: Bdf,
+        payload: &[u8],
+    ) -> Result<Answered> {
         match request.op {
             CONNECT => {
                 let stream = (request.flags & STREAM != 0).then_some(request.stream_id);
@@ -137,22 +155,22 @@ impl Firmware<'_> {
                 let mut binding = device.walk.tsm_binding(id)?;
                 let bound = device.walk.tsm_bind(&self.args.lock(id), &mut binding);
                 // Also after an error: who knows how far it came.
-                device.tdis.insert(function, binding);
+                device.tdis.insert(function, Tdi { binding, told: Told::default() });
                 bound?;
             }
             GUEST => {
-                let binding = device.tdis.get_mut(&function).ok_or_else(|| unbound(function))?;
-                return guest(&mut device.walk, binding, request.scope, payload);
+                let tdi = device.tdis.get_mut(&function).ok_or_else(|| unbound(function))?;
+                return answer(&mut device.walk, tdi, self.key.as_ref(), request.scope, payload);
             }
             UNBIND => {
-                let binding = device.tdis.get_mut(&function).ok_or_else(|| unbound(function))?;
-                device.walk.tsm_unbind(binding)?;
+                let tdi = device.tdis.get_mut(&function).ok_or_else(|| unbound(function))?;
+                device.walk.tsm_unbind(&mut tdi.binding)?;
                 device.tdis.remove(&function);
             }
             DISCONNECT => disconnect(device)?,
             other => return Err(Error::Usage(format!("the kernel asks for {other}, which is unknown"))),
         }
-        Ok(Vec::new())
+        Ok(Answered { response: Vec::new(), result: Ok(()) })
     }
 
     /// Tells of a request that no device could be asked about, and answers it.
@@ -173,24 +191,12 @@ impl Firmware<'_> {
 /// Everything comes down, as far as the device answers; the first error is told.
 fn disconnect(device: &mut Device) -> Result<()> {
     let mut result = Ok(());
-    for (function, binding) in &mut device.tdis {
+    for (function, tdi) in &mut device.tdis {
         log::debug!("{function} is still bound");
-        result = result.and(device.walk.tsm_unbind(binding));
+        result = result.and(device.walk.tsm_unbind(&mut tdi.binding));
     }
     device.tdis.clear();
     result.and(device.walk.tsm_disconnect())
-}
-
-/// What a guest asks about its TDI.
-fn guest(walk: &mut Walk, binding: &mut Binding, scope: u32, payload: &[u8]) -> Result<Vec<u8>> {
-    let kind = payload.try_into().map(u32::from_ne_bytes);
-    match kind {
-        Ok(GUEST_STATE) => Ok(u32::from(walk.tsm_state(binding)?.0).to_ne_bytes().to_vec()),
-        Ok(GUEST_REPORT) => walk.tsm_report(binding),
-        Ok(GUEST_START) if scope == STATE_CHANGE => walk.tsm_start(binding).map(|()| Vec::new()),
-        Ok(GUEST_START) => Err(Error::Usage("START is a change of state, which this scope forbids".into())),
-        Ok(_) | Err(_) => Err(Error::Usage("the guest's request is unknown".into())),
-    }
 }
 
 fn unbound(function: Bdf) -> Error {

@@ -5,12 +5,14 @@ mod abi;
 mod arguments;
 mod channel;
 mod firmware;
+mod guest;
+mod relay;
 mod vm;
 
 use std::io::BufRead;
 
 pub(crate) use self::abi::MAX as MAX_REPORT;
-pub use self::arguments::{ServeArgs, TsmCommand, VmArgs};
+pub use self::arguments::{Misbehaviour, RelayArgs, ServeArgs, TsmCommand, VmArgs};
 pub(crate) use self::channel::Binder;
 pub use self::channel::Server;
 use crate::cli::Options;
@@ -28,6 +30,7 @@ pub fn run(
     let result = check(options).and_then(|()| match command {
         TsmCommand::Serve(args) => firmware::serve(args, options, output),
         TsmCommand::Vm(args) => vm::run(args, input, output()),
+        TsmCommand::Relay(args) => relay::run(args, output()),
     });
     match result {
         Ok(exit_code) => exit_code,

@@ -86,6 +86,7 @@ impl Walk {
                 Trust::FirstUse => "root trusted on first use",
             };
             let text = format!("{} certificates, {trust}", found.chain.certificates.len());
+            walk.chain = Some(found.clone());
             Ok(Seen::good(found, text))
         })
     }
@@ -171,7 +172,7 @@ impl Walk {
 }
 
 /// The name configuration space gives this function.
-fn name_of(config: &mut dyn ConfigSpace, inventory: &Inventory) -> Result<PciName> {
+pub(crate) fn name_of(config: &mut dyn ConfigSpace, inventory: &Inventory) -> Result<PciName> {
     let [a, b, c, d] = config.read32(SUBSYSTEM)?.to_le_bytes();
     Ok(PciName {
         vendor: inventory.vendor,

@@ -22,7 +22,7 @@ mod tsm;
 use std::time::{Duration, Instant};
 
 use spdm::crypto::DefaultProvider;
-use spdm::requester::{Requester, RequesterConfig};
+use spdm::requester::{PeerCertificate, Requester, RequesterConfig};
 
 use self::discover::Found;
 use self::session::Bound;
@@ -33,9 +33,11 @@ use crate::output::record::{Layer, Record};
 use crate::output::{Item, Output};
 use crate::transport::Transport;
 
+pub(crate) use self::identify::name_of;
 pub(crate) use self::report::{facts as report_facts, misfit, resolve};
 use self::trust::own_identity;
 pub use self::trust::requester_config;
+pub(crate) use self::trust::{clock_time, read_certificate, read_file};
 pub(crate) use self::tsm::function_id;
 
 /// The requester that `options` ask for; `encapsulated`: which the responder may ask, too.
@@ -78,6 +80,8 @@ pub struct Walk {
     requester: Requester,
     found: Option<Found>,
     bound: Option<Bound>,
+    /// The certificates that were verified last.
+    chain: Option<PeerCertificate>,
     /// One process for many commands: sessions stay in it.
     interactive: bool,
     /// BAR0 has the test function's registers.
@@ -98,6 +102,7 @@ impl Walk {
             requester,
             found: None,
             bound: None,
+            chain: None,
             interactive: false,
             has_test_function: false,
         })
@@ -140,8 +145,8 @@ impl Walk {
                 }
                 self.run(args)
             }
-            Command::Tsm(_) | Command::Vmm(_) => {
-                Err(Error::Usage("tsm and vmm are commands of their own".into()))
+            Command::Tsm(_) | Command::Vmm(_) | Command::Guest(_) => {
+                Err(Error::Usage("tsm, vmm and guest are commands of their own".into()))
             }
             Command::Shell => Err(Error::Usage("this is a shell already".into())),
             Command::Rekey => self.in_session(false, Self::rekey),

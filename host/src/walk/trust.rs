@@ -30,12 +30,7 @@ pub fn requester_config(options: &Options, provider: &dyn Provider) -> Result<Re
         (None, Some(digits)) => TrustPolicy::Pinned(vec![RootPin::Digest(read_hash(digits)?)]),
         (None, None) => TrustPolicy::FirstUse,
     };
-    let now =
-        SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|now| i64::try_from(now.as_secs()).ok());
-    let time = now.filter(|now| *now >= CLOCK_IS_SET);
-    if time.is_none() {
-        log::warn!("the clock is not set: validity periods of certificates are not checked");
-    }
+    let time = clock_time();
     let offered = RequesterConfig::offering(provider);
     let versions = if options.spdm_versions.is_empty() {
         offered.versions.clone()
@@ -45,6 +40,17 @@ pub fn requester_config(options: &Options, provider: &dyn Provider) -> Result<Re
     let psks = pre_shared_keys(options)?;
     let multiple_keys = options.credentials.multiple_keys;
     Ok(RequesterConfig { trust, time, versions, psks, multiple_keys, ..offered })
+}
+
+/// Seconds since 1970, if the clock has been set.
+pub(crate) fn clock_time() -> Option<i64> {
+    let now =
+        SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|now| i64::try_from(now.as_secs()).ok());
+    let time = now.filter(|now| *now >= CLOCK_IS_SET);
+    if time.is_none() {
+        log::warn!("the clock is not set: validity periods of certificates are not checked");
+    }
+    time
 }
 
 fn pre_shared_keys(options: &Options) -> Result<Vec<PreSharedKey>> {
@@ -84,7 +90,7 @@ pub(super) fn own_identity(options: &Options) -> Result<Slots> {
 ///
 /// # Errors
 /// [`Error::Usage`] that names it.
-pub(super) fn read_file(path: &Path) -> Result<Vec<u8>> {
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
     let failed = |why: String| Error::Usage(format!("{}: {why}", path.display()));
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(|e| failed(e.to_string()))?;
@@ -95,7 +101,7 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn read_certificate(path: &Path) -> Result<Vec<u8>> {
+pub(crate) fn read_certificate(path: &Path) -> Result<Vec<u8>> {
     let failed = |why: String| Error::Usage(format!("{}: {why}", path.display()));
     let bytes = read_file(path)?;
     let der = if bytes.starts_with(b"-----") {

@@ -1,9 +1,11 @@
 //! The walk in the pieces that a TSM is asked for: connect, bind, guest requests, unbind, disconnect. TDIs share the session, so each
 //! has a binding of its own, which stands in for the session's while one is at work.
 
+use spdm::wire::Nonce;
 use tdisp::wire::ide_km::KeySet;
 use tdisp::wire::{FunctionId, InterfaceReport, TdiState};
 
+use super::link::failed;
 use super::{Seen, Walk};
 use crate::cli::LockArgs;
 use crate::error::{Error, Result};
@@ -113,6 +115,25 @@ impl Walk {
                     format!("{} ranges, {} bytes in {portions} portions", report.ranges.len(), bytes.len());
                 Ok(Seen::good(bytes, text))
             })
+        })
+    }
+
+    /// The certificates that the session began with, in DER, one after the other.
+    pub(crate) fn tsm_certificates(&mut self) -> Result<Vec<u8>> {
+        self.chain.as_ref().map(|found| found.chain.certificates.concat()).ok_or_else(|| {
+            Error::Verification("the session began with a pre-shared key, not with certificates".into())
+        })
+    }
+
+    /// GET_MEASUREMENTS with the guest's nonce: what it can verify by itself.
+    pub(crate) fn tsm_evidence(&mut self, nonce: &Nonce) -> Result<Vec<u8>> {
+        let slot = self.options.slot;
+        self.step(Layer::Spdm, "MEASUREMENTS for the guest", "all of them, signed over its nonce", |walk| {
+            let evidence = walk.spdm()?.evidence(slot, *nonce).map_err(failed)?;
+            let mut bytes = Vec::new();
+            evidence.encode(&mut bytes).map_err(|e| Error::Protocol(format!("evidence: {e}")))?;
+            let text = format!("{} bytes", bytes.len());
+            Ok(Seen::good(bytes, text))
         })
     }
 

@@ -3,11 +3,12 @@
 use super::command::{Challenged, Measurement, MeasurementQuery, MeasurementReport, Reply};
 use super::encapsulated::{Conversation, Goal};
 use super::error::{Misuse, RequesterError, Violation};
+use super::evidence::Evidence;
 use super::state::{Core, Flow, Message, Next, Request};
 use crate::slot::PUBLIC_KEY_SLOT;
 use crate::transcript::SigningContext;
 use crate::wire::{
-    Challenge, ChallengeAuth, GetMeasurements, MeasurementOperation, Measurements, OpaqueElements,
+    Challenge, ChallengeAuth, GetMeasurements, MeasurementOperation, Measurements, Nonce, OpaqueElements,
     RequesterContext, ResponderFlags, SignatureRequest, SummaryType, Version,
 };
 
@@ -120,11 +121,27 @@ impl PendingChallenge {
 pub(super) struct PendingMeasurements {
     query: MeasurementQuery,
     context: Option<RequesterContext>,
+    /// Whether the messages themselves are wanted.
+    evidence: bool,
 }
 
 impl PendingMeasurements {
     /// GET_MEASUREMENTS.
     pub(super) fn start(core: &Core, query: MeasurementQuery) -> Result<Next, RequesterError> {
+        Self::ask(core, query, None)
+    }
+
+    /// GET_MEASUREMENTS of everything, signed, with somebody else's nonce.
+    pub(super) fn start_evidence(core: &mut Core, slot: u8, nonce: Nonce) -> Result<Next, RequesterError> {
+        if core.measurement_log()?.is_some() {
+            // The signature would be over more than whoever has the nonce gets to see.
+            return Err(Misuse::Unsigned.into());
+        }
+        let operation = MeasurementOperation::All;
+        Self::ask(core, MeasurementQuery { operation, raw: false, signed_by: Some(slot) }, Some(nonce))
+    }
+
+    fn ask(core: &Core, query: MeasurementQuery, nonce: Option<Nonce>) -> Result<Next, RequesterError> {
         let connection = core.connected()?;
         let capabilities = connection.info.capabilities;
         if !capabilities.any(ResponderFlags::MEAS_MASK) {
@@ -144,7 +161,7 @@ impl PendingMeasurements {
             }
             Some(slot) => {
                 connection.peer(slot)?;
-                Some(SignatureRequest { nonce: core.random()?, slot })
+                Some(SignatureRequest { nonce: nonce.map_or_else(|| core.random(), Ok)?, slot })
             }
         };
         let version = connection.info.version;
@@ -159,7 +176,7 @@ impl PendingMeasurements {
             context,
         }
         .encode(&mut bytes);
-        let flow = Flow::Measurements(Self { query, context });
+        let flow = Flow::Measurements(Self { query, context, evidence: nonce.is_some() });
         Ok(Next::Send(Request::new(core, version, bytes, flow)))
     }
 
@@ -184,7 +201,23 @@ impl PendingMeasurements {
             let genuine = connection.verify(&*core.provider, peer, context, &log, response.signature);
             message.require(genuine, Violation::Signature)?;
         }
+        let evidence = if self.evidence {
+            let signature = connection.signature()?;
+            Some(Evidence {
+                version: connection.info.version,
+                hash: connection.hash(),
+                signature,
+                vca: connection.vca.as_ref().to_vec(),
+                request: message.request.to_vec(),
+                response: exact.to_vec(),
+            })
+        } else {
+            None
+        };
         *core.measurement_log()? = self.query.signed_by.is_none().then_some(log);
+        if let Some(evidence) = evidence {
+            return Ok(Next::Done(Reply::Evidence(evidence)));
+        }
         let counted = self.query.operation == MeasurementOperation::Count;
         Ok(Next::Done(Reply::Measurements(MeasurementReport {
             total: counted.then_some(response.total),

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::evidence::Evidence;
 use super::slots::{SlotCommand, SlotReply};
 use crate::SessionId;
 use crate::crypto::{Aead, AsymAlgorithm, DheGroup, HashAlgorithm};
@@ -10,7 +11,7 @@ use crate::trust::Trust;
 use crate::wire::{
     CertificateModel, ContentChanged, DeviceClass, EventData, EventGroup, KeyPairAlgorithms,
     KeyPairCapabilities, KeyPairOperation, KeyUsage, LogEntry, MeasurementOperation, NegotiateAlgorithms,
-    ResponderExtendedFlags, ResponderFlags, SlotKey, SummaryType, Version,
+    Nonce, ResponderExtendedFlags, ResponderFlags, SlotKey, SummaryType, Version,
 };
 
 /// One thing to do. Most take one exchange; some take several.
@@ -34,6 +35,13 @@ pub enum Command {
     },
     /// GET_MEASUREMENTS, inside the session if there is one.
     Measurements(MeasurementQuery),
+    /// GET_MEASUREMENTS of everything, signed, for somebody who is elsewhere and made up the nonce.
+    Evidence {
+        /// Slot whose key is to sign.
+        slot: u8,
+        /// The nonce.
+        nonce: Nonce,
+    },
     /// KEY_EXCHANGE and FINISH with a slot whose certificate chain has been fetched.
     StartSession {
         /// Slot 0 to 7, or 0xFF for the responder's known key.
@@ -194,6 +202,8 @@ pub enum Reply {
     Challenged(Challenged),
     /// Of [`Command::Measurements`].
     Measurements(MeasurementReport),
+    /// Of [`Command::Evidence`].
+    Evidence(Evidence),
     /// Of [`Command::StartSession`] and [`Command::StartPskSession`].
     SessionStarted(SessionInfo),
     /// Of [`Command::Serve`].

@@ -3,12 +3,12 @@
 use core::time::Duration;
 
 use super::{
-    BankReport, Challenged, Command, ConnectionInfo, CsrQuery, EndpointReport, KeyPairReport,
+    BankReport, Challenged, Command, ConnectionInfo, CsrQuery, EndpointReport, Evidence, KeyPairReport,
     MeasurementLogReport, MeasurementQuery, MeasurementReport, Misuse, PeerCertificate, Reply, Requester,
     RequesterError, Served, SessionInfo, SlotCommand, SlotContent, SlotDigests, SlotReply, Step, UpdateKeys,
 };
 use crate::wire::{
-    BankElement, EventGroup, KeyPairAlgorithms, KeyPairOperation, SlotAddress, SubCodes, SummaryType,
+    BankElement, EventGroup, KeyPairAlgorithms, KeyPairOperation, Nonce, SlotAddress, SubCodes, SummaryType,
 };
 
 /// How a host carries messages and spends time.
@@ -85,6 +85,8 @@ commands! {
     /// [`Command::Measurements`].
     measurements(query: MeasurementQuery) -> MeasurementReport,
         Command::Measurements(query), Reply::Measurements(report) => report;
+    /// [`Command::Evidence`].
+    evidence(slot: u8, nonce: Nonce) -> Evidence, Command::Evidence { slot, nonce }, Reply::Evidence(evidence) => evidence;
     /// [`Command::StartSession`].
     start_session(slot: u8, summary: SummaryType, end_on_update: bool) -> SessionInfo,
         Command::StartSession { slot, summary, end_on_update }, Reply::SessionStarted(info) => info;

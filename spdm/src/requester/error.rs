@@ -89,6 +89,9 @@ pub enum Misuse {
     /// The command needs the certificate chain of this slot.
     #[error("the certificate chain of slot {0} has not been fetched")]
     NoCertificate(u8),
+    /// Measurements have been asked for without a signature, which the next one would be over, too.
+    #[error("measurements without a signature came before")]
+    Unsigned,
     /// No pre-shared key in the configuration has this hint.
     #[error("no pre-shared key has this hint")]
     NoKey,

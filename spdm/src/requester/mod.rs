@@ -32,6 +32,7 @@ mod driver;
 mod encapsulated;
 mod error;
 mod events;
+mod evidence;
 mod handshake;
 mod inventory;
 mod negotiate;
@@ -52,6 +53,7 @@ pub use command::*;
 pub use config::{RequesterConfig, RequesterConfigError};
 pub use driver::{Driver, DriverError, Response, Transport};
 pub use error::{Misuse, RequesterError, Violation};
+pub use evidence::{Evidence, EvidenceError};
 pub use saved::{RestoreError, SavedSession};
 pub use slots::{BankReport, BankSlot, SlotCommand, SlotReply};
 
@@ -196,6 +198,9 @@ impl Requester {
             Command::Certificate { slot } => certificate::Fetch::start(core, slot),
             Command::Challenge { slot, summary } => attest::PendingChallenge::start(core, slot, summary),
             Command::Measurements(query) => attest::PendingMeasurements::start(core, query),
+            Command::Evidence { slot, nonce } => {
+                attest::PendingMeasurements::start_evidence(core, slot, nonce)
+            }
             Command::StartSession { slot, summary, end_on_update } => {
                 handshake::PendingKeyExchange::start(core, slot, summary, end_on_update)
             }

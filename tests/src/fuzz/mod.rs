@@ -6,6 +6,7 @@ pub mod cxl;
 pub mod device;
 pub mod disk;
 pub mod dsm;
+pub mod guest;
 mod peer;
 pub mod requester;
 pub mod responder;
@@ -38,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     target("device_traffic", device::device_traffic, 40),
     target("disk_queue", disk::disk_queue, 400),
     target("doe_object", wire::doe_object, 1000),
+    target("guest_message", guest::guest_message, 400),
     target("ide_km_object", dsm::ide_km_object, 600),
     target("interface_report", wire::interface_report, 1000),
     target("session_file", requester::session_file, 120),

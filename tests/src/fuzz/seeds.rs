@@ -28,6 +28,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "device_traffic" => device_traffic(),
         "disk_queue" => super::disk::seeds(),
         "doe_object" => doe_object(),
+        "guest_message" => super::guest::seeds(),
         "ide_km_object" => ide_km_object(),
         "interface_report" => interface_report(),
         "session_file" => conversations::session_file(),

@@ -450,14 +450,22 @@ impl Stage {
 
     /// The kernel's warnings and errors about the device, and its alarms about anything.
     pub fn complaints(&mut self) -> Vec<String> {
-        self.complaints_about(&["0000:01:00"])
+        let log = self.check("dmesg -r");
+        let about = |line: &&&str| line.contains("0000:01:00") || is_alarm(line);
+        let routine = |line: &&&str| ROUTINE.iter().any(|end| line.ends_with(end));
+        warnings(&log)
+            .iter()
+            .filter(about)
+            .filter(|line| !routine(line))
+            .map(|line| (*line).to_owned())
+            .collect()
     }
 
-    /// The same about these functions. The kernel's log stays with the others.
-    pub fn complaints_about(&mut self, functions: &[&str]) -> Vec<String> {
+    /// The kernel's log so far, raw; it stays with the others.
+    pub fn kernel_log(&mut self) -> String {
         let log = self.check("dmesg -r");
         or_fail(fs::write(self.directory().join("kernel.log"), &log), "the kernel's log");
-        complaints(&log, functions)
+        log
     }
 
     /// Ends both in order: QEMU first, then the device process, which must have survived.
@@ -491,17 +499,18 @@ impl Stage {
     }
 }
 
-/// Warnings and errors of a kernel's raw log about some functions, and alarms about anything.
-fn complaints(log: &str, functions: &[&str]) -> Vec<String> {
+/// Warnings, errors and alarms of a kernel's raw log.
+pub fn warnings(log: &str) -> Vec<&str> {
     // Raw lines begin with `<N>`: facility and level, of which 4 is a warning and less is worse.
-    let complaints = log.lines().filter(|line| {
+    let warning = |line: &str| {
         let priority = line.strip_prefix('<').and_then(|line| line.split('>').next()?.parse::<u32>().ok());
-        let warning = priority.is_some_and(|priority| priority & 7 <= 4);
-        let routine = ROUTINE.iter().any(|end| line.ends_with(end));
-        (warning && !routine && functions.iter().any(|function| line.contains(function)))
-            || ALARMS.iter().any(|alarm| line.contains(alarm))
-    });
-    complaints.map(str::to_owned).collect()
+        priority.is_some_and(|priority| priority & 7 <= 4)
+    };
+    log.lines().filter(|line| warning(line) || is_alarm(line)).collect()
+}
+
+fn is_alarm(line: &str) -> bool {
+    ALARMS.iter().any(|alarm| line.contains(alarm))
 }
 
 fn prepared() -> &'static Prepared {

@@ -127,7 +127,7 @@ impl<F: AsFd + Read + Write> Port<F> {
         while !bytes.is_empty() {
             match self.file.write(bytes) {
                 Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
-                Err(error) => self.wait(&error, PollFlags::OUT, deadline)?,
+                Err(error) => self.wait(error, PollFlags::OUT, deadline)?,
             }
         }
         Ok(())
@@ -139,18 +139,18 @@ impl<F: AsFd + Read + Write> Port<F> {
                 // As virtio-serial ports do while nobody has the other end open.
                 Ok(0) => return Err(Error::NoDevice("nobody is at the other end of the port".into())),
                 Ok(count) => room = room.get_mut(count..).unwrap_or_default(),
-                Err(error) => self.wait(&error, PollFlags::IN, deadline)?,
+                Err(error) => self.wait(error, PollFlags::IN, deadline)?,
             }
         }
         Ok(())
     }
 
-    fn wait(&self, error: &io::Error, events: PollFlags, deadline: Instant) -> Result<()> {
+    fn wait(&self, error: io::Error, events: PollFlags, deadline: Instant) -> Result<()> {
         if error.kind() == io::ErrorKind::Interrupted {
             return Ok(());
         }
         if error.kind() != io::ErrorKind::WouldBlock {
-            return Err(Error::io("the port")(io::Error::from(error.kind())));
+            return Err(Error::io("the port")(error));
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {

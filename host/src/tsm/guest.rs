@@ -1,6 +1,9 @@
 //! What a guest asks about its TDI, by way of its host. Questions under the guest's key are the guest's own; all others are the host's,
 //! who may look, but not start anything once there is a key.
 
+#[cfg(test)]
+mod tests;
+
 use spdm::wire::Nonce;
 
 use super::abi::{GUEST_REPORT, GUEST_SEALED, GUEST_START, GUEST_STATE, STATE_CHANGE};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use qemu_config::{Initramfs, Machine, Nested, Output};
 use serde_json::json;
 
-use super::{Prepared, Scene, Stage, complaints, or_fail};
+use super::{Prepared, Scene, Stage, or_fail};
 
 /// Programs may take this long in there.
 const LONG: Duration = Duration::from_secs(120);
@@ -148,10 +148,10 @@ impl Inner {
         stdout
     }
 
-    /// The kernel's warnings and errors about these functions, and its alarms about anything; its log stays with the others.
-    pub fn complaints(&mut self, functions: &[&str]) -> Vec<String> {
+    /// The kernel's log so far, raw; it stays with the others.
+    pub fn kernel_log(&mut self) -> String {
         let log = self.check("dmesg -r");
         or_fail(fs::write(self.directory.join("kernel.log"), &log), "the inner guest's kernel log");
-        complaints(&log, functions)
+        log
     }
 }

@@ -47,6 +47,8 @@ impl Core {
         }
 
         let provider = self.provider.as_ref();
+        // A response that does not fit leaves the handshake where it is.
+        let mut transcript = transcript.clone();
         let (signed, verify_data) =
             message.split_at_checked(message.len() - hash_size).ok_or(Reject::INVALID)?;
         match (key, body.signature, signer) {
@@ -56,7 +58,7 @@ impl Core {
                     .iter()
                     .for_each(|part| transcript.append(part));
                 let verifier = Verifier { algorithm, hash, public_key: &key.public_key };
-                if verifier.verify(provider, SigningContext::Finish, transcript, signature).is_err() {
+                if verifier.verify(provider, SigningContext::Finish, &transcript, signature).is_err() {
                     return Err(self.fail_handshake(request, index, ErrorCode::DECRYPT_ERROR));
                 }
                 transcript.append(signature);

@@ -24,6 +24,23 @@ pub enum RootPin {
     Digest(Vec<u8>),
 }
 
+impl RootPin {
+    /// Whether this root, a certificate in DER, is the pinned one.
+    ///
+    /// # Errors
+    /// [`CryptoError`] if it cannot be hashed.
+    pub fn matches(&self, provider: &dyn Provider, root: &[u8]) -> Result<bool, CryptoError> {
+        match self {
+            Self::Certificate(certificate) => Ok(certificate == root),
+            Self::Digest(digest) => {
+                let algorithm = HashAlgorithm::ALL.iter().find(|hash| hash.size() == digest.len());
+                let Some(algorithm) = algorithm else { return Ok(false) };
+                Ok(hash(provider, *algorithm, root)? == Digest::new(digest))
+            }
+        }
+    }
+}
+
 /// How the root of a chain came to be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
@@ -168,15 +185,7 @@ impl Judge<'_> {
             TrustPolicy::Pinned(pins) => pins,
         };
         for pin in pins {
-            let pinned = match pin {
-                RootPin::Certificate(certificate) => certificate == root,
-                RootPin::Digest(digest) => {
-                    let algorithm = HashAlgorithm::ALL.iter().find(|hash| hash.size() == digest.len());
-                    let Some(algorithm) = algorithm else { continue };
-                    hash(self.provider, *algorithm, root)? == Digest::new(digest)
-                }
-            };
-            if pinned {
+            if pin.matches(self.provider, root)? {
                 return Ok(Some(Trust::Pinned));
             }
         }

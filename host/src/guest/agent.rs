@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use spdm::crypto::{DefaultProvider, HashAlgorithm, Provider, hash};
+use spdm::crypto::{DefaultProvider, Provider};
 use spdm::identity::{Policy as ChainPolicy, VerifiedCertificates, verify_certificates};
 use spdm::requester::{Evidence, Measurement, RootPin};
 use spdm::wire::Nonce;
@@ -131,20 +131,8 @@ impl<'a, F: AsFd + Read + Write> Agent<'a, F> {
 
     fn is_trusted(&self, root: &[u8], roots: &[RootPin]) -> Result<bool> {
         for pin in roots {
-            let same = match pin {
-                RootPin::Certificate(der) => der == root,
-                RootPin::Digest(digest) => {
-                    let algorithm = match digest.len() {
-                        32 => HashAlgorithm::Sha256,
-                        48 => HashAlgorithm::Sha384,
-                        _ => HashAlgorithm::Sha512,
-                    };
-                    let found = hash(&self.provider, algorithm, root);
-                    let found = found.map_err(|e| Error::Verification(format!("the root's digest: {e}")))?;
-                    found.as_ref() == digest.as_slice()
-                }
-            };
-            if same {
+            let same = pin.matches(&self.provider, root);
+            if same.map_err(|e| Error::Verification(format!("the root's digest: {e}")))? {
                 return Ok(true);
             }
         }

@@ -5,7 +5,7 @@ use std::thread::{JoinHandle, spawn};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use spdm::crypto::AsymAlgorithm;
+use spdm::crypto::{AsymAlgorithm, HashAlgorithm, hash};
 use spdm::identity::{PciName, generate};
 
 use super::*;

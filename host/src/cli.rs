@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use spdm::wire::Version;
 
 use crate::control::{DmabufArgs, ReportCommand, WatchArgs};
+use crate::error::{Error, Result};
 use crate::guest::GuestCommand;
 use crate::pci::Bdf;
 use crate::tsm::TsmCommand;
@@ -164,6 +165,13 @@ impl Options {
     /// How long an answer may take.
     pub fn patience(&self) -> Duration {
         Duration::from_secs_f64(self.timeout.unwrap_or(2.0))
+    }
+
+    /// For a command that has another way to its device, or to none: an error that says `why` if a target or a session is named.
+    pub(crate) fn without_target(&self, why: &str) -> Result<()> {
+        let named =
+            self.device.is_some() || self.tcp.is_some() || self.vfio_user.is_some() || self.control.is_some();
+        if named || self.session.is_some() { Err(Error::Usage(why.into())) } else { Ok(()) }
     }
 }
 

@@ -23,9 +23,7 @@ use tdisp::wire::{
 use tdispctl::cli::Cli;
 use tdispctl::error::{Error, Result};
 use tdispctl::output::Output;
-use tdispctl::pci::bars::Bar;
-use tdispctl::pci::{Bdf, ConfigSpace};
-use tdispctl::transport::{BarAccess, HostMemory, ObjectExchange, Transport};
+use tdispctl::transport::{HostMemory, ObjectExchange, Transport};
 use tdispctl::walk::Walk;
 
 const STREAM: u8 = 5;
@@ -241,31 +239,12 @@ impl Transport for Direct {
     fn describe(&self) -> String {
         "direct".into()
     }
-    fn address(&self) -> Option<Bdf> {
-        None
-    }
-    fn port_above(&self) -> Option<Bdf> {
-        None
-    }
-    fn is_bare(&self) -> bool {
-        false
-    }
-    fn config(&mut self) -> Option<&mut dyn ConfigSpace> {
-        None
-    }
-    fn memory_bars(&self) -> &[Bar] {
-        &[]
-    }
-    fn bars(&mut self) -> Option<&mut dyn BarAccess> {
-        None
-    }
     fn objects(&mut self) -> Option<&mut dyn ObjectExchange> {
         Some(self)
     }
     fn memory(&mut self) -> Result<Box<dyn HostMemory>, String> {
         Err("none".into())
     }
-    fn close(&mut self) {}
 }
 
 #[derive(Clone, Default)]

@@ -2,8 +2,9 @@
 
 use tdisp::wire::{InterfaceReport, MmioRange};
 
-use super::policy::{Flag, Half, Place, Policy};
+use super::policy::{Flag, Place, Policy};
 use super::view::{Structure, View};
+use crate::pci::bars::Half;
 
 /// Bytes in a page of the report.
 const PAGE: u64 = 4096;

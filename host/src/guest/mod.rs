@@ -87,14 +87,9 @@ fn find_port() -> Result<PathBuf> {
 
 /// The function is the guest's own, and its host's sessions are none of its business.
 fn check(options: &Options) -> Result<()> {
-    let named = options.device.is_some()
-        || options.tcp.is_some()
-        || options.vfio_user.is_some()
-        || options.control.is_some();
-    let trust = options.root_cert.is_some() || options.root_hash.is_some();
-    if named || trust || options.session.is_some() {
-        let why = "guest takes no target, no --session and no root: the policy has them";
+    let why = "guest takes no target, no --session and no root: the policy has them";
+    if options.root_cert.is_some() || options.root_hash.is_some() {
         return Err(Error::Usage(why.into()));
     }
-    Ok(())
+    options.without_target(why)
 }

@@ -8,6 +8,7 @@ use tdisp::wire::InterfaceInfo;
 
 use crate::cli::parse_hex;
 use crate::error::{Error, Result};
+use crate::pci::bars::Half;
 use crate::walk::{read_certificate, read_file};
 
 /// The file, with every field that it can have. What it does not say is not looked at, but for `root`: without one nobody is who they
@@ -115,16 +116,6 @@ impl Flag {
             Self::Prs => info.prs(),
         }
     }
-}
-
-/// A half of a BAR that is twice as large as what it decodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Half {
-    /// The lower one.
-    Low,
-    /// The upper one.
-    High,
 }
 
 /// Bytes of a BAR.

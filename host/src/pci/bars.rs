@@ -1,5 +1,8 @@
 //! BARs: reading where they are and, when nobody else has, sizing and placing them as firmware would.
 
+use clap::ValueEnum;
+use serde::Deserialize;
+
 use super::{COMMAND, COMMAND_MASTER, COMMAND_MEMORY, ConfigSpace, Width};
 use crate::error::{Error, Result};
 
@@ -33,6 +36,16 @@ impl Bar {
     pub fn offset_of(&self, address: u64) -> Option<u64> {
         address.checked_sub(self.address).filter(|offset| *offset < self.size)
     }
+}
+
+/// One half of a BAR that is twice as large as what is in it: T is a bit of the address there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Half {
+    /// The lower one.
+    Low,
+    /// The upper one.
+    High,
 }
 
 /// Sizes the memory BARs by writing ones and reading back, and leaves what was there.

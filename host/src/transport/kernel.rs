@@ -54,10 +54,6 @@ impl Transport for Kernel {
         self.sysfs.port_above()
     }
 
-    fn is_bare(&self) -> bool {
-        false
-    }
-
     fn config(&mut self) -> Option<&mut dyn ConfigSpace> {
         self.sysfs.config()
     }
@@ -77,6 +73,4 @@ impl Transport for Kernel {
     fn memory(&mut self) -> Result<Box<dyn HostMemory>, String> {
         self.sysfs.memory()
     }
-
-    fn close(&mut self) {}
 }

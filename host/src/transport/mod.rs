@@ -14,28 +14,42 @@ use crate::pci::{Bdf, ConfigSpace};
 
 /// A way to one function.
 ///
-/// What a transport cannot do, it answers with `None`: a TCP socket has no configuration space.
+/// What a transport cannot do, it leaves out: a TCP socket has no configuration space.
 pub trait Transport {
     /// The target, for people and for the session file.
     fn describe(&self) -> String;
     /// The function's address, where it is known.
-    fn address(&self) -> Option<Bdf>;
+    fn address(&self) -> Option<Bdf> {
+        None
+    }
     /// Address of the port above it, the other end of an IDE stream, where it is known.
-    fn port_above(&self) -> Option<Bdf>;
+    fn port_above(&self) -> Option<Bdf> {
+        None
+    }
     /// Whether nobody else drives the device: tdispctl was its firmware, and a disconnect resets it.
-    fn is_bare(&self) -> bool;
+    fn is_bare(&self) -> bool {
+        false
+    }
     /// Configuration space.
-    fn config(&mut self) -> Option<&mut dyn ConfigSpace>;
+    fn config(&mut self) -> Option<&mut dyn ConfigSpace> {
+        None
+    }
     /// The memory BARs, where they are and how large; none without a way to them.
-    fn memory_bars(&self) -> &[Bar];
+    fn memory_bars(&self) -> &[Bar] {
+        &[]
+    }
     /// BAR memory.
-    fn bars(&mut self) -> Option<&mut dyn BarAccess>;
+    fn bars(&mut self) -> Option<&mut dyn BarAccess> {
+        None
+    }
     /// A DOE data object exchange that goes past the mailbox registers.
-    fn objects(&mut self) -> Option<&mut dyn ObjectExchange>;
+    fn objects(&mut self) -> Option<&mut dyn ObjectExchange> {
+        None
+    }
     /// Memory that the device can reach, or the reason why there is none.
     fn memory(&mut self) -> Result<Box<dyn HostMemory>, String>;
     /// Takes leave of a peer that keeps its state for the next connection.
-    fn close(&mut self);
+    fn close(&mut self) {}
 }
 
 /// Whole DOE objects in, whole DOE objects out.

@@ -6,10 +6,8 @@ use std::time::{Duration, Instant};
 
 use tdispd_proto::frame::{Command, Frame, Transport as Binding};
 
-use super::{BarAccess, HostMemory, ObjectExchange, Transport, socket_error};
+use super::{HostMemory, ObjectExchange, Transport, socket_error};
 use crate::error::{Error, Result};
-use crate::pci::bars::Bar;
-use crate::pci::{Bdf, ConfigSpace};
 
 const HELLO: &[u8] = b"Client Hello!\0";
 const HELLO_ANSWER: &[u8] = b"Server Hello!\0";
@@ -135,30 +133,6 @@ impl ObjectExchange for Tcp {
 impl Transport for Tcp {
     fn describe(&self) -> String {
         format!("tcp {}", self.target)
-    }
-
-    fn address(&self) -> Option<Bdf> {
-        None
-    }
-
-    fn port_above(&self) -> Option<Bdf> {
-        None
-    }
-
-    fn is_bare(&self) -> bool {
-        false
-    }
-
-    fn config(&mut self) -> Option<&mut dyn ConfigSpace> {
-        None
-    }
-
-    fn memory_bars(&self) -> &[Bar] {
-        &[]
-    }
-
-    fn bars(&mut self) -> Option<&mut dyn BarAccess> {
-        None
     }
 
     fn objects(&mut self) -> Option<&mut dyn ObjectExchange> {

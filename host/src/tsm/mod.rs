@@ -16,8 +16,10 @@ pub use self::arguments::{Misbehaviour, RelayArgs, ServeArgs, TsmCommand, VmArgs
 pub(crate) use self::channel::Binder;
 pub use self::channel::Server;
 use crate::cli::Options;
-use crate::error::{Error, Result};
 use crate::output::Output;
+
+/// The kernel says which function a request is about, and sessions live as long as it is connected.
+const NO_TARGET: &str = "tsm takes no target and no --session: the kernel names functions";
 
 /// Carries out `tsm`, tells its end, and returns the exit code. `input` is what it has for standard input; `output` makes one more
 /// place for what is told.
@@ -27,7 +29,7 @@ pub fn run(
     input: &mut dyn BufRead,
     output: &dyn Fn() -> Output,
 ) -> u8 {
-    let result = check(options).and_then(|()| match command {
+    let result = options.without_target(NO_TARGET).and_then(|()| match command {
         TsmCommand::Serve(args) => firmware::serve(args, options, output),
         TsmCommand::Vm(args) => vm::run(args, input, output()),
         TsmCommand::Relay(args) => relay::run(args, output()),
@@ -36,16 +38,4 @@ pub fn run(
         Ok(exit_code) => exit_code,
         Err(error) => output().finish(Err(error)),
     }
-}
-
-/// The kernel says which function a request is about, and sessions live as long as it is connected.
-fn check(options: &Options) -> Result<()> {
-    let named = options.device.is_some()
-        || options.tcp.is_some()
-        || options.vfio_user.is_some()
-        || options.control.is_some();
-    if named || options.session.is_some() {
-        return Err(Error::Usage("tsm takes no target and no --session: the kernel names functions".into()));
-    }
-    Ok(())
 }

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::number;
 use crate::pci::Bdf;
+use crate::pci::bars::Half;
 
 /// Long help: what happens, in which order.
 pub(crate) const HELP: &str = "\
@@ -61,15 +62,6 @@ impl Arch {
     pub(super) fn mapping_comes_back(self) -> bool {
         matches!(self, Self::Sev)
     }
-}
-
-/// One half of a BAR that is twice as large as what is in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Half {
-    /// The upper one.
-    High,
-    /// The lower one.
-    Low,
 }
 
 /// `tdispctl vmm`

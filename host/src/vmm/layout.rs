@@ -2,10 +2,9 @@
 
 use serde::Serialize;
 
-use super::arguments::Half;
 use crate::error::{Error, Result};
 use crate::output::record::RangeRow;
-use crate::pci::bars::Bar;
+use crate::pci::bars::{Bar, Half};
 
 /// Guest-physical addresses for BARs: what firmware leaves for them below 4 GiB.
 const ROOM: (u64, u64) = (0xc000_0000, 0xfec0_0000);

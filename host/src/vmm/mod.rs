@@ -20,30 +20,19 @@ mod vfio;
 use std::io::BufRead;
 
 pub(crate) use self::arguments::HELP;
-pub use self::arguments::{Arch, Half, VmmArgs};
+pub use self::arguments::{Arch, VmmArgs};
 pub use self::importer::{Import, State};
 pub(crate) use self::kvm::create_vm;
 pub use self::vfio::{Device, OpenError, Range, Region, errno};
 use crate::cli::Options;
-use crate::error::{Error, Result};
 use crate::output::Output;
 
 /// Carries out `vmm`, tells its end, and returns the exit code. `input` is where `--hold` waits for a line.
 pub fn run(args: &VmmArgs, options: &Options, input: &mut dyn BufRead, mut output: Output) -> u8 {
-    let result = check(options).and_then(|()| sequence::run(args, input, &mut output));
+    // The TSM holds the session, and vfio the device.
+    let alone = options.without_target("vmm takes its function as an argument, no target and no --session");
+    let result = alone.and_then(|()| sequence::run(args, input, &mut output));
     output.finish(result)
-}
-
-/// The TSM holds the session, and vfio the device.
-fn check(options: &Options) -> Result<()> {
-    let named = options.device.is_some()
-        || options.tcp.is_some()
-        || options.vfio_user.is_some()
-        || options.control.is_some();
-    if named || options.session.is_some() {
-        return Err(Error::Usage("vmm takes its function as an argument, no target and no --session".into()));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -196,10 +196,6 @@ impl Transport for Sysfs {
         path.parent()?.file_name()?.to_str()?.parse().ok()
     }
 
-    fn is_bare(&self) -> bool {
-        false
-    }
-
     fn config(&mut self) -> Option<&mut dyn ConfigSpace> {
         Some(self)
     }
@@ -225,8 +221,6 @@ impl Transport for Sysfs {
         pages.address(0).map_err(|e| e.to_string())?;
         Ok(Box::new(pages))
     }
-
-    fn close(&mut self) {}
 }
 
 #[cfg(test)]

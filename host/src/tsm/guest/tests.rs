@@ -6,10 +6,8 @@ use spdm::wire::Nonce;
 use super::*;
 use crate::cli::Cli;
 use crate::output::Output;
-use crate::pci::bars::Bar;
-use crate::pci::{Bdf, ConfigSpace};
 use crate::session_file::Binding;
-use crate::transport::{BarAccess, HostMemory, ObjectExchange, Transport};
+use crate::transport::{HostMemory, Transport};
 
 const NONCE: Nonce = [9; 32];
 
@@ -20,31 +18,9 @@ impl Transport for Nowhere {
     fn describe(&self) -> String {
         "nowhere".into()
     }
-    fn address(&self) -> Option<Bdf> {
-        None
-    }
-    fn port_above(&self) -> Option<Bdf> {
-        None
-    }
-    fn is_bare(&self) -> bool {
-        false
-    }
-    fn config(&mut self) -> Option<&mut dyn ConfigSpace> {
-        None
-    }
-    fn memory_bars(&self) -> &[Bar] {
-        &[]
-    }
-    fn bars(&mut self) -> Option<&mut dyn BarAccess> {
-        None
-    }
-    fn objects(&mut self) -> Option<&mut dyn ObjectExchange> {
-        None
-    }
     fn memory(&mut self) -> Result<Box<dyn HostMemory>, String> {
         Err("none".into())
     }
-    fn close(&mut self) {}
 }
 
 fn key(byte: u8) -> Key {
